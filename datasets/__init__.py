@@ -1,0 +1,1 @@
+"""Data set recorded by this project, and the programs that recorded it."""

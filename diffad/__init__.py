@@ -1,0 +1,27 @@
+"""Fill gaps and find anomalies in sensor data with masked conditional diffusion models."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffad.model import Sampler
+    from diffad.series import SeriesImputer
+    from diffad.tracking import autolog
+    from diffad.training import Training
+
+__version__ = "0.1.0"
+__all__ = ["Sampler", "SeriesImputer", "Training", "autolog"]
+
+_HOMES = {"SeriesImputer": "series", "Training": "training", "Sampler": "model", "autolog": "tracking"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `import diffad` itself costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'diffad' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"diffad.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,152 @@
+"""From standardised series to a fitted, gated and calibrated model: what imputers and detectors share.
+
+Data flow one way: series -> held-out blocks -> prior -> fill -> network -> gate -> bands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffad.calibration import Bands, spread
+from diffad.diffusion.masks import GAP_KINDS, gap_kinds, mixture
+from diffad.learning import learn
+from diffad.model import MaskedDiffusion, Sampler
+from diffad.priors import PRIORS, GaussianPrior, Prior, StandardPrior
+from diffad.training import Progress, Training
+from diffad.windows import cut
+
+Array = NDArray[np.float32]
+
+#: Entries per window beyond which the dense Gaussian gives way to low rank plus diagonal.
+DENSE_LIMIT = 1200
+#: Held-out blocks spread over the data, and the share of rows they take together.
+HELD_OUT_BLOCKS = 4
+HELD_OUT_SHARE = 0.12
+#: Windows that calibrate the bands, and samples behind each.
+CALIBRATION_WINDOWS = 384
+CALIBRATION_SAMPLES = 40
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model ready for use, its bands and how it was trained."""
+
+    model: MaskedDiffusion
+    bands: Bands
+    history: list[dict[str, float]] = field(default_factory=list)
+    gain: float = 0.0
+
+
+def fit_windows(
+    series: list[Array],
+    length: int,
+    prior: str | None,
+    training: Training,
+    sampler: Sampler,
+    device: torch.device,
+    seed: int,
+    on_progress: Progress | None = None,
+) -> Fitted:
+    """Fit prior, network, gate and bands to standardised series (n_timestamps, channels), NaN = missing.
+
+    Recordings of fewer rows than eight windows have nothing to hold out: their model is the prior
+    with Gaussian bands.
+    """
+    channels = series[0].shape[1]
+    windows = torch.from_numpy(np.ascontiguousarray(cut(series, length)))
+    known = ~windows.isnan()
+    held = [_held_out(len(s), length) for s in series]
+    model = MaskedDiffusion(_fit_prior(prior, windows, known), length, channels, device=device)
+    if not any(h.any() for h in held):
+        return Fitted(model, Bands.gaussian(len(GAP_KINDS), channels))
+
+    train = torch.from_numpy(np.ascontiguousarray(cut(_split(series, held, False), length)))
+    test = torch.from_numpy(np.ascontiguousarray(cut(_split(series, held, True), length, most=4000)))
+    final_prior, model.prior = model.prior, _fit_prior(prior, train, ~train.isnan())
+    history: list[dict[str, float]] = []
+    gain = 0.0
+    if training.max_steps:
+        filled = fill_from_prior(model, train, seed)
+        filled_test = fill_from_prior(model, test, seed)
+        history, gain = learn(
+            model, filled, ~train.isnan(), filled_test, ~test.isnan(), training, seed, on_progress
+        )
+    bands = calibrate(model, test, sampler, seed)
+    # What was held out has done its work: the prior may know it.
+    model.prior = final_prior
+    return Fitted(model, bands, history, gain)
+
+
+def _fit_prior(name: str | None, windows: Tensor, known: Tensor) -> Prior:
+    x, seen = windows.flatten(1), known.flatten(1)
+    if name is None:
+        return StandardPrior.fit(x, seen)
+    if name == "gaussian" and x.shape[1] > DENSE_LIMIT:
+        name = "lowrank"
+    return PRIORS[name].fit(x, seen)
+
+
+def _held_out(rows: int, length: int) -> NDArray[np.bool_]:
+    """Mark rows of evenly spread blocks, each at least one and a half windows long."""
+    mark = np.zeros(rows, bool)
+    if rows < 8 * length:
+        return mark
+    size = max(3 * length // 2, int(rows * HELD_OUT_SHARE / HELD_OUT_BLOCKS))
+    blocks = min(HELD_OUT_BLOCKS, max(1, rows // (5 * size)))
+    for i in range(blocks):
+        middle = int(rows * (i + 0.5) / blocks)
+        mark[middle - size // 2 : middle - size // 2 + size] = True
+    return mark
+
+
+def _split(series: list[Array], held: list[NDArray[np.bool_]], keep: bool) -> list[Array]:
+    """Return the contiguous runs of rows that are (or are not) held out."""
+    runs: list[Array] = []
+    for rows, mark in zip(series, held, strict=True):
+        edges = np.flatnonzero(np.diff(mark.astype(np.int8))) + 1
+        pieces = np.split(rows, edges)
+        marks = np.split(mark, edges)
+        runs += [p for p, m in zip(pieces, marks, strict=True) if m[0] == keep]
+    return runs
+
+
+def fill_from_prior(model: MaskedDiffusion, windows: Tensor, seed: int) -> Tensor:
+    """Replace unknown entries by one draw from the prior, so that batches can share their masks."""
+    known = ~windows.isnan()
+    if bool(known.all()):
+        return windows
+    noise = torch.randn((1, *windows.shape), generator=torch.Generator().manual_seed(seed))
+    prior_alone = MaskedDiffusion(model.prior, model.length, model.channels, device=model.device)
+    samples, _ = prior_alone.sample(windows, known, ~known, noise, Sampler(), torch.Generator())
+    return samples[0]
+
+
+def calibrate(model: MaskedDiffusion, windows: Tensor, sampler: Sampler, seed: int) -> Bands:
+    """Hide entries of held-out windows, sample them and learn the quantiles of the errors."""
+    generator = torch.Generator().manual_seed(seed + 2)
+    # Eight windows a mask keep the factorisations few.
+    n_masks = CALIBRATION_WINDOWS // 8
+    masks = mixture(n_masks, model.length, model.channels, generator, CALIBRATION_MIXTURE)
+    visible = masks.repeat_interleave(8, 0)
+    pick = torch.randint(len(windows), (len(visible),), generator=generator)
+    x = windows[pick]
+    known = ~x.isnan()
+    visible, hidden = visible & known, ~visible & known
+    noise = torch.randn((CALIBRATION_SAMPLES, *x.shape), generator=generator)
+    with torch.no_grad():
+        samples, scale = model.sample(x, visible, hidden, noise, sampler, generator)
+    where = hidden.numpy()
+    draws = samples.numpy()
+    z = (x.numpy() - np.median(draws, 0)) / spread(draws, scale.numpy())
+    channel = np.broadcast_to(np.arange(model.channels), where.shape)[where]
+    kinds = gap_kinds(hidden).numpy()[where]
+    return Bands.fit(z[where].astype(float), kinds, channel, (len(GAP_KINDS), model.channels))
+
+
+#: Generation has no truth to calibrate on; the other policies as users meet them.
+CALIBRATION_MIXTURE = {"points": 0.5, "blocks": 0.25, "outages": 0.25}

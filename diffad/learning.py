@@ -1,0 +1,191 @@
+"""Learning the residual of a prior: batches from a bank of masks, the loss, the gate.
+
+Here windows and masks become training batches for :mod:`diffad.training`, and held-out windows
+decide how much of the network's velocity is admitted (:class:`diffad.model.MaskedDiffusion`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffad.diffusion.loss import masked_mse, noisy_and_target
+from diffad.diffusion.masks import GAP_KINDS, mixture
+from diffad.diffusion.noise import LogNormalLevels
+from diffad.model import GATE_LEVELS, Context, MaskedDiffusion, gate_position
+from diffad.networks import WindowMixer
+from diffad.priors import Conditional
+from diffad.training import Progress, Training, train
+
+#: Bytes that the conditionals of a mask bank may take.
+BANK_BYTES = 300e6
+LARGEST_BANK = 400
+
+
+def learn(
+    model: MaskedDiffusion,
+    windows: Tensor,
+    known: Tensor,
+    held_out: Tensor,
+    held_out_known: Tensor,
+    training: Training,
+    seed: int,
+    on_progress: Progress | None = None,
+) -> tuple[list[dict[str, float]], float]:
+    """Train a network on top of `model.prior`, set `model.network` and `model.gate`.
+
+    Parameters
+    ----------
+    model : MaskedDiffusion
+    windows, held_out : Tensor of shape (n, length, channels)
+        Standardised; unknown entries hold a plausible value.
+    known, held_out_known : Tensor of the same shapes, bool
+        Entries that were observed: only they are learnt from.
+    training : Training
+    seed : int
+
+    Returns
+    -------
+    history : list of dict
+        Step, seconds, training and held-out loss.
+    gain : float
+        Part of the held-out loss that the gated network removes; 0 leaves `model.network` None.
+    """
+    generator = torch.Generator(device=model.device).manual_seed(seed)
+    bank = mask_bank(model, seed)
+    judge = HeldOut(model, held_out, held_out_known, seed + 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = WindowMixer(model.length, model.channels).to(model.device)
+    source = Batches(model, windows, known, bank, training)
+    history = train(
+        network,
+        lambda g: source.loss(network, g),
+        lambda: judge.loss(network),
+        training,
+        generator,
+        on_progress,
+    )
+    gate = judge.gate(network)
+    gain = 1 - judge.loss(network, gate)
+    if gain <= 0:
+        return history, 0.0
+    model.network, model.gate = network, gate
+    return history, gain
+
+
+def mask_bank(model: MaskedDiffusion, seed: int) -> Conditional:
+    """Condition the prior on a bank of masks from the default mixture."""
+    d = model.length * model.channels
+    size = int(max(24, min(LARGEST_BANK, BANK_BYTES / (4 * d * d))))
+    masks = mixture(size, model.length, model.channels, torch.Generator().manual_seed(seed))
+    return model.condition(masks, ~masks)
+
+
+class Batches:
+    """Random training batches: a few masks of the bank, a few windows under each."""
+
+    def __init__(
+        self, model: MaskedDiffusion, windows: Tensor, known: Tensor, bank: Conditional, training: Training
+    ) -> None:
+        self.model, self.bank, self.training = model, bank, training
+        self.windows = windows.flatten(1).to(model.device)
+        self.known = known.flatten(1).to(model.device)
+        self.mean = model.prior.mean.float().to(model.device)
+        self.levels = LogNormalLevels()
+
+    def loss(self, network: WindowMixer, generator: torch.Generator) -> Tensor:
+        """Draw a batch and return the network's loss on it."""
+        n_masks, per_mask = self.training.masks_per_batch, self.training.windows_per_mask
+        index = torch.randint(len(self.bank.visible), (n_masks,), generator=generator, device=generator.device)
+        given = self.bank.select(index)
+        x, known = self._windows((n_masks, per_mask), generator)
+        return velocity_loss(
+            network,
+            Context.build(given, x, (self.model.length, self.model.channels)),
+            given,
+            x,
+            known,
+            torch.atan(self.levels.sample((n_masks, per_mask), generator)),
+            torch.randn(x.shape, generator=generator, device=generator.device),
+        )
+
+    def _windows(self, shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        device = generator.device
+        first, second = torch.randint(len(self.windows), (2, *shape), generator=generator, device=device)
+        angle = 0.8 * torch.rand((*shape, 1), generator=generator, device=device)
+        mixed = torch.rand((*shape, 1), generator=generator, device=device) < self.training.mixing
+        angle = torch.where(mixed, angle, 0.0)
+        x = (self.windows[first] - self.mean) * angle.cos() + (self.windows[second] - self.mean) * angle.sin()
+        return x + self.mean, self.known[first] & (self.known[second] | ~mixed)
+
+
+def velocity_loss(
+    network: WindowMixer,
+    context: Context,
+    given: Conditional,
+    x: Tensor,
+    known: Tensor,
+    theta: Tensor,
+    white: Tensor,
+) -> Tensor:
+    """Return the mean squared velocity error on hidden, known entries."""
+    z, target = _noisy(context, given, x, theta, white)
+    return masked_mse(context.velocity(network, z, theta), target, context.hidden & known)
+
+
+def _noisy(context: Context, given: Conditional, x: Tensor, theta: Tensor, white: Tensor) -> tuple[Tensor, Tensor]:
+    scale = given.scale[:, None]
+    # Far outliers would own the gradient; the prior's own tail is what answers for them.
+    residual = ((x - context.mean) / scale).clamp(-6, 6)
+    return noisy_and_target(residual, given.color(white) / scale, theta[..., None])
+
+
+class HeldOut:
+    """Held-out windows under masks that training does not see: the loss and the gate."""
+
+    def __init__(self, model: MaskedDiffusion, windows: Tensor, known: Tensor, seed: int, n_masks: int = 32) -> None:
+        self.model = model
+        generator = torch.Generator().manual_seed(seed)
+        masks = mixture(n_masks, model.length, model.channels, generator)
+        self.given = model.condition(masks, ~masks)
+        pick = torch.randint(len(windows), (n_masks, min(16, len(windows))), generator=generator)
+        self.x = windows.flatten(1)[pick].to(model.device)
+        self.known = known.flatten(1)[pick].to(model.device)
+        self.context = Context.build(self.given, self.x, (model.length, model.channels))
+        self.white = torch.randn(self.x.shape, generator=generator).to(model.device)
+        positions = torch.arange(self.x.shape[1]) % GATE_LEVELS
+        theta = (positions + 0.5 * (positions == 0)) / (GATE_LEVELS - 1) * torch.pi / 2
+        self.theta = theta.expand(self.x.shape[:2]).to(model.device)
+
+    @torch.no_grad()
+    def loss(self, network: WindowMixer, gate: Tensor | None = None) -> float:
+        """Return the loss relative to the prior's on the same windows, noise and levels."""
+        z, target = _noisy(self.context, self.given, self.x, self.theta, self.white)
+        where = self.context.hidden & self.known
+        prior = masked_mse(torch.zeros_like(target), target, where)
+        velocity = self.context.velocity(network, z, self.theta)
+        if gate is not None:
+            level = gate_position(self.theta).round().long()[..., None]
+            velocity = velocity * gate.to(velocity.device)[self.context.kinds, level]
+        return float(masked_mse(velocity, target, where) / prior)
+
+    @torch.no_grad()
+    def gate(self, network: WindowMixer) -> Tensor:
+        """Return the share of the velocity to admit: E[F t] / E[F^2] per gap kind and level.
+
+        That is the least-squares weight of the network's velocity F for its target t; entries of
+        all kinds are pooled into each kind's estimate with the weight of 2,000 entries.
+        """
+        z, target = _noisy(self.context, self.given, self.x, self.theta, self.white)
+        velocity = self.context.velocity(network, z, self.theta)
+        where = self.context.hidden & self.known
+        kinds = self.context.kinds.expand(where.shape)[where]
+        level = gate_position(self.theta).round().long()[..., None].expand(where.shape)[where]
+        f, t = velocity[where].double(), target[where].double()
+        shape = (len(GAP_KINDS), GATE_LEVELS)
+        sums = torch.zeros(3, shape[0] * shape[1], dtype=torch.float64, device=f.device)
+        sums.index_add_(1, kinds * GATE_LEVELS + level, torch.stack([f * t, f * f, torch.ones_like(f)]))
+        ft, ff, count = sums.view(3, *shape).cpu()
+        pooled = 2000 / count.sum(0).clamp(min=1)
+        return ((ft + pooled * ft.sum(0)) / (ff + pooled * ff.sum(0)).clamp(min=1e-12)).clamp(0, 1.5).float()

@@ -1,0 +1,279 @@
+"""A masked conditional diffusion model of windows: prior, network and gate.
+
+It knows tensors of standardised windows (n, length, channels) and masks; where they came from and
+what the samples are for is the estimators' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from diffad.diffusion import samplers
+from diffad.diffusion.denoiser import precondition
+from diffad.diffusion.masks import GAP_KINDS, gap_kinds
+from diffad.diffusion.noise import SCHEDULES, angle_sigmas
+from diffad.parameters import Parameters
+from diffad.priors import Conditional, Prior
+
+#: Upper edges of the noise-angle bins of the gate, in parts of pi/2.
+GATE_LEVELS = 6
+
+
+@dataclass(frozen=True)
+class Sampler(Parameters):
+    """How to turn noise into samples.
+
+    Parameters
+    ----------
+    name : {"angle", "dpmpp_2m", "heun", "ddim", "ddpm"}, default="angle"
+        ``"angle"`` integrates the same ODE as ``"dpmpp_2m"`` but is exact for the prior in any
+        number of steps; the others are the textbook solvers.
+    n_steps : int, default=8
+        Noise levels; cost is proportional.
+    schedule : {"karras", "cosine", "linear"}, default="karras"
+        Noise levels of the textbook solvers.
+    eta : float, default=0.0
+        Fresh noise of ``"ddim"``: 0 is deterministic, 1 is ``"ddpm"``.
+    """
+
+    name: str = "angle"
+    n_steps: int = 8
+    schedule: str = "karras"
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        names = ["angle", *samplers.SAMPLERS]
+        if self.name not in names:
+            raise ValueError(f"sampler must be one of {names}, got {self.name!r}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {list(SCHEDULES)}, got {self.schedule!r}")
+        if self.n_steps < 1:
+            raise ValueError(f"n_steps must be at least 1, got {self.n_steps}")
+
+
+@dataclass
+class MaskedDiffusion:
+    """p(hidden | visible) of windows.
+
+    Parameters
+    ----------
+    prior : Prior
+        Closed-form density of flattened windows.
+    length, channels : int
+        Shape of a window.
+    network : torch.nn.Module or None
+        Velocity network; None is the prior alone.
+    gate : Tensor of shape (len(GAP_KINDS), GATE_LEVELS)
+        Share of the network's velocity that is admitted, per kind of gap and noise level; learnt
+        on held-out windows.
+    device : torch.device
+        Where conditionals and the network run.
+    """
+
+    prior: Prior
+    length: int
+    channels: int
+    network: nn.Module | None = None
+    gate: Tensor = field(default_factory=lambda: torch.zeros(len(GAP_KINDS), GATE_LEVELS))
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def condition(self, visible: Tensor, hidden: Tensor) -> Conditional:
+        """Condition the prior on masks (M, length, channels)."""
+        return to_device(self.prior.condition(visible.flatten(1), hidden.flatten(1)), self.device)
+
+    def sample(
+        self,
+        windows: Tensor,
+        visible: Tensor,
+        hidden: Tensor,
+        noise: Tensor,
+        sampler: Sampler,
+        generator: torch.Generator,
+        max_entries: int = 2**17,
+    ) -> tuple[Tensor, Tensor]:
+        """Sample the hidden entries of windows.
+
+        Parameters
+        ----------
+        windows : Tensor of shape (n, length, channels)
+            Standardised; only entries with `visible` true are read.
+        visible, hidden : Tensor of shape (n, length, channels), bool
+            Given and wanted entries; padding is neither.
+        noise : Tensor of shape (n_samples, n, length, channels)
+            White noise; equal noise gives equal samples.
+        sampler : Sampler
+        generator : torch.Generator
+            Fresh noise of the stochastic samplers.
+        max_entries : int
+            Bound on the entries that pass the network at once.
+
+        Returns
+        -------
+        samples : Tensor of shape (n_samples, n, length, channels)
+            Samples at hidden entries, `windows` at visible ones, 0 at padding.
+        scale : Tensor of shape (n, length, channels)
+            The prior's conditional standard deviation at hidden entries, 1 elsewhere.
+        """
+        result = torch.where(visible, windows, 0.0).expand(noise.shape).clone()
+        scale = torch.ones(windows.shape)
+        for masks, members in _groups_of_equal_masks(visible, hidden):
+            given = self.condition(visible[masks], hidden[masks])
+            for index, group in _batches(members, noise[:, 0].numel(), max_entries):
+                part = given.select(index.to(self.device))
+                x = windows[group].to(self.device).flatten(2)
+                draws = self._sample_group(part, x, noise[:, group].to(self.device).flatten(3), sampler, generator)
+                draws = draws.unflatten(-1, (self.length, self.channels)).cpu()
+                result[:, group] = torch.where(hidden[group], draws, result[:, group])
+                scale[group] = part.scale.cpu()[:, None].unflatten(-1, (self.length, self.channels))
+        return result, scale
+
+    def _sample_group(
+        self, given: Conditional, x: Tensor, noise: Tensor, sampler: Sampler, generator: torch.Generator
+    ) -> Tensor:
+        """Sample B windows under each of M masks: (M, B, d), noise (S, M, B, d) -> (S, M, B, d)."""
+        n_samples, _, n_windows, _ = noise.shape
+        white = noise.permute(1, 0, 2, 3).flatten(1, 2)  # (M, S * B, d)
+        context = Context.build(given, x, (self.length, self.channels)).repeat(n_samples)
+        mean, scale = context.mean, given.scale[:, None]
+        start = given.color(white)
+        if self.network is None:
+            state = mean + start
+        elif sampler.name == "angle":
+            sigmas = angle_sigmas(sampler.n_steps)
+            velocity = self._velocity(context)
+            state = mean + scale * samplers.angle(velocity, start / scale, sigmas)
+        else:
+            sigmas = SCHEDULES[sampler.schedule](sampler.n_steps).float()
+            denoise = precondition(self._velocity(context), mean, scale)
+            options = {"eta": sampler.eta} if sampler.name == "ddim" else {}
+
+            def fresh() -> Tensor:
+                draw = torch.randn(start.shape, generator=generator).to(x.device)
+                return given.color(draw)
+
+            state = samplers.SAMPLERS[sampler.name](
+                denoise, mean + sigmas[0] * start, sigmas, fresh, **options
+            )
+        return state.unflatten(1, (n_samples, n_windows)).permute(1, 0, 2, 3)
+
+    def _velocity(self, context: Context) -> samplers.Denoise:
+        network = self.network
+        assert network is not None
+        gate = self.gate.to(context.mean.device)[context.kinds]  # (M, 1, d, levels)
+
+        def velocity(z: Tensor, theta: Tensor) -> Tensor:
+            level = float(gate_position(theta))  # theta lives on the CPU: no device sync
+            low, high = int(level), min(int(level) + 1, GATE_LEVELS - 1)
+            share = torch.lerp(gate[..., low], gate[..., high], level - low)
+            angles = torch.full(z.shape[:2], float(theta), device=z.device)
+            return share * context.velocity(network, z, angles)
+
+        return velocity
+
+
+def gate_position(theta: Tensor) -> Tensor:
+    """Return the position of an angle on the gate's axis: 0 at theta = 0, GATE_LEVELS - 1 at pi/2."""
+    return (theta / (torch.pi / 2) * (GATE_LEVELS - 1)).clamp(0, GATE_LEVELS - 1)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the network sees of windows apart from the noisy entries; all (M, B, d)."""
+
+    mean: Tensor  # conditional mean at hidden entries, 0 elsewhere
+    value: Tensor  # visible value or conditional mean
+    surprise: Tensor  # at visible entries
+    log_scale: Tensor
+    visible: Tensor
+    hidden: Tensor
+    shape: tuple[int, int]
+
+    @classmethod
+    def build(cls, given: Conditional, x: Tensor, shape: tuple[int, int]) -> Context:
+        explained = given.explain(x)
+        visible = given.visible[:, None].expand(x.shape)
+        hidden = given.hidden[:, None].expand(x.shape)
+        mean = torch.where(hidden, explained, 0.0)
+        return cls(
+            mean,
+            torch.where(visible, x, mean),
+            torch.where(visible, explained, 0.0),
+            given.scale.log()[:, None].expand(x.shape),
+            visible,
+            hidden,
+            shape,
+        )
+
+    def repeat(self, n_samples: int) -> Context:
+        """Repeat every window for each sample: (M, B, d) -> (M, S * B, d)."""
+        fields = (self.mean, self.value, self.surprise, self.log_scale, self.visible, self.hidden)
+        return Context(*(f.repeat(1, n_samples, 1) for f in fields), self.shape)
+
+    @property
+    def kinds(self) -> Tensor:
+        """Kind of gap of every entry of the masks, (M, 1, d), as an index into GAP_KINDS."""
+        hidden = self.hidden[:, 0].unflatten(1, self.shape)
+        return gap_kinds(hidden).flatten(1)[:, None]
+
+    def velocity(self, network: nn.Module, z: Tensor, theta: Tensor) -> Tensor:
+        """Run the network on noisy entries (M, B, d) at angles (M, B)."""
+        inputs = torch.stack(
+            [
+                self.value.clamp(-8, 8),
+                self.surprise.clamp(-8, 8),
+                torch.where(self.hidden, z, 0.0).clamp(-8, 8),
+                self.log_scale,
+                self.visible.float(),
+                self.hidden.float(),
+            ],
+            -1,
+        )
+        inputs = inputs.flatten(0, 1).unflatten(1, self.shape)
+        with torch.autocast(z.device.type, torch.bfloat16, enabled=use_bfloat16(z.device)):
+            out = network(inputs, theta.reshape(-1))
+        return out.float().flatten(1).view(z.shape)
+
+
+def use_bfloat16(device: torch.device) -> bool:
+    """Return whether bfloat16 matrix products are fast on this device (CUDA, or a CPU with AMX)."""
+    if device.type == "cpu":
+        return torch.backends.mkldnn.is_available() and torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda"
+
+
+def to_device(given: Conditional, device: torch.device) -> Conditional:
+    """Move a conditional's tensors."""
+    moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(given).items()}
+    return type(given)(**moved)
+
+
+def _groups_of_equal_masks(visible: Tensor, hidden: Tensor, at_once: int = 64) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Yield, for up to `at_once` distinct masks, one example window of each and all windows of each."""
+    code = torch.cat([visible.flatten(1), hidden.flatten(1)], 1).to(torch.uint8)
+    _, inverse = torch.unique(code, dim=0, return_inverse=True)
+    order = torch.argsort(inverse, stable=True)
+    members = order.split(torch.bincount(inverse).tolist())
+    # Neighbours in this order have similar numbers of members, so that batches are rectangular.
+    members = sorted((m for m in members if bool(hidden[m[0]].any())), key=len)
+    for start in range(0, len(members), at_once):
+        part = members[start : start + at_once]
+        yield torch.stack([m[0] for m in part]), list(part)
+
+
+def _batches(members: list[Tensor], entries: int, max_entries: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut windows grouped by mask into rectangles (masks, windows) of bounded size."""
+    room = max(1, max_entries // max(1, entries))
+    start = 0
+    while start < len(members):
+        size = len(members[start])
+        stop = start
+        while stop < len(members) and len(members[stop]) == size and stop - start < max(1, room // size):
+            stop += 1
+        index = torch.arange(start, stop)
+        for columns in torch.arange(size).split(room):
+            yield index, torch.stack([members[i][columns] for i in index])
+        start = stop

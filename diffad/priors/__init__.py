@@ -1,0 +1,11 @@
+"""Closed-form models of p(hidden | visible): the part of every model that needs no training."""
+
+from diffad.priors.base import Conditional, Prior
+from diffad.priors.gaussian import GaussianPrior
+from diffad.priors.lowrank import LowRankPrior
+from diffad.priors.standard import StandardPrior
+
+#: Priors by name; None, the absence of knowledge, is :class:`StandardPrior`.
+PRIORS = {"gaussian": GaussianPrior, "lowrank": LowRankPrior}
+
+__all__ = ["PRIORS", "Conditional", "GaussianPrior", "LowRankPrior", "Prior", "StandardPrior"]

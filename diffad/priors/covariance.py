@@ -1,0 +1,79 @@
+"""Shrunk covariance of incomplete rows (Ledoit and Wolf 2004), from pairwise complete entries."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def ledoit_wolf(x: Tensor, known: Tensor, chunk: int = 4096) -> tuple[Tensor, Tensor, float]:
+    """Return mean, shrunk covariance and the shrinkage weight.
+
+    On complete rows this equals ``sklearn.covariance.ledoit_wolf``.  With missing entries every
+    moment is taken over the rows that know both columns, and the result is made positive definite
+    by clipping eigenvalues.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, d)
+        Rows; values where ``known`` is false are ignored.
+    known : Tensor of shape (n, d), bool
+        True where the value was observed.
+    chunk : int
+        Rows that are held in float64 at a time.
+
+    Returns
+    -------
+    mean : Tensor of shape (d,), float64
+    covariance : Tensor of shape (d, d), float64
+    shrinkage : float in [0, 1]
+    """
+    d = x.shape[1]
+    zeros = torch.zeros(d, d, dtype=torch.float64)
+    count, second, fourth = zeros.clone(), zeros.clone(), zeros.clone()
+    mean = _column_means(x, known, chunk)
+    for rows, seen in zip(x.split(chunk), known.split(chunk), strict=True):
+        weight = seen.double()
+        centred = torch.where(seen, rows.double() - mean, 0.0)
+        count += weight.T @ weight
+        second += centred.T @ centred
+        fourth += (centred**2).T @ (centred**2)
+    count = count.clamp(min=1)
+    sample = second / count
+    target = sample.diagonal().mean()
+    delta = ((sample - target * torch.eye(d, dtype=torch.float64)) ** 2).sum()
+    beta = ((fourth / count - sample**2).clamp(min=0) / count).sum()
+    shrinkage = float((beta / delta).clamp(0, 1)) if delta > 0 else 1.0
+    shrunk = (1 - shrinkage) * sample
+    shrunk.diagonal().add_(shrinkage * target)
+    return mean, _positive(shrunk) if not bool(known.all()) else shrunk, shrinkage
+
+
+def _column_means(x: Tensor, known: Tensor, chunk: int) -> Tensor:
+    total = torch.zeros(x.shape[1], dtype=torch.float64)
+    count = torch.zeros_like(total)
+    for rows, seen in zip(x.split(chunk), known.split(chunk), strict=True):
+        total += torch.where(seen, rows.double(), 0.0).sum(0)
+        count += seen.sum(0)
+    return total / count.clamp(min=1)
+
+
+def _positive(covariance: Tensor, floor: float = 1e-4) -> Tensor:
+    values, vectors = eigh(covariance)
+    return (vectors * values.clamp(min=floor * float(values.mean()))) @ vectors.T
+
+
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Symmetric eigendecomposition that survives the driver's rare failure to converge.
+
+    LAPACK's divide and conquer gives up on some matrices with many equal eigenvalues; a jitter far
+    below the matrix's own rounding separates them.
+    """
+    matrix = (matrix + matrix.mT) / 2
+    try:
+        return torch.linalg.eigh(matrix)
+    except torch.linalg.LinAlgError:
+        d = matrix.shape[-1]
+        jitter = torch.linspace(1, 2, d, dtype=matrix.dtype, device=matrix.device)
+        size = matrix.diagonal(dim1=-2, dim2=-1).abs().mean()
+        return torch.linalg.eigh(matrix + torch.diag(1e-9 * size * jitter))

@@ -1,0 +1,192 @@
+"""The boundary between tables and arrays for series: what users give, as a list of float arrays.
+
+Here pandas ends.  A `Recording` remembers how to give results back in the shape they came in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_array
+
+Rows = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Series of one input and where its rows belong.
+
+    Attributes
+    ----------
+    series : list of array (n_timestamps, channels), float64, NaN = missing
+    rows : list of int arrays
+        Row numbers of each series in the flat input.
+    template : DataFrame, array or None
+        The validated input that results are shaped after.
+    """
+
+    series: list[Rows]
+    rows: list[NDArray[np.int64]]
+    template: Any
+
+    def assemble(self, pieces: list[NDArray[Any]]) -> NDArray[Any]:
+        """Put one result (..., n_timestamps, channels) per series back into the input's shape."""
+        channels = pieces[0].shape[-1]
+        lead = pieces[0].shape[:-2]
+        flat = np.empty((*lead, sum(len(r) for r in self.rows), channels), pieces[0].dtype)
+        for rows, piece in zip(self.rows, pieces, strict=True):
+            flat[..., rows, :] = piece
+        if getattr(self.template, "ndim", 2) == 3:
+            return flat.reshape(*lead, *self.template.shape)
+        return flat
+
+    def fill(self, filled: NDArray[np.float64]) -> Any:
+        """Return the template with its missing entries taken from `filled`; the rest bit for bit."""
+        if isinstance(self.template, pd.DataFrame):
+            return _fill_frame(self.template, filled)
+        kind = self.template.dtype
+        values = self.template if kind in (np.float32, np.float64) else self.template.astype(np.float64)
+        missing = np.isnan(values)
+        return np.where(missing, filled.astype(values.dtype), values)
+
+
+def read(X: Any, groups: Any = None, regularize: bool = False) -> tuple[Recording, float | None]:
+    """Turn input into a recording and its sampling period in seconds (None without timestamps).
+
+    Parameters
+    ----------
+    X : DataFrame, array of shape (n_timestamps, channels) or (n_series, n_timestamps, channels)
+    groups : array-like of shape (n_timestamps,), optional
+        Label of the series each row belongs to.
+    regularize : bool
+        Put the rows of an irregular DatetimeIndex on a regular grid, with NaN where none falls.
+
+    Raises
+    ------
+    ValueError
+        For text, infinity, timestamps out of order, repeated or irregular.
+    """
+    if isinstance(X, pd.DataFrame):
+        return _read_frame(X, groups, regularize)
+    array = X if isinstance(X, np.ndarray) else np.asarray(X)
+    if array.ndim == 3:
+        if groups is not None:
+            raise ValueError("groups must be None for a 3-D X: its first axis already separates the series")
+        flat = _floats(array.reshape(-1, array.shape[-1]))
+        length = array.shape[1]
+        rows = [np.arange(i * length, (i + 1) * length) for i in range(len(array))]
+        return Recording([flat[r] for r in rows], rows, array), None
+    flat = _floats(array)
+    rows = _group_rows(groups, len(flat))
+    return Recording([flat[r] for r in rows], rows, _numeric(array)), None
+
+
+def _floats(array: Any) -> Rows:
+    checked: Rows = check_array(array, dtype=np.float64, ensure_all_finite="allow-nan", copy=True, input_name="X")
+    return checked
+
+
+def _numeric(array: NDArray[Any]) -> NDArray[Any]:
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
+
+
+def _read_frame(X: pd.DataFrame, groups: Any, regularize: bool) -> tuple[Recording, float | None]:
+    dates = [str(c) for c, kind in X.dtypes.items() if pd.api.types.is_datetime64_any_dtype(kind)]
+    if dates:
+        raise TypeError(
+            f"column {dates[0]!r} holds timestamps; make it the index: X = X.set_index({dates[0]!r})"
+        )
+    period = None
+    if isinstance(X.index, pd.DatetimeIndex):
+        labels = np.zeros(len(X)) if groups is None else np.asarray(groups)
+        if regularize:
+            if groups is not None:
+                raise ValueError("regularize=True takes one series at a time: give groups=None")
+            X = _on_grid(X)
+            labels = np.zeros(len(X))
+        periods = [_period(X.index[r]) for r in _group_rows(labels, len(X))]
+        period = next((p for p in periods if p is not None), None)
+    # pandas' nullable columns say NA where numpy says NaN.
+    numbers = X.astype(np.float64) if any(pd.api.types.is_extension_array_dtype(t) for t in X.dtypes) else X
+    flat = _floats(numbers)
+    rows = _group_rows(groups, len(flat))
+    return Recording([flat[r] for r in rows], rows, X), period
+
+
+def _group_rows(groups: Any, n: int) -> list[NDArray[np.int64]]:
+    if groups is None:
+        return [np.arange(n)]
+    labels = np.asarray(groups)
+    if labels.shape != (n,):
+        raise ValueError(f"groups must have one label per row: X has {n} rows, groups has shape {labels.shape}")
+    codes, _ = pd.factorize(labels)
+    if (codes < 0).any():
+        raise ValueError("groups holds missing labels; give every row the label of its series")
+    return [np.flatnonzero(codes == g) for g in range(codes.max() + 1)]
+
+
+def _check_order(index: pd.DatetimeIndex) -> None:
+    if index.hasnans:
+        raise ValueError("the index holds NaT; drop those rows: X = X[X.index.notna()]")
+    if index.has_duplicates:
+        twice = index[index.duplicated()][0]
+        raise ValueError(f"timestamp {twice} occurs more than once; aggregate first: X.groupby(level=0).mean()")
+    if not index.is_monotonic_increasing:
+        raise ValueError("timestamps are not in order; sort first: X = X.sort_index()")
+
+
+def _period(index: pd.DatetimeIndex) -> float | None:
+    _check_order(index)
+    steps = np.diff(index.as_unit("ns").asi8) / 1e9
+    if not len(steps):
+        return None
+    period = float(np.median(steps))
+    worst = int(np.argmax(np.abs(steps - period)))
+    if abs(steps[worst] - period) > 0.05 * period:
+        raise ValueError(
+            f"timestamps are irregular: most rows are {period:g} s apart, but {index[worst + 1]} follows "
+            f"{index[worst]} after {steps[worst]:g} s; pass regularize=True to put them on a regular grid"
+        )
+    return period
+
+
+def _on_grid(X: pd.DataFrame) -> pd.DataFrame:
+    """Move rows to the nearest point of a grid of the median period; empty points become NaN rows."""
+    index = pd.DatetimeIndex(X.index)
+    _check_order(index)
+    if len(index) < 2:
+        return X
+    # Integer nanoseconds throughout: floats cannot hold today's date to the nanosecond.
+    stamps = index.as_unit("ns").asi8
+    period = int(np.median(np.diff(stamps)))
+    slots = np.rint((stamps - stamps[0]) / period).astype(np.int64)
+    if len(np.unique(slots)) < len(slots):
+        crowded = index[1:][np.diff(slots) == 0][0]
+        raise ValueError(
+            f"two rows near {crowded} fall on the same point of a grid of {period / 1e9:g} s; "
+            "resample first: X.resample(...).mean()"
+        )
+    grid = pd.DatetimeIndex(stamps[0] + period * np.arange(slots[-1] + 1), name=index.name)
+    grid = grid.tz_localize("UTC").tz_convert(index.tz) if index.tz is not None else grid
+    return X.set_axis(grid[slots]).reindex(grid)
+
+
+def _fill_frame(frame: pd.DataFrame, filled: NDArray[np.float64]) -> pd.DataFrame:
+    columns = {}
+    for k in range(frame.shape[1]):
+        column = frame.iloc[:, k]
+        missing = column.isna().to_numpy()
+        if missing.any():
+            if pd.api.types.is_float_dtype(column.dtype):
+                column = column.copy()
+            else:
+                column = column.astype("Float64" if pd.api.types.is_extension_array_dtype(column.dtype) else np.float64)
+            column.iloc[missing] = filled[missing, k]
+        columns[k] = column
+    result = pd.DataFrame(columns, index=frame.index)
+    result.columns = frame.columns
+    return result

@@ -1,0 +1,69 @@
+"""Robust standardisation of channels, and what is known of their range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Share of a channel's values that must sit on its extreme for the extreme to be a bound.
+ATOM = 0.02
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Centre, scale and bounds per channel, learnt from rows that may hold NaN.
+
+    The scale is the standard deviation of the values clipped to 8 robust deviations, so that a few
+    wild readings do not hide the rest.  A channel that rests on its minimum or maximum (a rate
+    that is often 0, a saturated sensor) keeps it as a bound.
+    """
+
+    centre: NDArray[np.float64]
+    scale: NDArray[np.float64]  # 0 for a constant channel, NaN for one never observed
+    lower: NDArray[np.float64]  # in standardised units
+    upper: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, rows: NDArray[np.float64]) -> Scaling:
+        """Learn from rows (n, channels)."""
+        stats = np.array([_column(rows[:, k]) for k in range(rows.shape[1])])
+        return cls(*stats.T)
+
+    @property
+    def modelled(self) -> NDArray[np.bool_]:
+        """Channels that vary: the others are filled with their constant, or stay missing."""
+        return np.nan_to_num(self.scale) > 0
+
+    def forward(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Standardise the modelled channels of (..., channels)."""
+        keep = self.modelled
+        return (rows[..., keep] - self.centre[keep]) / self.scale[keep]
+
+    def inverse(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Undo :meth:`forward`, inside the bounds; unmodelled channels get their constant or NaN."""
+        keep = self.modelled
+        result = np.empty((*rows.shape[:-1], len(keep)))
+        result[...] = self.centre
+        bounded = np.clip(rows, self.lower[keep], self.upper[keep])
+        result[..., keep] = bounded * self.scale[keep] + self.centre[keep]
+        return result
+
+
+def _column(values: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    x = values[~np.isnan(values)]
+    if not len(x):
+        return np.nan, np.nan, -np.inf, np.inf
+    low, high = x.min(), x.max()
+    if low == high:
+        return low, 0.0, -np.inf, np.inf
+    middle = float(np.median(x))
+    spread = 1.4826 * float(np.median(np.abs(x - middle)))
+    clipped = np.clip(x, middle - 8 * spread, middle + 8 * spread) if spread > 0 else x
+    centre, scale = float(clipped.mean()), float(clipped.std())
+    if not scale > np.finfo(float).eps * max(abs(low), abs(high)):
+        return centre, 0.0, -np.inf, np.inf
+    lower = (low - centre) / scale if np.mean(x == low) >= ATOM else -np.inf
+    upper = (high - centre) / scale if np.mean(x == high) >= ATOM else np.inf
+    return centre, scale, lower, upper

@@ -200,7 +200,7 @@ class SensorFault:
             elif event.kind == "clock_drift":
                 out[name] = self.delayed(name, 10.0 * min(1.0, (time.monotonic() - self.since) / event.seconds))
             elif event.kind == "dropout" and self.rng.random() < 0.55:
-                out.update({channel: math.nan for channel in event.channels})
+                out.update(dict.fromkeys(event.channels, math.nan))
         self.written = out
         return out
 

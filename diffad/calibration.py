@@ -41,7 +41,9 @@ class Bands:
         return cls(np.broadcast_to(stats.norm.ppf(LEVELS), (kinds, channels, len(LEVELS))).copy())
 
     @classmethod
-    def fit(cls, z: NDArray[np.float64], kind: NDArray[np.int64], channel: NDArray[np.int64], shape: tuple[int, int]) -> Bands:
+    def fit(
+        cls, z: NDArray[np.float64], kind: NDArray[np.int64], channel: NDArray[np.int64], shape: tuple[int, int]
+    ) -> Bands:
         """Learn from held-out errors (n,) with their kind of gap and channel; shape is (kinds, channels)."""
         bands = cls.gaussian(*shape)
         if len(z) < ENOUGH:

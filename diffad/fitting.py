@@ -16,7 +16,7 @@ from diffad.calibration import Bands, spread
 from diffad.diffusion.masks import GAP_KINDS, gap_kinds, mixture
 from diffad.learning import learn
 from diffad.model import MaskedDiffusion, Sampler
-from diffad.priors import PRIORS, GaussianPrior, Prior, StandardPrior
+from diffad.priors import PRIORS, Prior, StandardPrior
 from diffad.training import Progress, Training
 from diffad.windows import cut
 
@@ -73,9 +73,7 @@ def fit_windows(
     if training.max_steps:
         filled = fill_from_prior(model, train, seed)
         filled_test = fill_from_prior(model, test, seed)
-        history, gain = learn(
-            model, filled, ~train.isnan(), filled_test, ~test.isnan(), training, seed, on_progress
-        )
+        history, gain = learn(model, filled, ~train.isnan(), filled_test, ~test.isnan(), training, seed, on_progress)
     bands = calibrate(model, test, sampler, seed)
     # What was held out has done its work: the prior may know it.
     model.prior = final_prior

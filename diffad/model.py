@@ -155,9 +155,7 @@ class MaskedDiffusion:
                 draw = torch.randn(start.shape, generator=generator).to(x.device)
                 return given.color(draw)
 
-            state = samplers.SAMPLERS[sampler.name](
-                denoise, mean + sigmas[0] * start, sigmas, fresh, **options
-            )
+            state = samplers.SAMPLERS[sampler.name](denoise, mean + sigmas[0] * start, sigmas, fresh, **options)
         return state.unflatten(1, (n_samples, n_windows)).permute(1, 0, 2, 3)
 
     def _velocity(self, context: Context) -> samplers.Denoise:

@@ -97,9 +97,7 @@ def _numeric(array: NDArray[Any]) -> NDArray[Any]:
 def _read_frame(X: pd.DataFrame, groups: Any, regularize: bool) -> tuple[Recording, float | None]:
     dates = [str(c) for c, kind in X.dtypes.items() if pd.api.types.is_datetime64_any_dtype(kind)]
     if dates:
-        raise TypeError(
-            f"column {dates[0]!r} holds timestamps; make it the index: X = X.set_index({dates[0]!r})"
-        )
+        raise TypeError(f"column {dates[0]!r} holds timestamps; make it the index: X = X.set_index({dates[0]!r})")
     period = None
     if isinstance(X.index, pd.DatetimeIndex):
         labels = np.zeros(len(X)) if groups is None else np.asarray(groups)

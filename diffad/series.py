@@ -14,8 +14,8 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from diffad import recordings, tracking
-from diffad.calibration import Bands, spread
-from diffad.diffusion.masks import GAP_KINDS, gap_kinds
+from diffad.calibration import spread
+from diffad.diffusion.masks import gap_kinds
 from diffad.fitting import fit_windows
 from diffad.model import Sampler
 from diffad.priors import PRIORS

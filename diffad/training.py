@@ -32,9 +32,9 @@ class Training(Parameters):
 
     Parameters
     ----------
-    max_steps : int, default=4000
+    max_steps : int, default=8000
         Optimisation steps; 0 leaves the prior alone, an instant and exact baseline.
-    masks_per_batch, windows_per_mask : int, default=8
+    masks_per_batch, windows_per_mask : int, default=16 and 4
         A batch holds ``masks_per_batch * windows_per_mask`` windows; one factorisation serves
         all windows under the same mask.
     learning_rate : float, default=2e-3
@@ -54,9 +54,9 @@ class Training(Parameters):
         Show a progress bar with loss and remaining time.
     """
 
-    max_steps: int = 4000
-    masks_per_batch: int = 8
-    windows_per_mask: int = 8
+    max_steps: int = 8000
+    masks_per_batch: int = 16
+    windows_per_mask: int = 4
     learning_rate: float = 2e-3
     ema: float = 0.998
     mixing: float = 0.7

@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 
-def karras_sigmas(
-    n_steps: int, sigma_min: float = 0.02, sigma_max: float = 40.0, rho: float = 7.0
-) -> Tensor:
+def karras_sigmas(n_steps: int, sigma_min: float = 0.02, sigma_max: float = 40.0, rho: float = 7.0) -> Tensor:
     """Return the schedule of Karras et al. (2022), eq. 5: ``n_steps`` falling levels, then 0.
 
     Parameters
@@ -43,9 +41,7 @@ def karras_sigmas(
     return _append_zero((high + ramp * (low - high)) ** rho)
 
 
-def linear_sigmas(
-    n_steps: int, beta_start: float = 1e-4, beta_end: float = 0.02, n_train: int = 1000
-) -> Tensor:
+def linear_sigmas(n_steps: int, beta_start: float = 1e-4, beta_end: float = 0.02, n_train: int = 1000) -> Tensor:
     """Return DDPM's linear-beta schedule (Ho et al. 2020) as ``n_steps`` falling levels, then 0."""
     _check_steps(n_steps)
     betas = torch.linspace(beta_start, beta_end, n_train, dtype=torch.float64)

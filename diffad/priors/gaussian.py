@@ -95,9 +95,7 @@ class GaussianPrior:
         covariance = self.covariance[unseen[:, None], unseen]
         if len(seen):
             precision = torch.linalg.inv(self.covariance[seen[:, None], seen])
-            operator[seen[:, None], seen] = (
-                precision / precision.diagonal().sqrt()[:, None]
-            ).float()
+            operator[seen[:, None], seen] = (precision / precision.diagonal().sqrt()[:, None]).float()
         if len(seen) and len(unseen):
             cross = self.covariance[unseen[:, None], seen]
             gain = cross @ precision

@@ -96,10 +96,7 @@ class LowRankPrior:
         """Condition on M masks (M, d) at once; see :class:`diffad.priors.base.Conditional`."""
         weighted = self.factor / self.noise_variance[:, None]
         eye = torch.eye(self.factor.shape[1], dtype=torch.float64)
-        parts = [
-            self._condition_one(v, h, weighted, eye)
-            for v, h in zip(visible, hidden, strict=True)
-        ]
+        parts = [self._condition_one(v, h, weighted, eye) for v, h in zip(visible, hidden, strict=True)]
         posterior, root, scale, surprise_scale = (torch.stack(p).float() for p in zip(*parts, strict=True))
         return LowRankConditional(
             self.mean.float(),

@@ -1,0 +1,68 @@
+"""The command line: ``diffad impute`` and ``diffad demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+
+
+@app.command()
+def impute(
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet; a first column of timestamps is recognised.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Default: FILE with '.filled' before its ending.")
+    ] = None,
+    coverage: Annotated[float, typer.Option(help="Coverage of the band columns.")] = 0.9,
+    steps: Annotated[int, typer.Option(help="Training steps of the network; 0 is the closed form alone.")] = 2000,
+    plot: Annotated[bool, typer.Option("--plot", help="Also draw a picture beside the output.")] = False,
+    regularize: Annotated[bool, typer.Option(help="Put irregular timestamps on a regular grid.")] = False,
+) -> None:
+    """Fill the gaps of FILE and add the edges of a band for every column that had gaps."""
+    from diffad.series import SeriesImputer
+    from diffad.tables import read_table, write_table
+    from diffad.training import Training
+
+    output = output or file.with_name(file.name.replace(".", ".filled.", 1))
+    try:
+        table = read_table(file)
+        imputer = SeriesImputer(training=Training(max_steps=steps, progress=True), regularize=regularize)
+        filled = imputer.fit_transform(table)
+        observed = table if len(table) == len(filled) else table.reindex(filled.index)
+        lower, upper = imputer.interval(table, coverage)
+        bands = filled.copy()
+        for k, name in enumerate(filled.columns):
+            if observed[name].isna().any():
+                bands[f"{name}_lower"], bands[f"{name}_upper"] = lower[:, k], upper[:, k]
+        write_table(bands, output)
+    except (ValueError, TypeError, OSError) as error:
+        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        raise typer.Exit(1) from None
+    typer.echo(f"filled {int(observed.isna().sum().sum())} values of {file} into {output}")
+    if plot:
+        from diffad.plot import plot_imputation
+
+        picture = output.with_suffix(".png")
+        gaps = [k for k, c in enumerate(observed.columns) if observed[c].isna().any()][:12]
+        columns = [observed.columns[k] for k in gaps]
+        figure = plot_imputation(observed[columns], filled[columns].to_numpy(), lower[:, gaps], upper[:, gaps])
+        figure.savefig(picture, dpi=120)
+        typer.echo(f"picture: {picture}")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the filled CSV and the picture go.")] = Path("demo-output"),
+    steps: Annotated[int, typer.Option(help="Training steps of the network.")] = 600,
+) -> None:
+    """Hide parts of the embedded recording, fill them, measure how well, draw and track it."""
+    from diffad.demo import run
+
+    run(folder, steps)
+
+
+if __name__ == "__main__":
+    app()

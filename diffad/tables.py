@@ -1,0 +1,96 @@
+"""Reading and writing recordings as CSV or Parquet files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from pathlib import Path
+
+import pandas as pd
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a recording; a first column of timestamps becomes the index.
+
+    Parameters
+    ----------
+    path : path to a ``.csv``, ``.csv.gz``, ``.parquet`` or ``.pq`` file
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is empty, broken, of another kind, or holds columns that are not numbers.
+
+    Warns
+    -----
+    UserWarning
+        With the count of lines of a CSV that had too many fields and were left out.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    kind = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    if kind in (".parquet", ".pq"):
+        table = _read_parquet(path)
+    elif kind in (".csv", ".csv.gz", ".txt"):
+        table = _read_csv(path)
+    else:
+        raise ValueError(f"{path} is neither CSV nor Parquet: expected .csv, .csv.gz or .parquet, got {kind!r}")
+    if table.empty:
+        raise ValueError(f"{path} holds no rows")
+    return _index_by_time(table, path)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    bad: list[list[str]] = []
+    try:
+        table = pd.read_csv(path, engine="python", on_bad_lines=lambda line: bad.append(line))
+    except pd.errors.EmptyDataError as error:
+        raise ValueError(f"{path} is empty") from error
+    except (pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as CSV: {error}") from error
+    if bad:
+        warnings.warn(f"{path}: left out {len(bad)} lines with too many fields, the first: {bad[0]}", stacklevel=3)
+    return table
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
+
+
+def _index_by_time(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    first = table.columns[0]
+    if not pd.api.types.is_numeric_dtype(table[first]):
+        try:
+            stamps = pd.to_datetime(table[first])
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: column {first!r} holds neither numbers nor timestamps: {error}") from error
+        table = table.drop(columns=first).set_index(pd.DatetimeIndex(stamps, name=first))
+    text = [str(c) for c in table.columns if not pd.api.types.is_numeric_dtype(table[c]) and table[c].notna().any()]
+    if text:
+        raise ValueError(f"{path}: columns {text} are not numbers; remove or encode them first")
+    return table.astype({c: float for c in table.columns if table[c].isna().all()})
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table beside its place, then move it there: a full disk leaves nothing half-written."""
+    path = Path(path)
+    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    handle, name = tempfile.mkstemp(dir=path.parent or Path("."), prefix=f".{path.stem}", suffix=suffix)
+    os.close(handle)
+    try:
+        if suffix in (".parquet", ".pq"):
+            table.to_parquet(name)
+        else:
+            table.to_csv(name, index=isinstance(table.index, pd.DatetimeIndex))
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -16,7 +16,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 bench: $(STAMP)
-	$(BIN)/python pipelines/benchmarks/imputation.py
+	$(BIN)/python pipelines/benchmarks/imputation.py --csv ../shared/data/series/ETTh1.csv
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -7,7 +7,8 @@ what the samples are for is the estimators' business.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -149,13 +150,15 @@ class MaskedDiffusion:
         else:
             sigmas = SCHEDULES[sampler.schedule](sampler.n_steps).float()
             denoise = precondition(self._velocity(context), mean, scale)
-            options = {"eta": sampler.eta} if sampler.name == "ddim" else {}
+            solve = (
+                partial(samplers.ddim, eta=sampler.eta) if sampler.name == "ddim" else samplers.SAMPLERS[sampler.name]
+            )
 
             def fresh() -> Tensor:
                 draw = torch.randn(start.shape, generator=generator).to(x.device)
                 return given.color(draw)
 
-            state = samplers.SAMPLERS[sampler.name](denoise, mean + sigmas[0] * start, sigmas, fresh, **options)
+            state = solve(denoise, mean + sigmas[0] * start, sigmas, fresh)
         return state.unflatten(1, (n_samples, n_windows)).permute(1, 0, 2, 3)
 
     def _velocity(self, context: Context) -> samplers.Denoise:
@@ -208,8 +211,8 @@ class Context:
 
     def repeat(self, n_samples: int) -> Context:
         """Repeat every window for each sample: (M, B, d) -> (M, S * B, d)."""
-        fields = (self.mean, self.value, self.surprise, self.log_scale, self.visible, self.hidden)
-        return Context(*(f.repeat(1, n_samples, 1) for f in fields), self.shape)
+        fields = ("mean", "value", "surprise", "log_scale", "visible", "hidden")
+        return replace(self, **{name: getattr(self, name).repeat(1, n_samples, 1) for name in fields})
 
     @property
     def kinds(self) -> Tensor:

@@ -41,7 +41,7 @@ class Scaling:
         keep = self.modelled
         return (rows[..., keep] - self.centre[keep]) / self.scale[keep]
 
-    def inverse(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    def inverse(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
         """Undo :meth:`forward`, inside the bounds; unmodelled channels get their constant or NaN."""
         keep = self.modelled
         result = np.empty((*rows.shape[:-1], len(keep)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -288,7 +289,12 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             hidden = ~visible & cover.inside[..., None]
             with torch.no_grad():
                 samples, scale = self.model_.sample(
-                    *(torch.from_numpy(a) for a in (cover.windows, visible, hidden, noise)), self._sampler(), generator
+                    torch.from_numpy(cover.windows),
+                    torch.from_numpy(visible),
+                    torch.from_numpy(hidden),
+                    torch.from_numpy(noise),
+                    self._sampler(),
+                    generator,
                 )
             weights = cover.weights()
             stitched = cover.stitch(samples.numpy(), batch, weights)
@@ -301,8 +307,6 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _warn_of_empty(self, scaling: Scaling) -> None:
         empty = np.flatnonzero(np.isnan(scaling.scale))
         if len(empty):
-            import warnings
-
             names = getattr(self, "feature_names_in_", np.arange(len(scaling.scale)))
             warnings.warn(
                 f"channels {[str(names[k]) for k in empty]} hold no observed value; they stay missing",

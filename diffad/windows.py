@@ -86,7 +86,7 @@ class Cover:
         """Overlap windows by half; leave out those without a gap in their segment."""
         rows, owner = [], []
         for k, segment in enumerate(batch):
-            missing = np.isnan(series[segment.series]).any(1)
+            missing = np.asarray(np.isnan(series[segment.series]).any(1))
             for start in _starts(segment, len(missing), length):
                 inner = slice(max(start, segment.start), min(start + length, segment.stop))
                 if missing[inner].any():
@@ -125,7 +125,7 @@ class Cover:
                 weight = weights[i][here][:, None]
                 total[..., place, :] += weight * values[..., i, here, :]
                 norm[place] += weight
-            result.append(total / np.maximum(norm, 1e-12))
+            result.append(np.divide(total, np.maximum(norm, 1e-12), dtype=np.float32))
         return result
 
 

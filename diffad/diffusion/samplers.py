@@ -93,4 +93,9 @@ def angle(velocity: Callable[[Tensor, Tensor], Tensor], v: Tensor, sigmas: Tenso
     return v
 
 
-SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "heun": heun, "dpmpp_2m": dpmpp_2m}
+SAMPLERS: dict[str, Callable[[Denoise, Tensor, Tensor, Noise], Tensor]] = {
+    "ddpm": ddpm,
+    "ddim": ddim,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+}

@@ -6,6 +6,6 @@ from diffad.priors.lowrank import LowRankPrior
 from diffad.priors.standard import StandardPrior
 
 #: Priors by name; None, the absence of knowledge, is :class:`StandardPrior`.
-PRIORS = {"gaussian": GaussianPrior, "lowrank": LowRankPrior}
+PRIORS: dict[str, type[GaussianPrior] | type[LowRankPrior]] = {"gaussian": GaussianPrior, "lowrank": LowRankPrior}
 
 __all__ = ["PRIORS", "Conditional", "GaussianPrior", "LowRankPrior", "Prior", "StandardPrior"]

@@ -7,7 +7,7 @@ samples and noise levels that hide the same entries.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, Self
 
 from torch import Tensor
 
@@ -15,9 +15,17 @@ from torch import Tensor
 class Conditional(Protocol):
     """p(hidden | visible) for M masks; tensors are (M, B, d): B windows under each mask."""
 
-    visible: Tensor  #: (M, d) bool, entries that are given
-    hidden: Tensor  #: (M, d) bool, entries that are wanted; what is neither is integrated out
-    scale: Tensor  #: (M, d) conditional standard deviation at hidden entries, 1 elsewhere
+    @property
+    def visible(self) -> Tensor:
+        """(M, d) bool, entries that are given."""
+
+    @property
+    def hidden(self) -> Tensor:
+        """(M, d) bool, entries that are wanted; what is neither is integrated out."""
+
+    @property
+    def scale(self) -> Tensor:
+        """(M, d) conditional standard deviation at hidden entries, 1 elsewhere."""
 
     def explain(self, x: Tensor) -> Tensor:
         """Return the conditional mean at hidden entries and the *surprise* at visible ones.
@@ -37,6 +45,10 @@ class Prior(Protocol):
     """A closed-form density of d entries."""
 
     mean: Tensor  #: (d,)
+
+    @classmethod
+    def fit(cls, x: Tensor, known: Tensor) -> Self:
+        """Fit to rows (n, d) of which the entries with `known` true were observed."""
 
     def condition(self, visible: Tensor, hidden: Tensor) -> Conditional:
         """Condition on the entries of M masks (M, d); see :class:`Conditional`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -76,7 +77,7 @@ class GaussianPrior:
         self.covariance = covariance.double()
 
     @classmethod
-    def fit(cls, x: Tensor, known: Tensor) -> GaussianPrior:
+    def fit(cls, x: Tensor, known: Tensor) -> Self:
         """Fit to rows (n, d) of which the entries with ``known`` true were observed."""
         mean, covariance, _ = ledoit_wolf(x, known)
         covariance.diagonal().add_(NUGGET)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -76,7 +77,7 @@ class LowRankPrior:
         self.noise_variance = noise_variance.double()
 
     @classmethod
-    def fit(cls, x: Tensor, known: Tensor, rank: int = 128) -> LowRankPrior:
+    def fit(cls, x: Tensor, known: Tensor, rank: int = 128) -> Self:
         """Fit by a truncated SVD of the centred rows; missing entries count as the mean."""
         mean = _column_means(x, known, 4096)
         centred = torch.where(known, x.double() - mean, 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class StandardPrior:
         self.mean = torch.zeros(d, dtype=torch.float64)
 
     @classmethod
-    def fit(cls, x: Tensor, known: Tensor) -> StandardPrior:
+    def fit(cls, x: Tensor, known: Tensor) -> Self:
         return cls(x.shape[1])
 
     def condition(self, visible: Tensor, hidden: Tensor) -> StandardConditional:

@@ -28,7 +28,7 @@ def load_telemetry() -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     data, labels = (_find(name) for name in _NAMES)
     rows = pd.read_csv(data, index_col="time", parse_dates=["time"])
-    rows.index.freq = rows.index.inferred_freq
+    rows.index = pd.DatetimeIndex(rows.index, freq="500ms")
     return rows, pd.read_csv(labels, parse_dates=["start", "end"])
 
 

@@ -150,9 +150,9 @@ class MaskedDiffusion:
         else:
             sigmas = SCHEDULES[sampler.schedule](sampler.n_steps).float()
             denoise = precondition(self._velocity(context), mean, scale)
-            solve = (
-                partial(samplers.ddim, eta=sampler.eta) if sampler.name == "ddim" else samplers.SAMPLERS[sampler.name]
-            )
+            solve = samplers.SAMPLERS[sampler.name]
+            if sampler.name == "ddim":
+                solve = partial(samplers.ddim, eta=sampler.eta)
 
             def fresh() -> Tensor:
                 draw = torch.randn(start.shape, generator=generator).to(x.device)

@@ -66,10 +66,10 @@ class GaussianPrior:
     --------
     >>> prior = GaussianPrior(torch.zeros(2), torch.tensor([[1.0, 0.8], [0.8, 1.0]]))
     >>> given = prior.condition(torch.tensor([[True, False]]), torch.tensor([[False, True]]))
-    >>> given.explain(torch.tensor([[[2.0, 0.0]]])).round(decimals=3).tolist()
-    [[[2.0, 1.6]]]
-    >>> given.scale.round(decimals=3).tolist()
-    [[1.0, 0.6]]
+    >>> given.explain(torch.tensor([[[2.0, 0.0]]]))
+    tensor([[[2.0000, 1.6000]]])
+    >>> given.scale
+    tensor([[1.0000, 0.6000]])
     """
 
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:

@@ -22,35 +22,48 @@ def impute(
     regularize: Annotated[bool, typer.Option(help="Put irregular timestamps on a regular grid.")] = False,
 ) -> None:
     """Fill the gaps of FILE and add the edges of a band for every column that had gaps."""
+    from diffad.recordings import read
     from diffad.series import SeriesImputer
     from diffad.tables import read_table, write_table
     from diffad.training import Training
 
-    output = output or file.with_name(file.name.replace(".", ".filled.", 1))
+    output = output or _beside(file)
     try:
+        if not 0 < coverage < 1:
+            raise ValueError(f"coverage must lie strictly between 0 and 1, got {coverage}")
         table = read_table(file)
-        imputer = SeriesImputer(training=Training(max_steps=steps, progress=True), regularize=regularize)
-        filled = imputer.fit_transform(table)
-        observed = table if len(table) == len(filled) else table.reindex(filled.index)
-        lower, upper = imputer.interval(table, coverage)
+        observed = read(table, regularize=regularize)[0].template
+        imputer = SeriesImputer(training=Training(max_steps=steps, progress=True)).fit(observed)
+        filled = imputer.transform(observed)
+        lower, upper = imputer.interval(observed, coverage)
         bands = filled.copy()
-        for k, name in enumerate(filled.columns):
-            if observed[name].isna().any():
-                bands[f"{name}_lower"], bands[f"{name}_upper"] = lower[:, k], upper[:, k]
+        gaps = [k for k, name in enumerate(filled.columns) if observed[name].isna().any()]
+        for k in gaps:
+            name = filled.columns[k]
+            bands[f"{name}_lower"], bands[f"{name}_upper"] = lower[:, k], upper[:, k]
         write_table(bands, output)
+        typer.echo(f"filled {int(observed.isna().sum().sum())} values of {file} into {output}")
+        if plot and gaps:
+            from diffad.plot import plot_imputation
+
+            picture, gaps = output.with_suffix(".png"), gaps[:12]
+            columns = observed.columns[gaps]
+            figure = plot_imputation(
+                observed[columns], filled[columns].to_numpy(), lower[:, gaps], upper[:, gaps], coverage=coverage
+            )
+            figure.savefig(picture, dpi=120)
+            typer.echo(f"picture: {picture}")
+        elif plot:
+            typer.echo("no picture: the file has no gaps")
     except (ValueError, TypeError, OSError) as error:
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
         raise typer.Exit(1) from None
-    typer.echo(f"filled {int(observed.isna().sum().sum())} values of {file} into {output}")
-    if plot:
-        from diffad.plot import plot_imputation
 
-        picture = output.with_suffix(".png")
-        gaps = [k for k, c in enumerate(observed.columns) if observed[c].isna().any()][:12]
-        columns = [observed.columns[k] for k in gaps]
-        figure = plot_imputation(observed[columns], filled[columns].to_numpy(), lower[:, gaps], upper[:, gaps])
-        figure.savefig(picture, dpi=120)
-        typer.echo(f"picture: {picture}")
+
+def _beside(file: Path) -> Path:
+    """Return FILE with '.filled' before its ending; .csv.gz is one ending."""
+    ending = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
+    return file.with_name(file.name.removesuffix(ending) + ".filled" + ending)
 
 
 @app.command()

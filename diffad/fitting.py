@@ -58,6 +58,8 @@ def fit_windows(
     with Gaussian bands.
     """
     channels = series[0].shape[1]
+    if channels == 0:
+        return Fitted(MaskedDiffusion(StandardPrior(0), length, 0, device=device), Bands.gaussian(len(GAP_KINDS), 0))
     windows = torch.from_numpy(np.ascontiguousarray(cut(series, length)))
     known = ~windows.isnan()
     held = [_held_out(len(s), length) for s in series]

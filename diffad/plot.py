@@ -20,6 +20,7 @@ def plot_imputation(
     truth: pd.DataFrame | None = None,
     units: dict[str, str] | None = None,
     title: str = "",
+    coverage: float = 0.9,
 ) -> Any:
     """Draw one panel per channel: what was observed, the filled median, its band and the truth.
 
@@ -33,6 +34,8 @@ def plot_imputation(
     units : dict, optional
         Unit per column, for the labels.
     title : str
+    coverage : float, default=0.9
+        What the band was asked to cover, for the legend.
 
     Returns
     -------
@@ -54,7 +57,9 @@ def plot_imputation(
                 x, truth[name].where(drawn), color=TRUTH, lw=1, ls=(0, (3, 1.5)), label="truth, hidden from the model"
             )
         ax.plot(x, np.where(drawn, median[:, k], np.nan), color=MEDIAN, lw=1.6, label="filled: median")
-        ax.fill_between(x, lower[:, k], upper[:, k], where=drawn, color=BAND, alpha=0.4, lw=0, label="90 % band")
+        ax.fill_between(
+            x, lower[:, k], upper[:, k], where=drawn, color=BAND, alpha=0.4, lw=0, label=f"{coverage:.0%} band"
+        )
         ax.set_ylabel(f"{name}\n[{units[name]}]" if units and name in units else str(name), fontsize=9)
         ax.spines[["top", "right"]].set_visible(False)
         ax.margins(x=0)

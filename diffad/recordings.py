@@ -160,15 +160,18 @@ def _on_grid(X: pd.DataFrame) -> pd.DataFrame:
         return X
     # Integer nanoseconds throughout: floats cannot hold today's date to the nanosecond.
     stamps = index.as_unit("ns").asi8
-    period = int(np.median(np.diff(stamps)))
-    slots = np.rint((stamps - stamps[0]) / period).astype(np.int64)
-    if len(np.unique(slots)) < len(slots):
-        crowded = index[1:][np.diff(slots) == 0][0]
+    steps = np.rint(np.diff(stamps) / np.median(np.diff(stamps))).astype(np.int64)
+    # Counting step by step keeps jitter from adding up; the mean period then spans the whole.
+    slots = np.r_[0, steps.cumsum()]
+    period = round(int(stamps[-1] - stamps[0]) / max(1, int(slots[-1])))
+    if (steps == 0).any():
+        crowded = index[1:][steps == 0][0]
         raise ValueError(
             f"two rows near {crowded} fall on the same point of a grid of {period / 1e9:g} s; "
             "resample first: X.resample(...).mean()"
         )
     grid = pd.DatetimeIndex(stamps[0] + period * np.arange(slots[-1] + 1), name=index.name)
+    grid = grid.as_unit(index.unit)
     grid = grid.tz_localize("UTC").tz_convert(index.tz) if index.tz is not None else grid
     return X.set_axis(grid[slots]).reindex(grid)
 
@@ -183,7 +186,8 @@ def _fill_frame(frame: pd.DataFrame, filled: NDArray[np.float64]) -> pd.DataFram
                 column = column.copy()
             else:
                 column = column.astype("Float64" if pd.api.types.is_extension_array_dtype(column.dtype) else np.float64)
-            column.iloc[missing] = filled[missing, k]
+            values = filled[missing, k]
+            column.iloc[missing] = values.astype(column.dtype) if isinstance(column.dtype, np.dtype) else values
         columns[k] = column
     result = pd.DataFrame(columns, index=frame.index)
     result.columns = frame.columns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from diffad import recordings, tracking
 from diffad.calibration import spread
+from diffad.defaults import pinned_defaults
 from diffad.diffusion.masks import gap_kinds
 from diffad.fitting import fit_windows
 from diffad.model import Sampler
@@ -26,6 +28,9 @@ from diffad.training import Training
 from diffad.windows import Cover, Segment, segments, white_noise
 
 Array = NDArray[np.float32]
+
+#: Standard deviations at which training values are cut: one wild reading must not own the prior.
+WILD = 8.0
 
 
 class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -140,9 +145,9 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             raise ValueError("X holds no observed value at all; fit needs at least one channel with data")
         self._warn_of_empty(scaling)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        with tracking.run_of(self, X) as on_progress:
+        with tracking.run_of(self, X) as on_progress, pinned_defaults():
             fitted = fit_windows(
-                [scaling.forward(s).astype(np.float32) for s in recording.series],
+                [scaling.forward(s).clip(-WILD, WILD).astype(np.float32) for s in recording.series],
                 self.window,
                 self.prior,
                 self.training or Training(),
@@ -151,6 +156,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 seed,
                 on_progress,
             )
+            self.fitted_on_frame_ = isinstance(X, pd.DataFrame)
             self.scaling_, self.period_, self.seed_ = scaling, period, seed
             self.model_, self.bands_ = fitted.model, fitted.bands
             self.history_, self.network_gain_ = fitted.history, fitted.gain
@@ -162,7 +168,10 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Observed values, index, columns and float dtypes come back as they were.
         """
         recording, pieces = self._reduce(X, groups, lambda s, _scale, _kind: np.median(s, 0))
-        return recording.fill(recording.assemble(pieces))
+        filled = recording.fill(recording.assemble(pieces))
+        if isinstance(filled, pd.DataFrame) and not self.fitted_on_frame_:
+            filled.columns = self.get_feature_names_out()
+        return filled
 
     def fit_transform(self, X: Any, y: Any = None, groups: Any = None) -> Any:
         """Fit to X and fill its gaps."""
@@ -176,6 +185,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         array of shape (n_samples, *X.shape)
             Observed entries are repeated unchanged.
         """
+        _check_positive(n_samples, "n_samples")
         recording = self._open(X, groups)
         pieces = [np.repeat(s[None], n_samples, 0) for s in recording.series]
         for segment, samples, _, hidden in self._segments(recording, n_samples):
@@ -226,12 +236,11 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return tags
 
     def _check_parameters(self) -> None:
-        if self.window < 2:
-            raise ValueError(f"window must be at least 2, got {self.window}")
+        if not isinstance(self.window, Integral) or self.window < 2:
+            raise ValueError(f"window must be an integer of at least 2, got {self.window!r}")
         if self.prior is not None and self.prior not in PRIORS:
             raise ValueError(f"prior must be one of {[*PRIORS, None]}, got {self.prior!r}")
-        if self.n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1, got {self.n_samples}")
+        _check_positive(self.n_samples, "n_samples")
         self._sampler()
 
     def _sampler(self) -> Sampler:
@@ -259,9 +268,11 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _reduce(self, X: Any, groups: Any, reduce: Any, n_samples: int | None = None) -> tuple[Recording, list[Any]]:
         """Sample every gap and reduce the samples, a segment at a time: memory does not grow with S."""
+        n_samples = self.n_samples if n_samples is None else n_samples
+        _check_positive(n_samples, "n_samples")
         recording = self._open(X, groups)
         pieces: list[Any] = [None] * len(recording.series)
-        for segment, samples, scale, hidden in self._segments(recording, n_samples or self.n_samples, everywhere=True):
+        for segment, samples, scale, hidden in self._segments(recording, n_samples, everywhere=True):
             source = recording.series[segment.series]
             kinds = np.zeros(hidden.shape, np.int64)
             kinds[:, self.scaling_.modelled] = _kinds(hidden[:, self.scaling_.modelled], self.window)
@@ -276,25 +287,25 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self, recording: Recording, n_samples: int, everywhere: bool = False
     ) -> Iterator[tuple[Segment, Array, Array, NDArray[np.bool_]]]:
         """Yield segments with samples (S, rows, modelled channels), prior scale and missing entries."""
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
         scaled = [self.scaling_.forward(s).astype(np.float32) for s in recording.series]
-        generator = torch.Generator().manual_seed(self.seed_)
         for batch in segments([len(s) for s in scaled]):
+            if not self.scaling_.modelled.any():
+                yield from self._constants(recording, batch, n_samples)
+                continue
             cover = Cover.build(scaled, batch, self.window)
             noise = np.zeros((n_samples, *cover.windows.shape), np.float32)
             for i, k in enumerate(cover.owner):
                 noise[:, i] = white_noise(self.seed_, scaled[batch[k].series], cover.rows[i], n_samples)
             visible = ~np.isnan(cover.windows)
             hidden = ~visible & cover.inside[..., None]
-            with torch.no_grad():
+            with torch.no_grad(), pinned_defaults():
                 samples, scale = self.model_.sample(
                     torch.from_numpy(cover.windows),
                     torch.from_numpy(visible),
                     torch.from_numpy(hidden),
                     torch.from_numpy(noise),
                     self._sampler(),
-                    generator,
+                    torch.Generator().manual_seed(self.seed_),
                 )
             weights = cover.weights()
             stitched = cover.stitch(samples.numpy(), batch, weights)
@@ -303,6 +314,15 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 missing = np.isnan(recording.series[segment.series][segment.start : segment.stop])
                 if everywhere or missing.any():
                     yield segment, values, width, missing
+
+    def _constants(
+        self, recording: Recording, batch: list[Segment], n_samples: int
+    ) -> Iterator[tuple[Segment, Array, Array, NDArray[np.bool_]]]:
+        """Yield segments of a recording in which no channel varies: there is nothing to sample."""
+        for segment in batch:
+            missing = np.isnan(recording.series[segment.series][segment.start : segment.stop])
+            nothing = np.zeros((n_samples, len(missing), 0), np.float32)
+            yield segment, nothing, nothing[0], missing
 
     def _warn_of_empty(self, scaling: Scaling) -> None:
         empty = np.flatnonzero(np.isnan(scaling.scale))
@@ -320,9 +340,14 @@ def _kinds(hidden: NDArray[np.bool_], window: int) -> NDArray[np.int64]:
     rows, channels = hidden.shape
     padded = np.zeros((-(-rows // window) * window, channels), bool)
     padded[:rows] = hidden
-    blocks = torch.from_numpy(padded.reshape(-1, window, channels))
-    result: NDArray[np.int64] = gap_kinds(blocks).numpy().reshape(-1, channels)[:rows]
+    blocks = torch.from_numpy(padded.reshape(len(padded) // window, window, channels))
+    result: NDArray[np.int64] = gap_kinds(blocks).numpy().reshape(len(padded), channels)[:rows]
     return result
+
+
+def _check_positive(value: int, name: str) -> None:
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
 def _device(name: str) -> torch.device:

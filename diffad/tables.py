@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
+import zlib
 from pathlib import Path
 
 import pandas as pd
+
+WRITABLE = (".csv", ".csv.gz", ".txt", ".parquet", ".pq")
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -50,8 +53,10 @@ def _read_csv(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, engine="python", on_bad_lines=lambda line: bad.append(line))
     except pd.errors.EmptyDataError as error:
         raise ValueError(f"{path} is empty") from error
-    except (pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError) as error:
+    except (pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as CSV: {error}") from error
+    if not table.index.equals(pd.RangeIndex(len(table))):
+        raise ValueError(f"{path}: its lines have more fields than its head of {table.shape[1]} names; add the names")
     if bad:
         warnings.warn(f"{path}: left out {len(bad)} lines with too many fields, the first: {bad[0]}", stacklevel=3)
     return table
@@ -68,7 +73,9 @@ def _index_by_time(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     first = table.columns[0]
     if not pd.api.types.is_numeric_dtype(table[first]):
         try:
-            stamps = pd.to_datetime(table[first])
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Could not infer format")
+                stamps = pd.to_datetime(table[first])
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: column {first!r} holds neither numbers nor timestamps: {error}") from error
         table = table.drop(columns=first).set_index(pd.DatetimeIndex(stamps, name=first))
@@ -82,6 +89,8 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """Write a table beside its place, then move it there: a full disk leaves nothing half-written."""
     path = Path(path)
     suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    if suffix not in WRITABLE:
+        raise ValueError(f"{path}: cannot write {suffix!r}; use one of {WRITABLE}")
     handle, name = tempfile.mkstemp(dir=path.parent or Path("."), prefix=f".{path.stem}", suffix=suffix)
     os.close(handle)
     try:

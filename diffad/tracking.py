@@ -35,9 +35,7 @@ def autolog(enable: bool = True) -> None:
     ``mlflow.set_tracking_uri``) runs go to SQLite under ``mlruns/``.
     """
     global _enabled
-    _enabled = enable
-    if enable:
-        _guard(_use_local_store)
+    _enabled = enable and bool(_guard(_use_local_store))
 
 
 @contextmanager
@@ -111,18 +109,19 @@ def _guard(action: Callable[[], Any]) -> Any:
         return None
 
 
-def _use_local_store() -> None:
+def _use_local_store() -> bool:
     import mlflow
 
     chosen = os.environ.get("MLFLOW_TRACKING_URI") or mlflow.tracking._tracking_service.utils._tracking_uri
     if chosen:
-        return
+        return True
     STORE.mkdir(exist_ok=True)
     store = STORE.resolve()
     mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db'}")
     if mlflow.get_experiment_by_name(EXPERIMENT) is None:
         mlflow.create_experiment(EXPERIMENT, artifact_location=(store / "artifacts").as_uri())
     mlflow.set_experiment(EXPERIMENT)
+    return True
 
 
 def _start(estimator: Any, X: Any) -> Any:
@@ -142,7 +141,12 @@ def _end(status: str) -> None:
 
 
 def _flat(estimator: Any) -> dict[str, Any]:
-    return {k: v for k, v in estimator.get_params(deep=True).items() if not hasattr(v, "get_params")}
+    from diffad.training import Training
+
+    params = estimator.get_params(deep=True)
+    if params.get("training", "") is None:
+        params |= {f"training__{k}": v for k, v in Training().get_params().items()}
+    return {k: v for k, v in params.items() if not hasattr(v, "get_params")}
 
 
 def _log_fitted(estimator: Any, X: Any) -> None:
@@ -157,12 +161,21 @@ def _log_fitted(estimator: Any, X: Any) -> None:
         return  # model signatures know tables only
     example = X[:8] if not isinstance(X, pd.DataFrame) else X.iloc[:8]
     example = pd.DataFrame(example).astype(float)
-    mlflow.sklearn.log_model(
-        estimator,
+    mlflow.pyfunc.log_model(
         name="model",
+        python_model=_as_pyfunc(estimator),
         signature=infer_signature(example, example),
         input_example=example,
-        pyfunc_predict_fn="transform",
-        serialization_format="cloudpickle",
         pip_requirements=["diffad"],
     )
+
+
+def _as_pyfunc(estimator: Any) -> Any:
+    """Wrap an imputer for MLflow, whose scikit-learn flavour knows no `transform`."""
+    from mlflow.pyfunc import PythonModel
+
+    class Imputer(PythonModel):  # type: ignore[misc]
+        def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+            return pd.DataFrame(estimator.transform(model_input))
+
+    return Imputer()

@@ -8,6 +8,7 @@ conditional spread, so that the data have sigma 1.  DDPM timesteps are a mapping
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -69,11 +70,11 @@ def angle_sigmas(n_steps: int) -> Tensor:
     return sigmas
 
 
-SCHEDULES = {
+#: Schedules with a finite first level, for the textbook samplers.
+SCHEDULES: dict[str, Callable[[int], Tensor]] = {
     "karras": karras_sigmas,
     "linear": linear_sigmas,
     "cosine": cosine_sigmas,
-    "angle": angle_sigmas,
 }
 
 

@@ -42,6 +42,7 @@ def run(folder: Path, steps: int) -> None:
         print(f"Fitting {train.shape[1]} channels x {len(train)} rows ({steps} steps of training) ...")
         imputer = SeriesImputer(training=Training(max_steps=steps, progress=True)).fit(train)
         table, median, lower, upper = measure(imputer, gaps, truth, train)
+        print("Errors in standard deviations of each channel; coverage of the 90 % bands:")
         print(table.round(3).to_string())
         folder.mkdir(parents=True, exist_ok=True)
         filled = pd.DataFrame(median, gaps.index, gaps.columns)
@@ -57,14 +58,8 @@ def run(folder: Path, steps: int) -> None:
             "Two minutes of the embedded recording",
         )
         figure.savefig(folder / "filled.png", dpi=110)
-        mlflow.log_metrics(
-            {
-                f"{c}_{r}".replace(" ", "_"): float(table.loc[r, c])
-                for r in table.index
-                for c in table.columns
-                if np.isfinite(table.loc[r, c])
-            }
-        )
+        figures = {f"{c}/{r}": float(table.loc[r, c]) for r in table.index for c in table.columns}
+        mlflow.log_metrics({name: value for name, value in figures.items() if np.isfinite(value)})
         mlflow.log_artifacts(str(folder))
     autolog(False)
     print(f"Filled values: {folder / 'filled.csv'}   picture: {folder / 'filled.png'}")
@@ -100,9 +95,9 @@ def measure(
         table[name] = {
             "MAE": np.mean(np.abs(median - truth.to_numpy())[gap] / unit),
             "CRPS": np.mean(crps(samples, truth.to_numpy()[gap]) / unit),
-            "coverage of 90 % bands": coverage(lower[gap], upper[gap], truth.to_numpy()[gap]),
+            "coverage": coverage(lower[gap], upper[gap], truth.to_numpy()[gap]),
         }
     linear = gaps.interpolate(limit_direction="both").to_numpy()
     error = np.mean(np.abs(linear - truth.to_numpy())[gap] / unit)
-    table = {"linear interpolation": {"MAE": error, "CRPS": error, "coverage of 90 % bands": np.nan}} | table
+    table = {"linear interpolation": {"MAE": error, "CRPS": error, "coverage": np.nan}} | table
     return pd.DataFrame(table).T, median, lower, upper

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from diffad.defaults import pinned_defaults
 from diffad.diffusion.loss import masked_mse, noisy_and_target
 from diffad.diffusion.masks import GAP_KINDS, mixture
 from diffad.diffusion.noise import LogNormalLevels
@@ -22,6 +23,7 @@ BANK_BYTES = 300e6
 LARGEST_BANK = 400
 
 
+@pinned_defaults()
 def learn(
     model: MaskedDiffusion,
     windows: Tensor,
@@ -175,7 +177,7 @@ class HeldOut:
         """Return the share of the velocity to admit: E[F t] / E[F^2] per gap kind and level.
 
         That is the least-squares weight of the network's velocity F for its target t; entries of
-        all kinds are pooled into each kind's estimate with the weight of 2,000 entries.
+        all kinds are pooled into each kind's estimate with the weight of 5,000 entries.
         """
         z, target = _noisy(self.context, self.given, self.x, self.theta, self.white)
         velocity = self.context.velocity(network, z, self.theta)
@@ -187,5 +189,5 @@ class HeldOut:
         sums = torch.zeros(3, shape[0] * shape[1], dtype=torch.float64, device=f.device)
         sums.index_add_(1, kinds * GATE_LEVELS + level, torch.stack([f * t, f * f, torch.ones_like(f)]))
         ft, ff, count = sums.view(3, *shape).cpu()
-        pooled = 2000 / count.sum(0).clamp(min=1)
-        return ((ft + pooled * ft.sum(0)) / (ff + pooled * ff.sum(0)).clamp(min=1e-12)).clamp(0, 1.5).float()
+        pooled = 5000 / count.sum(0).clamp(min=1)
+        return ((ft + pooled * ft.sum(0)) / (ff + pooled * ff.sum(0)).clamp(min=1e-12)).clamp(0, 1).float()

@@ -27,13 +27,16 @@ class Segment:
 
 
 def cut(series: list[Array], length: int, most: int = 20_000) -> Array:
-    """Return windows (n, length, channels) at the smallest stride that yields at most `most`.
+    """Return windows (n, length, channels) at the smallest stride that yields at most `most`
+    (but at least one of each series).
 
     A series shorter than the window is padded with NaN at its end.
     """
     padded = [_pad(s, length) for s in series]
     total = sum(len(s) - length + 1 for s in padded)
     stride = max(1, -(-total // most))
+    while sum(-(-(len(s) - length + 1) // stride) for s in padded) > max(most, len(padded)):
+        stride += 1
     views = [np.lib.stride_tricks.sliding_window_view(s, length, 0)[::stride] for s in padded]
     return np.concatenate(views).transpose(0, 2, 1)
 
@@ -145,7 +148,9 @@ def white_noise(seed: int, series: Array, rows: NDArray[np.int64], n_samples: in
     without a seam.  The key is the seed and the content of the series: equal input, equal noise,
     in whatever order series are given.
     """
-    key = zlib.crc32(np.ascontiguousarray(series[:CHUNK_ROWS]).tobytes())
+    content = series[:CHUNK_ROWS]
+    # One bit pattern for every NaN and for both zeros: equal values, equal key.
+    key = zlib.crc32(np.where(np.isnan(content), np.float32(np.nan), content + np.float32(0)).tobytes())
     channels = series.shape[1]
     first, last = int(rows[0]) // NOISE_BLOCK, int(rows[-1]) // NOISE_BLOCK
     blocks = [

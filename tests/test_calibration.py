@@ -1,0 +1,102 @@
+"""Bands hold what they promise: the share of new errors inside is the nominal one, per kind and channel."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from diffad.calibration import ENOUGH, Bands, spread
+
+KINDS, CHANNELS = 3, 2
+
+
+def at(bands, kind, channel, q=0.9):
+    """Return the bands' quantile of one kind and channel."""
+    return bands.quantile(q, np.full((1, CHANNELS), kind))[0, channel]
+
+
+@pytest.mark.parametrize("q", [0.005, 0.05, 0.3, 0.5, 0.9, 0.995])
+def test_gaussian_bands_are_gaussian_quantiles(q):
+    kinds = np.array([[0, 2], [1, 1]])
+    quantiles = Bands.gaussian(KINDS, CHANNELS).quantile(q, kinds)
+    np.testing.assert_allclose(quantiles, stats.norm.ppf(q), atol=1e-9)
+
+
+def test_between_levels_gaussian_bands_are_nearly_gaussian():
+    q = np.linspace(0.001, 0.999, 57)
+    ours = [Bands.gaussian(1, 1).quantile(level, np.zeros((1, 1), int))[0, 0] for level in q]
+    # Interpolated between levels 0.002 to 0.005 apart: coverage is off by less than 0.0005.
+    np.testing.assert_allclose(stats.norm.cdf(ours), q, atol=5e-4)
+    assert (np.diff(ours) > 0).all()
+
+
+@pytest.mark.parametrize("law", [stats.norm(0.5, 2.0), stats.t(3), stats.expon(-1)], ids=["normal", "heavy", "skew"])
+@pytest.mark.parametrize("q", [0.01, 0.05, 0.5, 0.9, 0.99])
+def test_new_errors_are_covered_as_promised_for_each_kind_and_channel(law, q):
+    """Each kind and channel has errors of its own size; the law need not be normal."""
+    rng = np.random.default_rng(0)
+    n = 40_000
+    kind, channel = rng.integers(KINDS, size=n), rng.integers(CHANNELS, size=n)
+    size = 1 + kind + 3 * channel
+    z = size * law.rvs(n, random_state=rng)
+    bands = Bands.fit(z, kind, channel, (KINDS, CHANNELS))
+    for k in range(KINDS):
+        for c in range(CHANNELS):
+            threshold = at(bands, k, c, q)
+            # Four standard errors of a level from 40,000 / 6 entries.
+            assert law.cdf(threshold / (1 + k + 3 * c)) == pytest.approx(q, abs=4 * np.sqrt(q * (1 - q) * 6 / n))
+
+
+@pytest.mark.parametrize("q", [0.02, 0.05, 0.95, 0.98])
+def test_few_calibration_entries_err_on_the_safe_side_on_average(q):
+    """Split conformal prediction promises coverage on average over calibration sets of any size."""
+    rng = np.random.default_rng(1)
+    levels = []
+    for _ in range(300):
+        z = rng.standard_normal(ENOUGH)
+        bands = Bands.fit(z, np.zeros(ENOUGH, int), np.zeros(ENOUGH, int), (1, 1))
+        levels.append(stats.norm.cdf(bands.quantile(q, np.zeros((1, 1), int))[0, 0]))
+    inside = np.mean(levels) if q > 0.5 else 1 - np.mean(levels)
+    nominal = max(q, 1 - q)
+    # Four standard errors of the mean of 300 levels.
+    assert nominal - 4 * np.std(levels) / np.sqrt(300) < inside < nominal + 1.5 / ENOUGH + 0.004
+
+
+def test_few_entries_borrow_from_all_channels_of_their_kind_then_from_all_kinds():
+    rng = np.random.default_rng(0)
+    counts = {(0, 0): 5000, (0, 1): ENOUGH - 1, (1, 0): ENOUGH // 4, (1, 1): ENOUGH // 4}
+    kind = np.concatenate([np.full(n, k) for (k, _), n in counts.items()])
+    channel = np.concatenate([np.full(n, c) for (_, c), n in counts.items()])
+    z = rng.standard_normal(len(kind)) * np.where(kind == 1, 100.0, 1.0)
+    z[(kind == 0) & (channel == 0)] *= 3
+    bands = Bands.fit(z, kind, channel, (KINDS, CHANNELS))
+    assert at(bands, 0, 0) == pytest.approx(3 * stats.norm.ppf(0.9), rel=0.1)
+    assert at(bands, 0, 1) == pytest.approx(np.quantile(z[kind == 0], 0.9), rel=0.02)
+    for k in (1, 2):  # too few, and none at all
+        for c in range(CHANNELS):
+            assert at(bands, k, c) == pytest.approx(np.quantile(z, 0.9), rel=0.02)
+
+
+def test_without_enough_entries_bands_are_gaussian():
+    z = 50 * np.random.default_rng(0).standard_normal(ENOUGH - 1)
+    bands = Bands.fit(z, np.zeros(len(z), int), np.zeros(len(z), int), (KINDS, CHANNELS))
+    np.testing.assert_array_equal(bands.table, Bands.gaussian(KINDS, CHANNELS).table)
+    empty = Bands.fit(np.zeros(0), np.zeros(0, int), np.zeros(0, int), (KINDS, CHANNELS))
+    np.testing.assert_array_equal(empty.table, bands.table)
+
+
+def test_quantiles_never_cross():
+    z = np.random.default_rng(0).standard_t(2, 3 * ENOUGH)
+    bands = Bands.fit(z, np.arange(len(z)) % KINDS, np.zeros(len(z), int), (KINDS, CHANNELS))
+    assert (np.diff(bands.table, axis=-1) >= 0).all()
+
+
+def test_spread_lies_between_samples_and_prior():
+    rng = np.random.default_rng(0)
+    prior = np.full(50, 2.0, np.float32)
+    few, many = (rng.standard_normal((n, 50)).astype(np.float32) for n in (5, 5000))
+    np.testing.assert_array_equal(spread(few[:1], prior) <= prior, True)
+    steadied = spread(few, prior)
+    assert (np.abs(steadied - prior) < np.abs(few.std(0, ddof=1) - prior)).all()
+    # With many samples the prior's weight fades: 20 of 5,020 of a variance of 4.
+    np.testing.assert_allclose(spread(many, prior), many.std(0, ddof=1), rtol=0.01)
+    np.testing.assert_allclose(spread(2 * rng.standard_normal((40, 50)), prior).mean(), 2, rtol=0.03)

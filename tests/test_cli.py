@@ -1,0 +1,222 @@
+"""The command line fills files as the library would, explains what is wrong in one line, and starts fast."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from diffad.cli import app
+from diffad.tables import read_table, write_table
+
+
+@pytest.fixture
+def impute(tmp_path, monkeypatch):
+    """Return a function that runs ``diffad impute --steps 0`` in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        return CliRunner().invoke(app, ["impute", "--steps", "0", *map(str, arguments)])
+
+    return run
+
+
+@pytest.fixture
+def pump(frame):
+    """A table with gaps in two of three channels."""
+    frame["power"] = frame["power"].interpolate(limit_direction="both")
+    return frame
+
+
+def failed(result, *words):
+    """Assert exit code 1 and a message with `words`, but no traceback."""
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert "error:" in result.output and "Traceback" not in result.output
+    text = re.sub(r"\s+", " ", result.output)
+    for word in words:
+        assert word in text, f"{word!r} is missing in: {text}"
+
+
+@pytest.mark.parametrize("kind", [".csv", ".csv.gz", ".parquet"])
+def test_fills_a_file_and_adds_bands(impute, pump, tmp_path, kind):
+    write_table(pump, tmp_path / f"pump{kind}")
+    result = impute(f"pump{kind}")
+    assert result.exit_code == 0, result.output
+    assert f"filled {int(pump.isna().sum().sum())} values" in result.output
+    filled = read_table(tmp_path / f"pump.filled{kind}")
+    assert list(filled.columns) == [*pump, "flow_lower", "flow_upper", "pressure_lower", "pressure_upper"]
+    assert (filled.index == pump.index).all()
+    assert not filled.isna().any().any()
+    pd.testing.assert_frame_equal(
+        filled[pump.columns].where(pump.notna()), pump, check_freq=False, check_index_type=False
+    )
+    gap = pump["flow"].isna()
+    assert (filled["flow_lower"] < filled["flow"])[gap].all() and (filled["flow"] < filled["flow_upper"])[gap].all()
+    assert (filled["flow_lower"] == filled["flow"])[~gap].all()
+
+
+def test_gives_what_the_library_gives(impute, pump, tmp_path):
+    from diffad import SeriesImputer, Training
+
+    write_table(pump, tmp_path / "pump.parquet")
+    assert impute("pump.parquet", "-o", "out.parquet").exit_code == 0
+    expected = SeriesImputer(training=Training(max_steps=0)).fit_transform(pump)
+    np.testing.assert_array_equal(read_table(tmp_path / "out.parquet")[pump.columns], expected)
+
+
+def test_wider_coverage_gives_wider_bands(impute, pump, tmp_path):
+    write_table(pump, tmp_path / "pump.csv")
+    widths = []
+    for coverage in ("0.5", "0.95"):
+        assert impute("pump.csv", "-o", "out.csv", "--coverage", coverage).exit_code == 0
+        out = read_table(tmp_path / "out.csv")
+        widths.append((out["flow_upper"] - out["flow_lower"]).sum())
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_dots_in_the_name_of_a_file(impute, pump, tmp_path):
+    write_table(pump, tmp_path / "pump.3.day.csv")
+    assert impute("pump.3.day.csv").exit_code == 0
+    assert (tmp_path / "pump.3.day.filled.csv").exists(), sorted(p.name for p in tmp_path.iterdir())
+
+
+def test_picture_beside_the_output(impute, pump, tmp_path):
+    write_table(pump, tmp_path / "pump.csv")
+    result = impute("pump.csv", "--plot")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "pump.filled.png").read_bytes().startswith(b"\x89PNG")
+    assert "pump.filled.png" in result.output
+
+
+def test_picture_of_a_recording_without_gaps_is_no_accident(impute, pump, tmp_path):
+    write_table(pump.dropna().reset_index(drop=True), tmp_path / "pump.csv")
+    result = impute("pump.csv", "--plot")
+    assert result.exit_code == 0, repr(result.exception)
+    assert "filled 0 values" in result.output
+
+
+def test_picture_names_the_coverage_that_was_asked_for(impute, pump, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    seen = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: seen.append(figure))
+    write_table(pump, tmp_path / "pump.csv")
+    assert impute("pump.csv", "--plot", "--coverage", "0.5").exit_code == 0
+    labels = [text.get_text() for text in seen[0].legends[0].get_texts()]
+    assert any(re.search(r"50\s*%", label) for label in labels), labels
+
+
+def test_irregular_timestamps(impute, pump, tmp_path):
+    write_table(pump.drop(pump.index[[40, 41]]), tmp_path / "pump.csv")
+    failed(impute("pump.csv"), "irregular", "regularize")
+    result = impute("pump.csv", "--regularize")
+    assert result.exit_code == 0, result.output
+    out = read_table(tmp_path / "pump.filled.csv")
+    assert len(out) == len(pump) and not out.isna().any().any()
+
+
+def test_jitter_is_not_counted_as_gaps(impute, pump, tmp_path):
+    late = np.where(np.arange(len(pump)) % 10 == 5, 200, 0)
+    times = pump.index + pd.to_timedelta(late, "ms")
+    X = pump.set_axis(times).drop(times[[40, 41]])
+    write_table(X, tmp_path / "pump.csv")
+    result = impute("pump.csv", "--regularize")
+    assert result.exit_code == 0, result.output
+    # Two rows of three channels were inserted.
+    assert f"filled {int(X.isna().sum().sum()) + 6} values" in result.output
+
+
+def test_missing_file(impute):
+    failed(impute("none.csv"), "none.csv")
+
+
+def test_empty_broken_and_foreign_files(impute, tmp_path):
+    (tmp_path / "empty.csv").write_text("")
+    failed(impute("empty.csv"), "empty.csv", "empty")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 no more")
+    failed(impute("broken.parquet"), "broken.parquet", "Parquet")
+    (tmp_path / "sheet.xlsx").write_bytes(b"PK")
+    failed(impute("sheet.xlsx"), "sheet.xlsx", ".csv")
+    (tmp_path / "words.csv").write_text("a,b\n1,on\n2,off\n")
+    failed(impute("words.csv"), "words.csv", "'b'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"), [(("--coverage", "2"), "coverage"), (("--steps", "-1"), "steps")], ids=["coverage", "steps"]
+)
+def test_bad_options(impute, pump, tmp_path, arguments, word):
+    write_table(pump, tmp_path / "pump.csv")
+    failed(impute("pump.csv", *arguments), word)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pump.csv"]
+
+
+def test_output_folder_that_does_not_exist(impute, pump, tmp_path):
+    write_table(pump, tmp_path / "pump.csv")
+    failed(impute("pump.csv", "-o", "none/out.csv"), "none")
+
+
+def test_lines_left_out_are_reported(impute, tmp_path):
+    rows = [f"{i},{i % 7}" for i in range(60)]
+    (tmp_path / "x.csv").write_text("\n".join(["a,b", *rows[:30], "1,2,3", *rows[30:], ""]))
+    with pytest.warns(UserWarning, match="too many fields"):
+        assert impute("x.csv").exit_code == 0
+    assert len(read_table(tmp_path / "x.filled.csv")) == 60
+
+
+def test_help_names_the_commands_and_bad_usage_exits_2():
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    assert "impute" in result.output and "demo" in result.output
+    assert CliRunner().invoke(app, ["impute"]).exit_code == 2
+
+
+# --- what is loaded when ----------------------------------------------------------------------------------
+
+
+def loaded_by(statement):
+    """Return the top-level modules that a fresh interpreter loads, and the seconds the statement takes."""
+    code = (
+        f"import time, sys; t = time.perf_counter(); {statement}; t = time.perf_counter() - t; "
+        "print(t, *{name.partition('.')[0] for name in sys.modules})"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, *names = out.stdout.split()
+    return set(names), float(seconds)
+
+
+def test_import_of_the_package_costs_nothing():
+    started = time.perf_counter()
+    names, seconds = loaded_by("import diffad")
+    assert not names & {"torch", "mlflow", "matplotlib", "pandas", "sklearn"}
+    assert seconds < 2
+    assert time.perf_counter() - started < 10, "the interpreter itself did not start in time"
+
+
+@pytest.mark.parametrize("module", ["diffad.series", "diffad.tables", "diffad.tracking"])
+def test_no_module_that_fills_loads_tracking_or_drawing(module):
+    names, _ = loaded_by(f"import {module}")
+    assert module.split(".")[0] in names
+    assert not names & {"mlflow", "matplotlib"}
+
+
+def test_help_does_not_load_torch():
+    names, _ = loaded_by("import diffad.cli")
+    assert "typer" in names
+    assert not names & {"torch", "mlflow", "matplotlib"}
+
+
+def test_public_names_are_found_and_others_are_not():
+    import diffad
+
+    for name in diffad.__all__:
+        assert getattr(diffad, name) is not None
+        assert name in dir(diffad)
+    with pytest.raises(AttributeError, match="nonsense"):
+        diffad.nonsense  # noqa: B018

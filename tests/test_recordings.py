@@ -1,0 +1,111 @@
+"""The boundary between tables and arrays: a recording taken apart and put together is the recording."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffad.recordings import read
+
+
+@settings(max_examples=30, deadline=None)
+@given(labels=st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=12))
+def test_series_of_any_interleaving_are_put_back_where_they_were(labels):
+    X = np.arange(2.0 * len(labels)).reshape(-1, 2)
+    recording, _ = read(X, groups=labels)
+    assert len(recording.series) == len(set(labels))
+    for series, rows in zip(recording.series, recording.rows, strict=True):
+        assert len({labels[r] for r in rows}) == 1
+        np.testing.assert_array_equal(series, X[rows])
+        assert (np.diff(rows) > 0).all(), "rows of a series stay in time order"
+    np.testing.assert_array_equal(recording.assemble(recording.series), X)
+
+
+def test_leading_axes_of_results_are_kept():
+    X = np.arange(24.0).reshape(2, 4, 3)
+    recording, period = read(X)
+    assert period is None
+    assert [s.shape for s in recording.series] == [(4, 3)] * 2
+    stacked = recording.assemble([np.stack([s, -s]) for s in recording.series])
+    np.testing.assert_array_equal(stacked, np.stack([X, -X]))
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize(("freq", "seconds"), [("500ms", 0.5), ("1h", 3600.0), ("1D", 86400.0)])
+def test_period_does_not_depend_on_the_unit_of_the_index(unit, freq, seconds):
+    if unit == "s" and seconds < 1:
+        unit = "ms"
+    index = pd.date_range("2026-01-01", periods=5, freq=freq).as_unit(unit)
+    _, period = read(pd.DataFrame({"a": np.arange(5.0)}, index))
+    assert period == seconds
+
+
+def test_period_of_days_that_are_a_change_of_clocks_long():
+    index = pd.date_range("2026-03-27", periods=5, freq="1h", tz="Europe/Berlin")
+    _, period = read(pd.DataFrame({"a": np.arange(5.0)}, index))
+    assert period == 3600
+
+
+def test_each_group_may_start_and_stop_at_its_own_times():
+    a = pd.date_range("2026-01-01", periods=4, freq="1min")
+    b = pd.date_range("2025-06-01", periods=3, freq="1min")
+    X = pd.DataFrame({"x": np.arange(7.0)}, a.append(b))
+    recording, period = read(X, groups=list("aaaabbb"))
+    assert period == 60
+    assert [len(s) for s in recording.series] == [4, 3]
+    with pytest.raises(ValueError, match="order"):
+        read(X)
+
+
+def test_one_row_has_no_period():
+    assert read(pd.DataFrame({"x": [1.0]}, pd.DatetimeIndex(["2026-01-01"])))[1] is None
+
+
+def test_small_jitter_is_regular_and_a_step_off_by_more_is_not():
+    times = pd.date_range("2026-01-01", periods=20, freq="10s").to_series().reset_index(drop=True)
+    X = pd.DataFrame({"x": np.arange(20.0)})
+    times[5] += pd.Timedelta("0.3s")
+    assert read(X.set_axis(pd.DatetimeIndex(times)))[1] == 10
+    times[5] += pd.Timedelta("2s")
+    with pytest.raises(ValueError, match="irregular"):
+        read(X.set_axis(pd.DatetimeIndex(times)))
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "Asia/Kathmandu"])
+def test_grid_has_all_points_between_first_and_last_row(unit, zone):
+    full = pd.date_range("2026-01-01", periods=10, freq="3s", tz=zone, name="t").as_unit(unit)
+    X = pd.DataFrame({"x": np.arange(10.0)}, full).drop(full[[3, 7, 8]])
+    recording, period = read(X, regularize=True)
+    assert period == 3
+    table = recording.template
+    assert (table.index == full).all()
+    assert table.index.dtype == full.dtype and table.index.name == "t"
+    expected = np.where(np.isin(np.arange(10), [3, 7, 8]), np.nan, np.arange(10.0))
+    np.testing.assert_array_equal(table["x"], expected)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_jitter_does_not_stretch_the_grid(seed):
+    # Every row is up to 2 % of a period early or late; none is missing, so none may appear or vanish.
+    full = pd.date_range("2026-01-01", periods=2000, freq="1s")
+    jitter = pd.to_timedelta(np.random.default_rng(seed).integers(-20, 21, 2000), "ms")
+    X = pd.DataFrame({"x": np.arange(2000.0)}, full + jitter)
+    recording, _ = read(X, regularize=True)
+    table = recording.template
+    assert len(table) == 2000
+    np.testing.assert_array_equal(table["x"], X["x"])
+    assert np.abs(table.index - X.index).max() < pd.Timedelta("100ms")
+
+
+def test_filling_touches_missing_entries_only_and_never_its_input():
+    X = pd.DataFrame({"a": [1.0, np.nan, 3.0], "n": [1, 2, 3]}, index=list("pqr"))
+    before = X.copy(deep=True)
+    recording, _ = read(X)
+    filled = recording.fill(np.full((3, 2), 9.0))
+    pd.testing.assert_frame_equal(filled, pd.DataFrame({"a": [1.0, 9.0, 3.0], "n": [1, 2, 3]}, index=list("pqr")))
+    recording.series[0][:] = -1
+    pd.testing.assert_frame_equal(X, before)

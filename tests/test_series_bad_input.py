@@ -1,0 +1,262 @@
+"""Input that cannot be used is refused with an error that names what is wrong and what to do about it;
+input that can be used in spite of its form is used.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from diffad import Sampler, SeriesImputer, Training
+
+
+@pytest.fixture
+def fitted(prior_only, frame):
+    return prior_only().fit(frame)
+
+
+def refused(kind, call, *words):
+    """Assert that the call raises `kind` with every one of `words` in its message."""
+    with pytest.raises(kind) as caught:
+        call()
+    for word in words:
+        assert word in str(caught.value), f"{word!r} is missing in: {caught.value}"
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinity(prior_only, gaps, frame, value):
+    bad = gaps.copy()
+    bad[3, 1] = value
+    refused(ValueError, lambda: prior_only().fit(bad), "X", "infinity")
+    refused(ValueError, lambda: prior_only().fit(gaps).transform(bad), "X", "infinity")
+    table = frame.copy()
+    table.iloc[3, 1] = value
+    refused(ValueError, lambda: prior_only().fit(table), "X", "infinity")
+
+
+def test_text(prior_only, frame, fitted):
+    bad = frame.assign(power=["off"] * len(frame))
+    refused(ValueError, lambda: prior_only().fit(bad), "off")
+    refused(ValueError, lambda: fitted.transform(bad), "off")
+    refused(ValueError, lambda: prior_only().fit(np.array([["a", "b"]])), "a")
+
+
+def test_one_row_and_no_rows(prior_only):
+    np.testing.assert_array_equal(prior_only().fit_transform([[1.0, 2.0]]), [[1.0, 2.0]])
+    refused(ValueError, lambda: prior_only().fit(np.empty((0, 3))), "0 sample", "minimum of 1")
+    refused(ValueError, lambda: prior_only().fit(pd.DataFrame({"a": pd.Series(dtype=float)})), "0 sample")
+
+
+def test_one_dimension(prior_only):
+    refused(ValueError, lambda: prior_only().fit(np.arange(5.0)), "Expected 2D", "reshape")
+
+
+def test_no_observed_value_at_all(prior_only):
+    refused(ValueError, lambda: prior_only().fit(np.full((30, 2), np.nan)), "no observed value")
+
+
+def test_missing_surplus_and_reordered_columns(frame, fitted):
+    refused(ValueError, lambda: fitted.transform(frame.drop(columns="power")), "power")
+    refused(ValueError, lambda: fitted.transform(frame.assign(extra=1.0)), "extra")
+    refused(ValueError, lambda: fitted.transform(frame[frame.columns[::-1]]), "order")
+
+
+def test_two_columns_of_one_name(prior_only, frame):
+    X = frame.set_axis(["flow", "power", "power"], axis=1)
+    refused(ValueError, lambda: prior_only().fit(X), "unique column names", "'power'")
+
+
+def test_number_of_channels(prior_only, gaps):
+    refused(ValueError, lambda: prior_only().fit(gaps).transform(gaps[:, :2]), "2 features", "3 features")
+    refused(ValueError, lambda: prior_only().fit(gaps).transform(gaps.reshape(3, 100, 3)[..., :2]), "3 features")
+
+
+def test_not_fitted(prior_only, gaps):
+    from sklearn.exceptions import NotFittedError
+
+    for call in (prior_only().transform, prior_only().sample, prior_only().interval):
+        refused(NotFittedError, lambda call=call: call(gaps), "fit")
+
+
+def test_duplicate_timestamps(prior_only, frame):
+    X = frame.set_axis(frame.index[[0, 0, *range(1, 299)]])
+    refused(ValueError, lambda: prior_only().fit(X), "more than once", "groupby")
+    refused(ValueError, lambda: prior_only(regularize=True).fit(X), "more than once", "groupby")
+
+
+def test_unsorted_timestamps(prior_only, frame, fitted):
+    refused(ValueError, lambda: prior_only().fit(frame[::-1]), "order", "sort_index")
+    refused(ValueError, lambda: fitted.transform(frame[::-1]), "order", "sort_index")
+
+
+def test_missing_timestamps(prior_only, frame):
+    X = frame.set_axis(frame.index.where(np.arange(300) != 5))
+    refused(ValueError, lambda: prior_only().fit(X), "NaT", "notna")
+
+
+def test_irregular_timestamps(prior_only, frame, fitted):
+    X = frame.drop(frame.index[20])
+    refused(ValueError, lambda: prior_only().fit(X), "irregular", "10 s", "20 s", "regularize=True")
+    refused(ValueError, lambda: fitted.transform(X), "irregular", "regularize=True")
+
+
+def test_rows_too_close_for_a_grid(prior_only, frame):
+    close = frame.index.to_series()
+    close.iloc[10] = close.iloc[9] + pd.Timedelta("1s")
+    refused(ValueError, lambda: prior_only(regularize=True).fit(frame.set_axis(close)), "two rows", "resample")
+
+
+def test_other_frequency_at_transform(frame, fitted):
+    slow = frame.set_axis(pd.date_range("2026-01-01", periods=len(frame), freq="1min"))
+    refused(ValueError, lambda: fitted.transform(slow), "60 s", "10 s", "resample")
+
+
+def test_column_of_timestamps(prior_only, frame):
+    X = frame.reset_index()
+    refused(TypeError, lambda: prior_only().fit(X), "'time'", "set_index")
+    zoned = frame.tz_localize("UTC").reset_index()
+    refused(TypeError, lambda: prior_only().fit(zoned), "'time'", "set_index")
+
+
+@pytest.mark.parametrize("length", [0, 299, 301])
+def test_groups_of_wrong_length(prior_only, frame, gaps, length):
+    labels = np.zeros(length)
+    refused(ValueError, lambda: prior_only().fit(gaps, groups=labels), "groups", "300")
+    refused(ValueError, lambda: prior_only().fit(frame, groups=labels), "groups", "300")
+
+
+def test_groups_with_missing_labels_or_a_panel(prior_only, gaps):
+    labels = np.zeros(300)
+    labels[4] = np.nan
+    refused(ValueError, lambda: prior_only().fit(gaps, groups=labels), "groups", "missing")
+    panel = gaps.reshape(3, 100, 3)
+    refused(ValueError, lambda: prior_only().fit(panel, groups=[0, 1, 2]), "groups must be None")
+
+
+def test_groups_cannot_be_put_on_one_grid(prior_only, frame):
+    refused(ValueError, lambda: prior_only(regularize=True).fit(frame, groups=np.zeros(300)), "regularize", "groups")
+
+
+# --- unusual but usable -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int8, np.uint16, np.int64, bool, object])
+def test_numbers_of_any_kind_of_array(prior_only, dtype):
+    X = (np.arange(120).reshape(60, 2) % 5).astype(dtype)
+    imputer = prior_only().fit(X)
+    filled = imputer.transform(X)
+    np.testing.assert_array_equal(np.asarray(filled, float), X.astype(float))
+    assert imputer.transform(X[:5]).shape == (5, 2)
+
+
+def test_half_precision_with_gaps(prior_only, gaps):
+    X = gaps.astype(np.float16)
+    for filled in (prior_only().fit_transform(X), prior_only().fit_transform(pd.DataFrame(X)).to_numpy()):
+        assert np.isfinite(filled).all()
+        np.testing.assert_array_equal(filled[~np.isnan(X)], X[~np.isnan(X)])
+
+
+def test_object_columns_of_numbers(prior_only, frame):
+    X = frame.astype(object)
+    filled = prior_only().fit(X).transform(X)
+    np.testing.assert_array_equal(filled.to_numpy(float), prior_only().fit_transform(frame).to_numpy())
+
+
+def test_boolean_columns(prior_only, frame):
+    X = frame.assign(on=np.arange(len(frame)) % 3 == 0)
+    filled = prior_only().fit(X).transform(X)
+    assert filled["on"].dtype == bool
+    assert (filled["on"] == X["on"]).all()
+
+
+def test_lists(prior_only, gaps):
+    np.testing.assert_array_equal(prior_only().fit_transform(gaps.tolist()), prior_only().fit_transform(gaps))
+
+
+def test_fortran_order_and_strides(prior_only, gaps):
+    expected = prior_only().fit_transform(gaps)
+    np.testing.assert_array_equal(prior_only().fit_transform(np.asfortranarray(gaps)), expected)
+    wide = np.repeat(gaps, 2, axis=1)[:, ::2]
+    np.testing.assert_array_equal(prior_only().fit_transform(wide), expected)
+
+
+# --- parameters -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"window": 1}, ("window", "at least 2", "1")),
+        ({"window": 0}, ("window", "at least 2")),
+        ({"window": 8.5}, ("window", "8.5")),
+        ({"window": "long"}, ("window", "long")),
+        ({"prior": "x"}, ("prior", "gaussian", "lowrank", "None", "'x'")),
+        ({"sampler": "x"}, ("sampler", "angle", "ddim", "'x'")),
+        ({"n_samples": 0}, ("n_samples", "at least 1", "0")),
+        ({"n_samples": -3}, ("n_samples", "at least 1")),
+    ],
+)
+def test_bad_parameters_are_refused_by_fit(waves, options, words):
+    imputer = SeriesImputer(training=Training(max_steps=0), **options)  # the constructor only stores
+    refused((ValueError, TypeError), lambda: imputer.fit(waves), *words)
+
+
+def test_unknown_device_is_refused_by_name(waves):
+    imputer = SeriesImputer(training=Training(max_steps=0), device="toaster")
+    refused((ValueError, RuntimeError), lambda: imputer.fit(waves), "toaster")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_steps": -1}, ("max_steps", "0 or more", "-1")),
+        ({"masks_per_batch": 0}, ("masks_per_batch", "at least 1")),
+        ({"windows_per_mask": 0}, ("windows_per_mask", "at least 1")),
+        ({"evaluate_every": 0}, ("evaluate_every", "at least 1")),
+        ({"patience": 0}, ("patience", "at least 1")),
+        ({"mixing": 1.5}, ("mixing", "[0, 1]", "1.5")),
+    ],
+)
+def test_bad_training(options, words):
+    refused(ValueError, lambda: Training(**options), *words)
+    if "mixing" not in options:
+        refused(ValueError, lambda: Training().set_params(**options), *words)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"name": "x"}, ("sampler", "'x'", "angle")),
+        ({"schedule": "x"}, ("schedule", "'x'", "karras")),
+        ({"n_steps": 0}, ("n_steps", "at least 1")),
+    ],
+)
+def test_bad_sampler(options, words):
+    refused(ValueError, lambda: Sampler(**options), *words)
+
+
+@pytest.mark.parametrize("coverage", [2, 1, 0, -0.1, float("nan")])
+def test_bad_coverage(fitted, frame, coverage):
+    refused(ValueError, lambda: fitted.interval(frame, coverage), "coverage", "between 0 and 1", str(coverage))
+
+
+@pytest.mark.parametrize("q", [0, 1, 50, -0.5])
+def test_bad_quantile(fitted, frame, q):
+    refused(ValueError, lambda: fitted.quantile(frame, q), "q must", "between 0 and 1", str(q))
+
+
+@pytest.mark.parametrize("n_samples", [0, -1])
+def test_bad_number_of_samples(fitted, frame, n_samples):
+    for call in (
+        lambda: fitted.sample(frame, n_samples),
+        lambda: fitted.quantile(frame, 0.5, n_samples=n_samples),
+        lambda: fitted.interval(frame, n_samples=n_samples),
+    ):
+        refused(ValueError, call, "n_samples", "at least 1")
+
+
+def test_a_refused_transform_leaves_the_imputer_usable(fitted, frame):
+    before = fitted.transform(frame)
+    refused(ValueError, lambda: fitted.transform(frame[::-1]), "order")
+    pd.testing.assert_frame_equal(fitted.transform(frame), before)

@@ -1,0 +1,226 @@
+"""Files: what was written is what is read, what is broken is named, and a failed write leaves no trace."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from diffad.tables import read_table, write_table
+
+KINDS = [".csv", ".csv.gz", ".parquet", ".pq"]
+
+
+@pytest.fixture
+def table():
+    index = pd.date_range("2026-01-01", periods=5, freq="10s", tz="UTC", name="time")
+    return pd.DataFrame({"a": [0.1, np.nan, 1 / 3, 1e-300, 1e300], "b": np.arange(5.0)}, index)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_written_is_read_to_the_last_bit(table, tmp_path, kind):
+    write_table(table, tmp_path / f"x{kind}")
+    back = read_table(tmp_path / f"x{kind}")
+    pd.testing.assert_frame_equal(back, table, check_freq=False, check_exact=True, check_index_type=False)
+    assert [p.name for p in tmp_path.iterdir()] == [f"x{kind}"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_without_time_stay_without(tmp_path, kind):
+    table = pd.DataFrame({"a": [1.5, np.nan], "b": [2.0, 3.0]})
+    write_table(table, tmp_path / f"x{kind}")
+    pd.testing.assert_frame_equal(read_table(str(tmp_path / f"x{kind}")), table)
+
+
+def test_first_column_of_timestamps_becomes_the_index(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("when,a\n2026-01-01 00:00:00+02:00,1\n2026-01-01 00:00:10+02:00,\n")
+    table = read_table(path)
+    assert table.index[0] == pd.Timestamp("2025-12-31 22:00", tz="UTC")
+    assert table.index.name == "when"
+    assert table["a"].isna().tolist() == [False, True]
+
+
+def test_column_without_any_value_is_missing_numbers(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\n1,\n2,\n")
+    assert read_table(path)["b"].dtype == float
+
+
+def test_quoted_fields_and_windows_line_ends(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b'"flow, left",b\r\n1,2\r\n3,4\r\n')
+    assert list(read_table(path).columns) == ["flow, left", "b"]
+
+
+def test_lines_with_too_many_fields_are_counted_and_left_out(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\n1,2\n3,4,5\n6,7\n8,9,10,11\n12,13\n")
+    with pytest.warns(UserWarning, match=r"2 lines with too many fields.*'3', '4', '5'"):
+        table = read_table(path)
+    np.testing.assert_array_equal(table, [[1, 2], [6, 7], [12, 13]])
+
+
+def refused(kind, path, *words):
+    with pytest.raises(kind) as caught:
+        read_table(path)
+    for word in (str(path), *words):
+        assert word in str(caught.value), f"{word!r} is missing in: {caught.value}"
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2,3\n4,5\n6,7\n", "a,b\n1,2,\n3,4,\n"])
+def test_columns_never_shift_when_the_first_line_has_more_fields_than_the_head(tmp_path, content):
+    # pandas would take the first field for a row name and put the second under the first head.
+    path = tmp_path / "x.csv"
+    path.write_text(content)
+    refused(ValueError, path, "fields")
+
+
+def test_no_such_file(tmp_path):
+    refused(FileNotFoundError, tmp_path / "none.csv", "no file")
+
+
+def test_folder_instead_of_a_file(tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    refused((ValueError, OSError), tmp_path / "folder.csv")
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_empty_file(tmp_path, content):
+    path = tmp_path / "x.csv"
+    path.write_text(content)
+    refused(ValueError, path, "empty")
+
+
+def test_head_without_rows(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\n")
+    refused(ValueError, path, "no rows")
+
+
+def test_unknown_kind(tmp_path):
+    path = tmp_path / "x.xlsx"
+    path.write_bytes(b"PK")
+    refused(ValueError, path, ".csv", ".parquet", ".xlsx")
+
+
+def test_text_in_a_channel(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\n1,on\n2,off\n")
+    refused(ValueError, path, "'b'", "not numbers")
+
+
+def test_first_column_of_neither_numbers_nor_times(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\nleft,1\nright,2\n")
+    refused(ValueError, path, "'a'", "timestamps")
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"a,b\n\xff\xfe,1\n")
+    refused(ValueError, path, "CSV")
+
+
+@pytest.mark.parametrize("content", [b"", b"no parquet at all", b"PAR1" + b"\0" * 40 + b"PAR1"])
+def test_corrupt_parquet(tmp_path, content):
+    path = tmp_path / "x.parquet"
+    path.write_bytes(content)
+    refused(ValueError, path, "Parquet")
+
+
+def test_truncated_parquet(table, tmp_path):
+    path = tmp_path / "x.parquet"
+    write_table(table, path)
+    path.write_bytes(path.read_bytes()[:-50])
+    refused(ValueError, path, "Parquet")
+
+
+def compressed():
+    return gzip.compress(b"a,b\n" + b"".join(f"{i},{i * i % 997}\n".encode() for i in range(2000)))
+
+
+def test_gzip_that_is_none(tmp_path):
+    path = tmp_path / "x.csv.gz"
+    path.write_bytes(b"a,b\n1,2\n")
+    refused(ValueError, path, "CSV")
+
+
+def test_gzip_cut_short(tmp_path):
+    path = tmp_path / "x.csv.gz"
+    path.write_bytes(compressed()[:-200])
+    refused(ValueError, path, "CSV")
+
+
+@pytest.mark.parametrize("place", [0.05, 0.5, 0.9])
+def test_gzip_damaged_inside(tmp_path, place):
+    data = bytearray(compressed())
+    start = int(len(data) * place)
+    data[start : start + 20] = b"\xff" * 20
+    path = tmp_path / "x.csv.gz"
+    path.write_bytes(data)
+    refused(ValueError, path, "CSV")
+
+
+# --- writing ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=KINDS)
+def full_disk(request, monkeypatch):
+    """Let the disk fill up in the middle of writing a file of this kind."""
+
+    def half_a_file(self, target, *args, **kwargs):
+        Path(target).write_bytes(b"half a f")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", half_a_file)
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", half_a_file)
+    return request.param
+
+
+def test_full_disk_leaves_nothing_behind(table, tmp_path, full_disk):
+    with pytest.raises(OSError, match="No space left"):
+        write_table(table, tmp_path / f"x{full_disk}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_leaves_an_existing_file_alone(table, tmp_path, full_disk):
+    target = tmp_path / f"x{full_disk}"
+    target.write_bytes(b"precious")
+    with pytest.raises(OSError, match="No space left"):
+        write_table(table, target)
+    assert target.read_bytes() == b"precious"
+    assert [p.name for p in tmp_path.iterdir()] == [target.name]
+
+
+def test_interruption_leaves_nothing_behind(table, tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_table(table, tmp_path / "x.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_file_is_replaced(table, tmp_path):
+    target = tmp_path / "x.csv"
+    target.write_text("old")
+    write_table(table, target)
+    assert read_table(target).shape == table.shape
+
+
+def test_relative_path_and_readable_mode(table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_table(table, "x.csv")
+    assert (tmp_path / "x.csv").stat().st_mode & 0o444 == 0o444
+
+
+def test_no_such_folder(table, tmp_path):
+    with pytest.raises(OSError, match="none"):
+        write_table(table, tmp_path / "none" / "x.csv")

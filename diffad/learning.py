@@ -70,7 +70,7 @@ def learn(
     )
     gate = judge.gate(network)
     gain = 1 - judge.loss(network, gate)
-    if gain <= 0:
+    if not gain > 0:  # NaN where nothing held out could be judged
         return history, 0.0
     model.network, model.gate = network, gate
     return history, gain

@@ -15,7 +15,8 @@ ATOM = 0.02
 class Scaling:
     """Centre, scale and bounds per channel, learnt from rows that may hold NaN.
 
-    The scale is the standard deviation of the values clipped to 8 robust deviations, so that a few
+    The scale is the standard deviation of the values clipped to 8 robust deviations (of the median
+    or of the central 90 %, the larger), so that a few
     wild readings do not hide the rest.  A channel that rests on its minimum or maximum (a rate
     that is often 0, a saturated sensor) keeps it as a bound.
     """
@@ -60,6 +61,8 @@ def _column(values: NDArray[np.float64]) -> tuple[float, float, float, float]:
         return low, 0.0, -np.inf, np.inf
     middle = float(np.median(x))
     spread = 1.4826 * float(np.median(np.abs(x - middle)))
+    # A channel that switches rests at one value most of the time; the other level is not an outlier.
+    spread = max(spread, float(np.diff(np.quantile(x, [0.05, 0.95]))[0]) / 3.29)
     clipped = np.clip(x, middle - 8 * spread, middle + 8 * spread) if spread > 0 else x
     centre, scale = float(clipped.mean()), float(clipped.std())
     if not scale > np.finfo(float).eps * max(abs(low), abs(high)):

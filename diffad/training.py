@@ -11,7 +11,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,7 +32,7 @@ class Training(Parameters):
 
     Parameters
     ----------
-    max_steps : int, default=8000
+    max_steps : int, default=6000
         Optimisation steps; 0 leaves the prior alone, an instant and exact baseline.
     masks_per_batch, windows_per_mask : int, default=16 and 4
         A batch holds ``masks_per_batch * windows_per_mask`` windows; one factorisation serves
@@ -49,12 +49,13 @@ class Training(Parameters):
     patience : int, default=8
         Looks without a better held-out loss before training stops.
     checkpoint : str or None, default=None
-        File to keep the state in; a run that finds it resumes to the bit.
+        File to keep the state in; a run that finds it resumes to the bit. It belongs to one data
+        set and one `Training`: another `Training` is refused, other data are not recognised.
     progress : bool, default=False
         Show a progress bar with loss and remaining time.
     """
 
-    max_steps: int = 8000
+    max_steps: int = 6000
     masks_per_batch: int = 16
     windows_per_mask: int = 4
     learning_rate: float = 2e-3
@@ -205,6 +206,7 @@ class _Loop:
         path = Path(self.training.checkpoint)
         temporary = path.with_name(path.name + ".partial")
         state = {
+            "training": repr(replace(self.training, checkpoint=None, progress=False)),
             "network": self.network.state_dict(),
             "average": self.average,
             "best": self.best,
@@ -223,6 +225,11 @@ class _Loop:
         if self.training.checkpoint is None or not Path(self.training.checkpoint).exists():
             return
         state = torch.load(self.training.checkpoint, weights_only=True)
+        if state["training"] != repr(replace(self.training, checkpoint=None, progress=False)):
+            raise ValueError(
+                f"checkpoint {self.training.checkpoint} was written with {state['training']}; "
+                "give the same parameters or another file"
+            )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())

@@ -22,7 +22,7 @@ def points(n: int, length: int, channels: int, generator: torch.Generator) -> Te
 
 
 def blocks(n: int, length: int, channels: int, generator: torch.Generator) -> Tensor:
-    """Hide runs of up to half the window in up to as many places as there are channels, at most 6."""
+    """Hide runs of up to half the window in up to one place more than there are channels, at most 6."""
     mask = torch.ones(n, length, channels, dtype=torch.bool)
     for i in range(n):
         for _ in range(_integer(1, min(6, channels + 1), generator)):
@@ -97,7 +97,7 @@ def gap_kinds(hidden: Tensor, run: int = 6) -> Tensor:
     """Classify each entry by its gap, as an index into :data:`GAP_KINDS` (visible entries too).
 
     ``outage``: every channel is hidden at that time for at least half a ``run``; ``run``: the
-    channel is hidden for ``run`` steps or more around it; otherwise by the hidden share of the
+    channel is hidden for ``run`` steps or more in a window not mostly hidden; otherwise by the hidden share of the
     window: ``scattered`` below 30 %, ``half`` below 75 %, ``sparse`` above.
 
     Parameters

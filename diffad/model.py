@@ -20,7 +20,7 @@ from diffad.diffusion.noise import SCHEDULES, angle_sigmas
 from diffad.parameters import Parameters
 from diffad.priors import Conditional, Prior
 
-#: Upper edges of the noise-angle bins of the gate, in parts of pi/2.
+#: Noise angles, evenly from 0 to pi/2, at which the gate is measured.
 GATE_LEVELS = 6
 
 

@@ -43,7 +43,7 @@ class Training(Parameters):
         Decay of the averaged weights that are kept.
     mixing : float, default=0.7
         Share of a batch that is a covariance-preserving mixture of two windows,
-        ``x1 cos a + x2 sin a``: the prior stays exact and there is nothing to memorise.
+        ``x1 cos a + x2 sin a``: the prior stays exact and there is less to memorise.
     evaluate_every : int, default=250
         Steps between looks at the held-out loss.
     patience : int, default=8

@@ -82,8 +82,8 @@ SCHEDULES: dict[str, Callable[[int], Tensor]] = {
 class LogNormalLevels:
     """Training distribution of noise levels: ln sigma ~ N(mean, std) (Karras et al. 2022, table 1).
 
-    The default sits higher than EDM's because most of what a network adds to a closed-form prior
-    is a better conditional mean, which is learnt at large sigma.
+    The default sits higher than EDM's because what a network adds to a closed-form prior's
+    conditional mean is learnt at large sigma; it was chosen by that argument, not by a search.
     """
 
     mean: float = 0.6

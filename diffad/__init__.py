@@ -5,13 +5,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffad.model import Sampler
     from diffad.series import SeriesImputer
+    from diffad.series_detector import SeriesDetector
+    from diffad.thresholds import AlarmsPerDay, FalseAlarmRate
     from diffad.tracking import autolog
     from diffad.training import Training
 
 __version__ = "0.1.0"
-__all__ = ["Sampler", "SeriesImputer", "Training", "autolog"]
+__all__ = ["AlarmsPerDay", "FalseAlarmRate", "Sampler", "SeriesDetector", "SeriesImputer", "Training", "autolog"]
 
-_HOMES = {"SeriesImputer": "series", "Training": "training", "Sampler": "model", "autolog": "tracking"}
+_HOMES = {
+    "SeriesImputer": "series",
+    "SeriesDetector": "series_detector",
+    "FalseAlarmRate": "thresholds",
+    "AlarmsPerDay": "thresholds",
+    "Training": "training",
+    "Sampler": "model",
+    "autolog": "tracking",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from numbers import Integral
 from typing import Any, Self
@@ -11,11 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
 
-from diffad import recordings, tracking
+from diffad import tracking
 from diffad.calibration import spread
 from diffad.defaults import pinned_defaults
 from diffad.diffusion.masks import gap_kinds
@@ -23,7 +21,7 @@ from diffad.fitting import fit_windows
 from diffad.model import Sampler
 from diffad.priors import PRIORS
 from diffad.recordings import Recording
-from diffad.scaling import Scaling
+from diffad.series_input import SeriesInput, device_of
 from diffad.training import Training
 from diffad.windows import Cover, Segment, segments, white_noise
 
@@ -33,7 +31,7 @@ Array = NDArray[np.float32]
 WILD = 8.0
 
 
-class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
     """Fill gaps in multivariate series with a masked conditional diffusion model.
 
     1. Windows of the recording are standardised; a Gaussian prior of whole windows gives the
@@ -140,10 +138,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         self._check_parameters()
         recording, period = self._read(X, groups, reset=True)
-        scaling = Scaling.fit(np.concatenate(recording.series))
-        if np.isnan(scaling.scale).all():
-            raise ValueError("X holds no observed value at all; fit needs at least one channel with data")
-        self._warn_of_empty(scaling)
+        scaling = self._fit_scaling(recording)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with tracking.run_of(self, X) as on_progress, pinned_defaults():
             fitted = fit_windows(
@@ -152,7 +147,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 self.prior,
                 self.training or Training(),
                 self._sampler(),
-                _device(self.device),
+                device_of(self.device),
                 seed,
                 on_progress,
             )
@@ -246,26 +241,6 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _sampler(self) -> Sampler:
         return Sampler(self.sampler) if isinstance(self.sampler, str) else self.sampler
 
-    def _read(self, X: Any, groups: Any, reset: bool) -> tuple[Recording, float | None]:
-        if isinstance(X, pd.DataFrame):
-            validate_data(self, X, reset=reset, skip_check_array=True)
-            return recordings.read(X, groups, self.regularize)
-        panel = isinstance(X, np.ndarray) and X.ndim == 3
-        flat = X.reshape(-1, X.shape[-1]) if panel else X
-        flat = validate_data(self, flat, reset=reset, dtype=None, ensure_all_finite="allow-nan")
-        X = X if panel else flat
-        return recordings.read(X, groups, self.regularize)
-
-    def _open(self, X: Any, groups: Any) -> Recording:
-        check_is_fitted(self)
-        recording, period = self._read(X, groups, reset=False)
-        if period and self.period_ and abs(period / self.period_ - 1) > 0.05:
-            raise ValueError(
-                f"X is sampled every {period:g} s but the model was fitted on {self.period_:g} s; "
-                "resample it: X.resample(...).mean()"
-            )
-        return recording
-
     def _reduce(self, X: Any, groups: Any, reduce: Any, n_samples: int | None = None) -> tuple[Recording, list[Any]]:
         """Sample every gap and reduce the samples, a segment at a time: memory does not grow with S."""
         n_samples = self.n_samples if n_samples is None else n_samples
@@ -324,16 +299,6 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             nothing = np.zeros((n_samples, len(missing), 0), np.float32)
             yield segment, nothing, nothing[0], missing
 
-    def _warn_of_empty(self, scaling: Scaling) -> None:
-        empty = np.flatnonzero(np.isnan(scaling.scale))
-        if len(empty):
-            names = getattr(self, "feature_names_in_", np.arange(len(scaling.scale)))
-            warnings.warn(
-                f"channels {[str(names[k]) for k in empty]} hold no observed value; they stay missing",
-                UserWarning,
-                stacklevel=3,
-            )
-
 
 def _kinds(hidden: NDArray[np.bool_], window: int) -> NDArray[np.int64]:
     """Classify gaps in blocks of a window's length, as they were seen in calibration."""
@@ -348,9 +313,3 @@ def _kinds(hidden: NDArray[np.bool_], window: int) -> NDArray[np.int64]:
 def _check_positive(value: int, name: str) -> None:
     if not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)

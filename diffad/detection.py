@@ -1,0 +1,89 @@
+"""What every detector does with its scores, whatever the shape of the data.
+
+Subclasses give `_strangeness(X)`, larger = stranger, and set `normal_` and `period_` in `fit`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from diffad.thresholds import FalseAlarmRate, NormalScores, Threshold, drifted
+
+Scores = NDArray[np.float64]
+
+
+class DriftWarning(UserWarning):
+    """New data look unlike the normal data the threshold was calibrated on."""
+
+
+class Detector(OutlierMixin, BaseEstimator):
+    """Base of the detectors: scores in, decisions out."""
+
+    contamination: float
+    threshold: Threshold | None
+    normal_: NormalScores
+    period_: float | None
+    offset_: float
+
+    def _strangeness(self, X: Any) -> Scores:
+        raise NotImplementedError
+
+    def score_samples(self, X: Any) -> Scores:
+        """Return one score per row, higher = more normal."""
+        return -self._strangeness(X)
+
+    def decision_function(self, X: Any) -> Scores:
+        """Return the score's distance to the threshold: negative is an alarm."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return -1 for rows that alarm, 1 for the others."""
+        score = self._strangeness(X)
+        self._look_for_drift(score)
+        return np.where(-score < self.offset_, -1, 1)
+
+    def p_values(self, X: Any) -> Scores:
+        """Return conformal p-values: how often normal rows look as strange."""
+        return self.normal_.p_values(self._strangeness(X))
+
+    def recalibrate(self, X: Any) -> Self:
+        """Set the threshold and the p-values anew on normal data, without training."""
+        check_is_fitted(self)
+        self._decide(NormalScores.of_blocks([self._strangeness(X)]))
+        return self
+
+    def _decide(self, normal: NormalScores, training: Scores | None = None) -> None:
+        """Keep the normal scores and find the threshold.
+
+        With `contamination` and no threshold of its own, a detector flags that share of its
+        training data, as scikit-learn's do.
+        """
+        self.normal_ = normal
+        if self.threshold is not None:
+            found = self.threshold.find(normal, self.period_)
+        elif self.contamination and training is not None:
+            found = float(np.quantile(training, 1 - self.contamination))
+        else:
+            found = FalseAlarmRate().find(normal, self.period_)
+        self.offset_ = -found
+
+    def _check_decision(self) -> None:
+        if not 0 <= self.contamination < 0.5:
+            raise ValueError(f"contamination must lie in [0, 0.5), got {self.contamination!r}")
+        if self.threshold is not None and not isinstance(self.threshold, Threshold):
+            raise ValueError(f"threshold must be FalseAlarmRate, AlarmsPerDay or None, got {self.threshold!r}")
+
+    def _look_for_drift(self, score: Scores) -> None:
+        if drifted(self.normal_.p_values(score)):
+            warnings.warn(
+                "most rows look stranger than the normal data calibrated on: the promised alarm rate does not "
+                "hold here; call recalibrate(X_normal) with recent normal rows",
+                DriftWarning,
+                stacklevel=3,
+            )

@@ -1,0 +1,247 @@
+"""Evidence that a window is not normal: closed forms of a Gaussian, quietness and shape.
+
+Every kind looks at the windows of one recording, a window per row, and returns one number per row
+and channel, larger = stranger.  The numbers of different kinds have different units;
+:mod:`diffad.scoring` turns them into probabilities.
+
+With the precision ``P`` of a window and ``u = P (x - mean)``, channel ``k`` *given everything else
+in the window* has the energy ``u_k' P_kk^-1 u_k``, and ``(v' u_k)^2 / (v' P_kk v)`` is twice the log
+likelihood ratio of a fault of shape ``v`` added to that channel (the matched filter; Kay 1998,
+"Fundamentals of statistical signal processing", volume 2, section 4.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffad.priors import GaussianPrior
+
+#: Kinds of evidence in their order; what they see is said at :class:`WindowModel` and below.
+KINDS = ("energy", "local", "filter", "step", "window", "quiet", "shape")
+
+#: Rows of the short block of "local" evidence.
+LOCAL = 8
+#: Lengths of the boxes that "filter" looks for; 1 is a spike, the whole window a level.
+BOXES = (1, 2, 4, 8, 16, 32)
+#: Windows that pass a model together; bounds memory whatever the recording's length.
+CHUNK = 2048
+
+Array = NDArray[np.float32]
+
+
+def windows_of_rows(rows: Array, length: int, after: int) -> Iterator[tuple[slice, Tensor]]:
+    """Yield chunks of windows (n, length, channels), one per row, with `after` rows after it.
+
+    What lies beyond the recording is NaN, as is what is missing.
+    """
+    before = length - 1 - after
+    padded = np.pad(rows, ((before, after), (0, 0)), constant_values=np.nan)
+    for start in range(0, len(rows), CHUNK):
+        stop = min(start + CHUNK, len(rows))
+        part = torch.from_numpy(padded[start : stop + length - 1])
+        yield slice(start, stop), part.unfold(0, length, 1).mT
+
+
+@dataclass(frozen=True)
+class WindowModel:
+    """Closed-form evidence of one window length.
+
+    ``energy`` hides a channel's whole block, ``local`` its `LOCAL` rows around the scored one;
+    ``filter`` is the best of boxes of several lengths, ``step`` a jump at the scored row, both
+    given everything else in the window; ``window`` is the Mahalanobis distance of the whole.
+
+    Attributes
+    ----------
+    mean : Tensor of shape (d,)
+    precision : Tensor of shape (d, d), float64
+    operator : Tensor of shape (d, outputs)
+        All linear evidence in one matrix.
+    parts : dict of str to (int, int)
+        How many outputs each kind has per channel, in order.
+    """
+
+    length: int
+    channels: int
+    mean: Tensor
+    precision: Tensor
+    operator: Tensor
+    parts: dict[str, int]
+
+    @classmethod
+    def fit(cls, windows: Tensor, after: int, device: torch.device) -> WindowModel:
+        """Fit to windows (n, length, channels), NaN = missing."""
+        _, length, channels = windows.shape
+        flat = windows.flatten(1)
+        prior = GaussianPrior.fit(flat, ~flat.isnan())
+        precision = torch.linalg.inv(prior.covariance)
+        precision = (precision + precision.mT) / 2
+        blocks: dict[str, list[Tensor]] = {"energy": [], "local": [], "filter": [], "step": []}
+        row = torch.arange(length)
+        scored = length - 1 - after
+        near = _box(min(LOCAL, length), scored, length)
+        boxes = torch.stack(
+            [_box(min(b, length), scored, length) for b in dict.fromkeys((*BOXES, length)) if b <= length]
+        )
+        step = ((row >= scored).double() - 0.5)[None]
+        for k in range(channels):
+            entries = row * channels + k
+            blocks["energy"].append(_energy(precision, entries))
+            blocks["local"].append(_energy(precision, entries[near]))
+            blocks["filter"].append(_filters(precision, entries, boxes.double()))
+            blocks["step"].append(_filters(precision, entries, step))
+        parts = {name: len(rows[0]) for name, rows in blocks.items()}
+        operator = torch.cat([torch.stack(rows, 1).flatten(0, 1) for rows in blocks.values()])
+        whole = torch.linalg.cholesky(precision).mT
+        operator = torch.cat([operator, whole]).mT.float().contiguous()
+        return cls(length, channels, prior.mean.float().to(device), precision, operator.to(device), parts)
+
+    def __call__(self, windows: Tensor) -> dict[str, Tensor]:
+        """Return evidence (n, channels) of windows (n, length, channels); "window" is (n, 1)."""
+        x = self.complete(windows.flatten(1)).to(self.mean.device) - self.mean
+        squares = (x @ self.operator) ** 2
+        result, start = {}, 0
+        for name, size in self.parts.items():
+            part = squares[:, start : start + size * self.channels].unflatten(1, (size, self.channels))
+            result[name] = part.amax(1) if name in ("filter", "step") else part.sum(1)
+            start += size * self.channels
+        result["window"] = squares[:, start:].sum(1, keepdim=True)
+        return result
+
+    def complete(self, x: Tensor) -> Tensor:
+        """Replace missing entries of windows (n, d) by their conditional mean given the others.
+
+        Then ``P (x - mean)`` is 0 there and the exact marginal elsewhere: what is missing is no
+        evidence, and what is visible is judged by what is visible.
+        """
+        missing = x.isnan()
+        holes = missing.any(1).nonzero()[:, 0]
+        if not len(holes):
+            return x
+        x = x.clone()
+        masks, group = torch.unique(missing[holes], dim=0, return_inverse=True)
+        for g, mask in enumerate(masks):
+            members = holes[group == g]
+            hidden, seen = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]
+            given = (x[members][:, seen] - self.mean[seen].cpu()).double()
+            pull = self.precision[hidden[:, None], seen] @ given.mT
+            filled = -torch.linalg.solve(self.precision[hidden[:, None], hidden], pull)
+            x[members[:, None], hidden] = filled.mT.float() + self.mean[hidden].cpu()
+        return x
+
+    def expected(self, windows: Tensor, after: int) -> Tensor:
+        """Return the mean (n, channels) of the scored rows of windows (n, length, channels).
+
+        Each entry is given everything else in the window but the `LOCAL` rows of its own channel
+        around it: a fault that lasts must not explain itself.
+        """
+        filled = self.complete(windows.flatten(1)).double()
+        scored = self.length - 1 - after
+        near = _box(min(LOCAL, self.length), scored, self.length).nonzero()[:, 0]
+        at = int((near == scored).nonzero()[0, 0])
+        pull = (filled - self.mean.cpu()) @ self.precision
+        residual = []
+        for k in range(self.channels):
+            hidden = near * self.channels + k
+            covariance = torch.linalg.inv(self.precision[hidden[:, None], hidden])
+            residual.append(pull[:, hidden] @ covariance[:, at])
+        return filled.unflatten(1, (self.length, self.channels))[:, scored] - torch.stack(residual, 1)
+
+
+def _box(size: int, scored: int, length: int) -> Tensor:
+    """Mark `size` rows around the scored one, inside the window."""
+    first = max(0, min(scored - size // 2, length - size))
+    row = torch.arange(length)
+    return (row >= first) & (row < first + size)
+
+
+def _energy(precision: Tensor, entries: Tensor) -> Tensor:
+    """Rows that map x - mean to the whitened block, whose squares add up to u' P_kk^-1 u."""
+    root = torch.linalg.cholesky(precision[entries[:, None], entries])
+    return torch.linalg.solve_triangular(root, precision[entries], upper=False)
+
+
+def _filters(precision: Tensor, entries: Tensor, shapes: Tensor) -> Tensor:
+    """Rows whose squares are the matched filters of shapes (n, length) added to a channel."""
+    block = precision[entries[:, None], entries]
+    size = ((shapes @ block) * shapes).sum(1, keepdim=True).sqrt()
+    return shapes @ precision[entries] / size
+
+
+def quietness(windows: Tensor) -> Tensor:
+    """Return minus the log mean squared difference of neighbours, (n, channels).
+
+    A stuck sensor is too quiet.  Windows that know fewer than half of their differences are -inf:
+    nothing can be said.
+    """
+    steps = windows.diff(dim=1) ** 2
+    known = ~steps.isnan()
+    count = known.sum(1)
+    mean = torch.where(known, steps, 0.0).sum(1) / count.clamp(min=1)
+    return torch.where(2 * count >= steps.shape[1], -(mean + 1e-6).log(), -torch.inf)
+
+
+@dataclass(frozen=True)
+class ShapeModel:
+    """Distance of each channel's window to the nearest training window of the same channel.
+
+    Windows are centred and scaled each by itself, so only their shape counts: the matrix profile
+    between a recording and a reference (Yeh et al. 2016).  Its square is the small-noise limit of
+    the ideal denoiser of the training set.
+
+    Attributes
+    ----------
+    reference : Tensor of shape (channels, n, length)
+    """
+
+    reference: Tensor
+
+    #: Reference windows kept; neighbours in time stay together, since a shape must be met in phase.
+    MOST = 20_000
+    BLOCK = 500
+    #: In standard deviations of the channel: flat windows are not blown up to noise.
+    FLOOR = 0.05
+
+    @classmethod
+    def fit(cls, windows: Tensor, device: torch.device) -> ShapeModel:
+        """Keep windows (n, length, channels) without missing entries."""
+        most = max(cls.BLOCK, cls.MOST // windows.shape[2])
+        if len(windows) > most:
+            blocks = max(1, most // cls.BLOCK)
+            starts = torch.linspace(0, len(windows) - cls.BLOCK, blocks).long()
+            windows = windows[(starts[:, None] + torch.arange(cls.BLOCK)).flatten()]
+        shapes, visible = cls._normalise(windows)
+        shapes = torch.where(visible.all(2, keepdim=True), shapes, torch.nan)
+        return cls(shapes.to(device))
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        """Return distances (n, channels), -inf where fewer than half the entries are known."""
+        shapes, visible = self._normalise(windows)
+        result = torch.full(shapes.shape[:2], -torch.inf).mT.contiguous()
+        for k, reference in enumerate(self.reference):
+            reference = reference[~reference[:, 0].isnan()]
+            enough = 2 * visible[k].sum(1) >= visible.shape[2]
+            if not len(reference) or not bool(enough.any()):
+                continue
+            query, seen = shapes[k][enough].to(reference.device), visible[k][enough].to(reference.device)
+            size = reference**2
+            cross = -2 * query @ reference.mT
+            cross += size.sum(1) if bool(seen.all()) else seen.float() @ size.mT
+            squared = cross.amin(1) + (query**2).sum(1)
+            result[enough, k] = (squared.clamp(min=0) / seen.sum(1)).sqrt().cpu()
+        return result
+
+    @classmethod
+    def _normalise(cls, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return shapes and known entries, both (channels, n, length)."""
+        x = windows.permute(2, 0, 1)
+        visible = ~x.isnan()
+        count = visible.sum(2, keepdim=True).clamp(min=1)
+        x = torch.where(visible, x, 0.0)
+        x = torch.where(visible, x - x.sum(2, keepdim=True) / count, 0.0)
+        return x / ((x**2).sum(2, keepdim=True) / count).sqrt().add(cls.FLOOR), visible

@@ -1,0 +1,359 @@
+"""`SeriesDetector`: alarms on sensor recordings, with reasons."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
+
+from diffad.defaults import pinned_defaults
+from diffad.detection import Detector
+from diffad.evidence import KINDS
+from diffad.recordings import Recording
+from diffad.scoring import WEIGHTS, CrossFit, fit_scorer
+from diffad.series_input import SeriesInput, device_of
+from diffad.thresholds import MERGE, NormalScores, Threshold, merge
+
+Scores = NDArray[np.float64]
+
+#: Standard deviations at which training values are cut: only what no process can mean.
+WILD = 100.0
+#: Rounds of leaving out the strangest rows where `contamination` says that there are some.
+TRIMMING = 2
+#: Rows of training data behind the width of the expected band.
+BAND_ROWS = 4000
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why rows scored what they did; every table is (n_timestamps, n_features).
+
+    Attributes
+    ----------
+    share : DataFrame
+        Part of the row's score that each channel is to blame for; rows add up to
+        ``-score_samples``.
+    expected : DataFrame
+        What each channel should have shown, given everything else in the window, in its units.
+    lower, upper : DataFrame
+        90 % band around it.
+    """
+
+    share: pd.DataFrame
+    expected: pd.DataFrame
+    lower: pd.DataFrame
+    upper: pd.DataFrame
+
+
+class SeriesDetector(Detector, SeriesInput):
+    """Find anomalies in multivariate series, and say which channel is to blame.
+
+    1. Windows of several lengths around each row (or before it) are standardised.
+    2. Each channel is judged *given everything else in the window* by a Gaussian in closed form:
+       its energy, matched filters for spikes, levels and steps; too quiet is a fault, too; so is a
+       shape never met in training.
+    3. Each evidence becomes the probability that normal data look as strange, by cross-fitting on
+       contiguous blocks; one fixed rule combines them.
+    4. The same cross-fitted scores set the threshold and give p-values.
+
+    What is missing is no evidence: windows are judged by what they show.
+
+    Parameters
+    ----------
+    context : {"both", "past"}, default="both"
+        Windows around each row (offline), or ending with it: then a row's score uses nothing that
+        comes later.
+    threshold : FalseAlarmRate, AlarmsPerDay or None, default=None
+        When to alarm; None is ``FalseAlarmRate(0.01)``, or the share `contamination` of the
+        training rows.
+    contamination : float, default=0.0
+        Share of the training rows that may be faults: the strangest are left out of the fit.
+    evidence : sequence of str or None, default=None
+        Kinds of evidence to use; None is all of ``("energy", "local", "filter", "step",
+        "window", "quiet", "shape")``.
+    regularize : bool, default=False
+        Put irregular timestamps on a regular grid; False refuses. Scores then belong to the grid.
+    device : str, default="auto"
+        ``"cpu"``, ``"cuda"``; ``"auto"`` takes CUDA where it is.
+
+    Attributes
+    ----------
+    offset_ : float
+        Threshold on `score_samples`.
+    normal_ : NormalScores
+        Cross-fitted scores of the training rows.
+    weights_ : dict of str to float
+        Weight of each kind of evidence.
+    scaling_ : Scaling
+        Centre and scale per channel.
+    n_features_in_ : int
+        Number of channels.
+
+    References
+    ----------
+    Ledoit and Wolf (2004), shrunk covariance; Kay (1998), matched filters; Yeh et al. (2016),
+    matrix profile; Bates et al. (2023), "Testing for outliers with conformal p-values".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from diffad import SeriesDetector
+    >>> rng = np.random.default_rng(0)
+    >>> t = np.arange(1200)[:, None]
+    >>> X = np.sin(t / 8 + np.array([0.0, 1.0, 2.0])) + 0.1 * rng.standard_normal((1200, 3))
+    >>> detector = SeriesDetector().fit(X[:800])
+    >>> new = X[800:].copy()
+    >>> new[200:210, 1] += 1
+    >>> int(detector.score_samples(new).argmin()) in range(195, 215)
+    True
+    >>> detector.events(new).loc[0, "channels"]
+    ['1']
+    """
+
+    def __init__(
+        self,
+        context: str = "both",
+        threshold: Threshold | None = None,
+        contamination: float = 0.0,
+        evidence: Sequence[str] | None = None,
+        regularize: bool = False,
+        device: str = "auto",
+    ) -> None:
+        self.context = context
+        self.threshold = threshold
+        self.contamination = contamination
+        self.evidence = evidence
+        self.regularize = regularize
+        self.device = device
+
+    def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
+        """Learn what is normal from a recording that may have gaps, and a few faults.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n_timestamps, n_features) or (n_series, n_timestamps, n_features)
+            Rows in time order; NaN is missing.
+        y : ignored
+        groups : array-like of shape (n_timestamps,), optional
+            Label of the series each row belongs to.
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        recording, self.period_ = self._read(X, groups, reset=True)
+        self.scaling_ = self._fit_scaling(recording)
+        series = [s.clip(-WILD, WILD) for s in self._standardised(recording)]
+        with pinned_defaults(), torch.no_grad():
+            self._fit_scorer(series)
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None, groups: Any = None) -> NDArray[np.int64]:
+        """Fit to X and return -1 for its rows that alarm, 1 for the others."""
+        return self.fit(X, groups=groups).predict(X, groups=groups)
+
+    def score_samples(self, X: Any, groups: Any = None) -> Scores:
+        """Return one score per row, higher = more normal.
+
+        Parameters
+        ----------
+        X : DataFrame or array
+            As in `fit`; fewer rows than a window are scored by what they show.
+        groups : array-like of shape (n_timestamps,), optional
+        """
+        return -self._strangeness(X, groups)
+
+    def predict(self, X: Any, groups: Any = None) -> NDArray[np.int64]:
+        """Return -1 for rows that alarm, 1 for the others; warn of drift."""
+        score = self._strangeness(X, groups)
+        self._look_for_drift(score)
+        return np.where(-score < self.offset_, -1, 1)
+
+    def evidence_of(self, X: Any, groups: Any = None) -> pd.DataFrame:
+        """Return every kind of evidence per row and channel, as named columns.
+
+        Returns
+        -------
+        DataFrame of shape (n_timestamps, kinds x channels)
+            Columns ``"kind:channel"`` (``"window"`` has no channel): the root of minus the log
+            probability that a normal row looks as strange, averaged over window lengths.
+        """
+        recording = self._open(X, groups)
+        names = [n for n, m in zip(self._names(), self.scaling_.modelled, strict=True) if m]
+        columns: dict[str, Scores] = {}
+        parts = [self._evidence(s) for s in self._standardised(recording)]
+        for kind in parts[0]:
+            values = _per_row(recording, [p[kind] for p in parts])
+            labels = [kind] if kind == "window" else [f"{kind}:{n}" for n in names]
+            columns |= dict(zip(labels, values.T, strict=True))
+        return pd.DataFrame(columns, index=_index(recording))
+
+    def events(self, X: Any, groups: Any = None) -> pd.DataFrame:
+        """Return the alarms of X, merged.
+
+        Returns
+        -------
+        DataFrame
+            ``start``, ``end`` (first and last row that alarms, as labels of the index), ``peak``
+            (the strangest row), ``severity`` (its score over the threshold), ``p_value`` (of the
+            peak) and ``channels`` (to blame, the first most).
+        """
+        recording = self._open(X, groups)
+        shares = self._shares(recording)
+        score = _per_row(recording, shares).sum(1)
+        self._look_for_drift(score)
+        index, names = _index(recording), self._names()
+        rows = []
+        for numbers, share in zip(recording.rows, shares, strict=True):
+            strange = share.sum(1)
+            for start, stop in merge(-strange < self.offset_):
+                peak = start + int(strange[start:stop].argmax())
+                blame = share[start:stop].sum(0)
+                order = np.argsort(-blame)
+                guilty = [names[k] for k in order if blame[k] > 0.2 * blame.sum()] or [names[order[0]]]
+                rows.append(
+                    {
+                        "start": index[numbers[start]],
+                        "end": index[numbers[stop - 1]],
+                        "peak": index[numbers[peak]],
+                        "severity": strange[peak] / -self.offset_ if self.offset_ else np.inf,
+                        "p_value": float(self.normal_.p_values(strange[[peak]])[0]),
+                        "channels": guilty,
+                    }
+                )
+        return pd.DataFrame(rows, columns=["start", "end", "peak", "severity", "p_value", "channels"])
+
+    def explain(self, X: Any, groups: Any = None) -> Explanation:
+        """Say which channels made each row strange, and what they should have shown."""
+        recording = self._open(X, groups)
+        index, names = _index(recording), self._names()
+        expected, width = [], np.full(len(names), np.nan)
+        modelled = self.scaling_.modelled
+        width[modelled] = self.band_ * self.scaling_.scale[modelled]
+        for rows in self._standardised(recording):
+            expected.append(self.scaling_.inverse(self._expected(rows)))
+        centre = _per_row(recording, expected)
+        tables = (_per_row(recording, self._shares(recording)), centre, centre - width, centre + width)
+        return Explanation(*(pd.DataFrame(t, index=index, columns=names) for t in tables))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _check_parameters(self) -> None:
+        if self.context not in ("both", "past"):
+            raise ValueError(f"context must be 'both' or 'past', got {self.context!r}")
+        unknown = [k for k in self.evidence or () if k not in KINDS]
+        if unknown or (self.evidence is not None and not len(self.evidence)):
+            raise ValueError(f"evidence must be None or some of {list(KINDS)}, got {self.evidence!r}")
+        self._check_decision()
+
+    def _fit_scorer(self, series: list[NDArray[np.float32]]) -> None:
+        modelled = int(self.scaling_.modelled.sum())
+        if not modelled:
+            self.weights_: Mapping[str, float] = {}
+            self.moved_ = 1.0
+            self._decide(NormalScores.of_blocks([np.zeros(len(s)) for s in series]))
+            return
+        kinds = tuple(k for k in KINDS if self.evidence is None or k in self.evidence)
+        device = device_of(self.device)
+        kept = series
+        for _ in range(TRIMMING if self.contamination else 0):
+            fitted = fit_scorer(kept, kinds, WEIGHTS, self.context == "both", device)
+            kept = self._trimmed(series, fitted)
+        fitted = fit_scorer(kept, kinds, WEIGHTS, self.context == "both", device)
+        self.scorer_, self.weights_ = fitted.scorer, fitted.scorer.weights
+        normal = fitted.scorer.by_channel(fitted.normal, modelled).sum(1)
+        self.moved_ = 2 * float(normal.max()) + 1
+        self.band_ = self._fit_band(kept)
+        training = None
+        if self.contamination and self.threshold is None:
+            training = np.concatenate([self._score(s).sum(1) for s in series])
+        edges = np.cumsum([len(r) for _, r in fitted.rows])[:-1]
+        self._decide(NormalScores(normal, edges), training)
+
+    def _trimmed(self, series: list[NDArray[np.float32]], fitted: CrossFit) -> list[NDArray[np.float32]]:
+        """Blank the share `contamination` of the rows that score strangest."""
+        strange = [fitted.scorer.by_channel(fitted.scorer.evidence(s), s.shape[1]).sum(1) for s in series]
+        limit = np.quantile(np.concatenate(strange), 1 - self.contamination)
+        return [
+            np.where((e > limit)[:, None], np.nan, s).astype(np.float32) for s, e in zip(series, strange, strict=True)
+        ]
+
+    def _fit_band(self, series: list[NDArray[np.float32]]) -> Scores:
+        """Return half the width of the 90 % band of each modelled channel."""
+        rows = np.concatenate([s[:BAND_ROWS] for s in series])[:BAND_ROWS]
+        error = np.abs(rows - self._expected(rows))
+        return np.nanquantile(np.where(np.isnan(error).all(0), 0.0, error), 0.9, axis=0)
+
+    def _expected(self, rows: NDArray[np.float32]) -> Scores:
+        return self.scorer_.expected(rows) if self.scaling_.modelled.any() else np.zeros((len(rows), 0))
+
+    def _standardised(self, recording: Recording) -> list[NDArray[np.float32]]:
+        return [self.scaling_.forward(s).astype(np.float32) for s in recording.series]
+
+    def _evidence(self, rows: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        with pinned_defaults(), torch.no_grad():
+            return self.scorer_.evidence(rows) if self.scaling_.modelled.any() else {}
+
+    def _score(self, rows: NDArray[np.float32]) -> Scores:
+        """Return the shares (n, modelled channels) of standardised rows."""
+        found = self._evidence(rows)
+        if not found:
+            return np.zeros((len(rows), rows.shape[1]))
+        return self.scorer_.by_channel(found, rows.shape[1])
+
+    def _shares(self, recording: Recording) -> list[Scores]:
+        """Return the share of each row and channel, one array per series."""
+        modelled = self.scaling_.modelled
+        result = []
+        for raw, rows in zip(recording.series, self._standardised(recording), strict=True):
+            share = np.zeros(raw.shape)
+            share[:, modelled] = self._score(rows)
+            constant = ~modelled & ~np.isnan(self.scaling_.scale)
+            level = self.scaling_.centre[constant]
+            # A channel that never moved in training has no scale: moving at all is the alarm.
+            moved = np.abs(raw[:, constant] - level) > 1e-6 * np.maximum(1, np.abs(level))
+            share[:, constant] = self.moved_ * moved
+            result.append(share)
+        self._warn_of_dead(recording)
+        return result
+
+    def _warn_of_dead(self, recording: Recording) -> None:
+        known = self.scaling_.modelled
+        dead = known & np.isnan(np.concatenate(recording.series)).all(0)
+        if dead.any():
+            names = [n for n, d in zip(self._names(), dead, strict=True) if d]
+            warnings.warn(f"channels {names} hold no value here; the others are scored", UserWarning, stacklevel=4)
+
+    def _strangeness(self, X: Any, groups: Any = None) -> Scores:
+        check_is_fitted(self)
+        recording = self._open(X, groups)
+        return _per_row(recording, self._shares(recording)).sum(1)
+
+
+def _per_row(recording: Recording, pieces: list[NDArray[Any]]) -> Scores:
+    flat = np.empty((sum(len(r) for r in recording.rows), pieces[0].shape[1]))
+    for rows, piece in zip(recording.rows, pieces, strict=True):
+        flat[rows] = piece
+    return flat
+
+
+def _index(recording: Recording) -> pd.Index:
+    if isinstance(recording.template, pd.DataFrame):
+        return recording.template.index
+    return pd.RangeIndex(sum(len(r) for r in recording.rows))
+
+
+__all__ = ["MERGE", "Explanation", "SeriesDetector"]

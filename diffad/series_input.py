@@ -1,0 +1,68 @@
+"""What the series estimators share: reading recordings and checking them against the fitted one."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from diffad import recordings
+from diffad.recordings import Recording
+from diffad.scaling import Scaling
+
+
+class SeriesInput(BaseEstimator):
+    """Base of estimators over ordered rows; subclasses set `regularize` and, in `fit`, `period_`."""
+
+    regularize: bool
+    period_: float | None
+
+    def _read(self, X: Any, groups: Any, reset: bool) -> tuple[Recording, float | None]:
+        if isinstance(X, pd.DataFrame):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            return recordings.read(X, groups, self.regularize)
+        panel = isinstance(X, np.ndarray) and X.ndim == 3
+        flat = X.reshape(-1, X.shape[-1]) if panel else X
+        flat = validate_data(self, flat, reset=reset, dtype=None, ensure_all_finite="allow-nan")
+        X = X if panel else flat
+        return recordings.read(X, groups, self.regularize)
+
+    def _open(self, X: Any, groups: Any) -> Recording:
+        check_is_fitted(self)
+        recording, period = self._read(X, groups, reset=False)
+        if period and self.period_ and abs(period / self.period_ - 1) > 0.05:
+            raise ValueError(
+                f"X is sampled every {period:g} s but the model was fitted on {self.period_:g} s; "
+                "resample it: X.resample(...).mean()"
+            )
+        return recording
+
+    def _fit_scaling(self, recording: Recording) -> Scaling:
+        scaling = Scaling.fit(np.concatenate(recording.series))
+        if np.isnan(scaling.scale).all():
+            raise ValueError("X holds no observed value at all; fit needs at least one channel with data")
+        empty = np.flatnonzero(np.isnan(scaling.scale))
+        if len(empty):
+            warnings.warn(
+                f"channels {[self._names()[k] for k in empty]} hold no observed value; they stay missing",
+                UserWarning,
+                stacklevel=3,
+            )
+        return scaling
+
+    def _names(self) -> list[str]:
+        """Return the channels' names, or their numbers as text."""
+        names = getattr(self, "feature_names_in_", np.arange(self.n_features_in_))
+        return [str(n) for n in names]
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device of a name; "auto" is CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

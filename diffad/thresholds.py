@@ -1,0 +1,182 @@
+"""From scores to alarms: p-values, thresholds that hold a promised rate, events.
+
+Here a *score* is larger = stranger; the estimators turn its sign at their public face.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from diffad.parameters import Parameters
+
+Scores = NDArray[np.float64]
+
+#: Alarms at most this many rows apart are one event.
+MERGE = 16
+#: Exceedances a generalised Pareto tail is fitted to, and the fewest that carry one.
+TAIL_SHARE, TAIL_LEAST = 0.05, 50
+
+
+@dataclass(frozen=True)
+class NormalScores:
+    """Scores of normal rows by models that had not seen them, in time order.
+
+    Attributes
+    ----------
+    scores : array (n,)
+    breaks : array of int
+        Positions in `scores` at which a new contiguous block starts.
+    """
+
+    scores: Scores
+    breaks: NDArray[np.int64]
+
+    @classmethod
+    def of_blocks(cls, blocks: list[Scores]) -> NormalScores:
+        """Join the scores of contiguous blocks of rows."""
+        return cls(np.concatenate(blocks), np.cumsum([len(b) for b in blocks])[:-1])
+
+    def p_values(self, scores: Scores) -> Scores:
+        """Return conformal p-values ``(1 + #{normal >= score}) / (n + 1)``.
+
+        They are valid in finite samples where new normal rows are exchangeable with these
+        (Vovk et al. 2005; Bates et al. 2023); neighbouring rows share windows, so errors come in
+        runs.
+        """
+        ordered = np.sort(self.scores)
+        larger = len(ordered) - np.searchsorted(ordered, scores, side="left")
+        return (1.0 + larger) / (len(ordered) + 1)
+
+    def quantile(self, rate: float) -> float:
+        """Return the score that a share `rate` of normal rows exceeds.
+
+        Where at least `TAIL_LEAST` exceedances carry it, a generalised Pareto tail (peaks over
+        threshold; Siffer et al. 2017) reaches rates that no row has shown; else the empirical
+        quantile, at most the largest score seen.
+        """
+        n = len(self.scores)
+        start = float(np.quantile(self.scores, 1 - TAIL_SHARE))
+        over = self.scores[self.scores > start] - start
+        if rate * n >= 10 or rate >= TAIL_SHARE or len(over) < TAIL_LEAST:
+            return float(np.quantile(self.scores, 1 - rate, method="higher"))
+        shape, _, scale = stats.genpareto.fit(over, floc=0)
+        # A heavier tail than this has no variance: a few faults in the data, not the process.
+        shape = float(np.clip(shape, -0.5, 0.5))
+        return start + float(stats.genpareto.isf(rate * n / len(over), shape, scale=scale))
+
+    def events_per_alarm(self) -> float:
+        """Return how many merged events an alarm row makes: the extremal index at high scores."""
+        level = float(np.quantile(self.scores, 1 - max(0.005, min(0.5, 20 / len(self.scores)))))
+        alarms = np.split(self.scores > level, self.breaks)
+        rows = sum(int(a.sum()) for a in alarms)
+        return sum(len(merge(a)) for a in alarms) / rows if rows else 1.0
+
+
+def merge(alarm: NDArray[np.bool_], gap: int = MERGE) -> list[tuple[int, int]]:
+    """Return (first row, row after the last) of runs of alarms at most `gap` rows apart.
+
+    Examples
+    --------
+    >>> merge(np.array([True, False, True, False, False, True]), gap=2)
+    [(0, 3), (5, 6)]
+    """
+    rows = np.flatnonzero(alarm)
+    if not len(rows):
+        return []
+    cuts = np.flatnonzero(np.diff(rows) > gap) + 1
+    return [(int(r[0]), int(r[-1]) + 1) for r in np.split(rows, cuts)]
+
+
+@dataclass(frozen=True)
+class FalseAlarmRate(Parameters):
+    """Alarm on a share `rate` of normal rows.
+
+    Parameters
+    ----------
+    rate : float in (0, 1), default=0.01
+    """
+
+    rate: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise ValueError(f"rate must lie strictly between 0 and 1, got {self.rate}")
+
+    def find(self, normal: NormalScores, period: float | None) -> float:
+        """Return the threshold on the score; `period` in seconds is not needed."""
+        return normal.quantile(self.rate)
+
+
+@dataclass(frozen=True)
+class AlarmsPerDay(Parameters):
+    """Raise `number` false events a day on normal data.
+
+    Alarms at most `MERGE` rows apart count as one event, as `events` reports them.
+
+    Parameters
+    ----------
+    number : float, default=1.0
+    rows_per_day : float or None, default=None
+        None takes the frequency of the DatetimeIndex that the detector was fitted on.
+    """
+
+    number: float = 1.0
+    rows_per_day: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.number > 0:
+            raise ValueError(f"number must be positive, got {self.number}")
+        if self.rows_per_day is not None and not self.rows_per_day > 0:
+            raise ValueError(f"rows_per_day must be positive, got {self.rows_per_day}")
+
+    def find(self, normal: NormalScores, period: float | None) -> float:
+        """Return the threshold on the score, given the sampling period in seconds."""
+        if self.rows_per_day is None and period is None:
+            raise ValueError(
+                "AlarmsPerDay needs to know how often rows come: give X a DatetimeIndex, or say "
+                "AlarmsPerDay(number, rows_per_day=...)"
+            )
+        per_day = self.rows_per_day or 86400 / float(period or 1)
+        rate = self.number / per_day / normal.events_per_alarm()
+        return normal.quantile(min(rate, 0.5))
+
+
+Threshold = FalseAlarmRate | AlarmsPerDay
+
+
+def benjamini_hochberg(p_values: ArrayLike, rate: float = 0.1) -> NDArray[np.bool_]:
+    """Return which rows to report so that at most a share `rate` of the reported are false.
+
+    Parameters
+    ----------
+    p_values : array-like of shape (n,)
+    rate : float in (0, 1), default=0.1
+        False discovery rate (Benjamini and Hochberg 1995).
+
+    Examples
+    --------
+    >>> benjamini_hochberg([0.001, 0.8, 0.02, 0.5], rate=0.1)
+    array([ True, False,  True, False])
+    """
+    if not 0 < rate < 1:
+        raise ValueError(f"rate must lie strictly between 0 and 1, got {rate}")
+    p = np.asarray(p_values, dtype=float)
+    return np.asarray(stats.false_discovery_control(p) <= rate)
+
+
+def drifted(p_values: Scores, block: int = 64) -> bool:
+    """Return whether the bulk of p-values is too small for data like those calibrated on.
+
+    Faults are few: the median of block means does not see them, drift moves it.  Blocks count as
+    one observation each, since neighbours share windows.
+    """
+    n = len(p_values) // block
+    if n < 5:
+        return False
+    means = p_values[: n * block].reshape(n, block).mean(1)
+    low = int((means < 0.5).sum())
+    return float(np.median(means)) < 0.35 and stats.binomtest(low, n, 0.5, alternative="greater").pvalue < 0.01

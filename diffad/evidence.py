@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -46,6 +47,13 @@ def windows_of_rows(rows: Array, length: int, after: int) -> Iterator[tuple[slic
         stop = min(start + CHUNK, len(rows))
         part = torch.from_numpy(padded[start : stop + length - 1])
         yield slice(start, stop), part.unfold(0, length, 1).mT
+
+
+def last_window(rows: Array, length: int) -> Tensor:
+    """Return the window (1, length, channels) that ends with the last row."""
+    tail = rows[-length:]
+    padded = np.pad(tail, ((length - len(tail), 0), (0, 0)), constant_values=np.nan)
+    return torch.from_numpy(padded)[None]
 
 
 @dataclass(frozen=True)
@@ -196,10 +204,11 @@ class ShapeModel:
 
     Attributes
     ----------
-    reference : Tensor of shape (channels, n, length)
+    references : list of Tensor (n, length)
+        Normalised windows of each channel.
     """
 
-    reference: Tensor
+    references: list[Tensor]
 
     #: Reference windows kept; neighbours in time stay together, since a shape must be met in phase.
     MOST = 20_000
@@ -216,23 +225,25 @@ class ShapeModel:
             starts = torch.linspace(0, len(windows) - cls.BLOCK, blocks).long()
             windows = windows[(starts[:, None] + torch.arange(cls.BLOCK)).flatten()]
         shapes, visible = cls._normalise(windows)
-        shapes = torch.where(visible.all(2, keepdim=True), shapes, torch.nan)
-        return cls(shapes.to(device))
+        return cls([s[v.all(1)].to(device) for s, v in zip(shapes, visible, strict=True)])
+
+    @cached_property
+    def _squares(self) -> list[tuple[Tensor, Tensor]]:
+        """Squared entries (length, n) of each channel's references, and their sums (n,)."""
+        return [((r**2).mT.contiguous(), (r**2).sum(1)) for r in self.references]
 
     def __call__(self, windows: Tensor) -> Tensor:
         """Return distances (n, channels), -inf where fewer than half the entries are known."""
         shapes, visible = self._normalise(windows)
-        result = torch.full(shapes.shape[:2], -torch.inf).mT.contiguous()
-        for k, reference in enumerate(self.reference):
-            reference = reference[~reference[:, 0].isnan()]
+        result = shapes.new_full((shapes.shape[1], shapes.shape[0]), -torch.inf)
+        for k, reference in enumerate(self.references):
             enough = 2 * visible[k].sum(1) >= visible.shape[2]
             if not len(reference) or not bool(enough.any()):
                 continue
             query, seen = shapes[k][enough].to(reference.device), visible[k][enough].to(reference.device)
-            size = reference**2
-            cross = -2 * query @ reference.mT
-            cross += size.sum(1) if bool(seen.all()) else seen.float() @ size.mT
-            squared = cross.amin(1) + (query**2).sum(1)
+            square, size = self._squares[k]
+            norms = size if bool(seen.all()) else seen.float() @ square
+            squared = torch.addmm(norms, query, reference.mT, alpha=-2).amin(1) + (query**2).sum(1)
             result[enough, k] = (squared.clamp(min=0) / seen.sum(1)).sqrt().cpu()
         return result
 

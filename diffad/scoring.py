@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffad.evidence import ShapeModel, WindowModel, quietness, windows_of_rows
+from diffad.evidence import ShapeModel, WindowModel, last_window, quietness, windows_of_rows
 from diffad.windows import cut
 
 Array = NDArray[np.float32]
@@ -37,8 +37,8 @@ WEIGHTS: dict[str, float] = {
     "local": 0.2,
     "filter": 0.4,
     "step": 0.2,
-    "window": 0.15,
-    "quiet": 0.7,
+    "window": 0.1,
+    "quiet": 0.75,
     "shape": 0.5,
 }
 #: Exponents of the means over kinds (their groups) and over channels: nearly a maximum.
@@ -141,6 +141,14 @@ class Models:
                     result.setdefault((kind, length), []).append(values.float().cpu().numpy())
         return {key: np.concatenate(parts) for key, parts in result.items()}
 
+    def of_last(self, rows: Array) -> dict[tuple[str, int], Array]:
+        """Return evidence (1, channels) of the last row alone, by windows that end with it."""
+        return {
+            (kind, length): values.float().cpu().numpy()
+            for length in self.lengths.all
+            for kind, values in self._of_length(length, last_window(rows, length))
+        }
+
     def _of_length(self, length: int, windows: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         if length in self.windows:
             yield from self.windows[length](windows).items()
@@ -187,6 +195,10 @@ class Scorer:
         "window" has one column, the other kinds one per channel.
         """
         return self.calibrated(self.models(rows))
+
+    def evidence_of_last(self, rows: Array) -> dict[str, Array]:
+        """Return :meth:`evidence` of the last row alone; only for windows that end with it."""
+        return self.calibrated(self.models.of_last(rows))
 
     def calibrated(self, raw: Mapping[tuple[str, int], Array]) -> dict[str, Array]:
         """Turn evidence by kind and window length into evidence by kind; see :meth:`evidence`."""

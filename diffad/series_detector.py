@@ -20,6 +20,7 @@ from diffad.evidence import KINDS
 from diffad.recordings import Recording
 from diffad.scoring import WEIGHTS, CrossFit, fit_scorer
 from diffad.series_input import SeriesInput, device_of
+from diffad.stream import Stream
 from diffad.thresholds import MERGE, NormalScores, Threshold, merge
 
 Scores = NDArray[np.float64]
@@ -245,6 +246,19 @@ class SeriesDetector(Detector, SeriesInput):
         tables = (_per_row(recording, self._shares(recording)), centre, centre - width, centre + width)
         return Explanation(*(pd.DataFrame(t, index=index, columns=names) for t in tables))
 
+    def stream(self) -> Stream:
+        """Return a scorer that takes one row at a time and agrees with `score_samples`.
+
+        Raises
+        ------
+        ValueError
+            If the detector was not fitted with ``context="past"``.
+        """
+        check_is_fitted(self)
+        if self.context != "past":
+            raise ValueError("stream needs windows that end with the scored row: fit with context='past'")
+        return Stream(self)
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
@@ -319,16 +333,31 @@ class SeriesDetector(Detector, SeriesInput):
         modelled = self.scaling_.modelled
         result = []
         for raw, rows in zip(recording.series, self._standardised(recording), strict=True):
-            share = np.zeros(raw.shape)
+            share = self._moved(raw)
             share[:, modelled] = self._score(rows)
-            constant = ~modelled & ~np.isnan(self.scaling_.scale)
-            level = self.scaling_.centre[constant]
-            # A channel that never moved in training has no scale: moving at all is the alarm.
-            moved = np.abs(raw[:, constant] - level) > 1e-6 * np.maximum(1, np.abs(level))
-            share[:, constant] = self.moved_ * moved
             result.append(share)
         self._warn_of_dead(recording)
         return result
+
+    def _moved(self, raw: Scores) -> Scores:
+        """Return shares of the channels that never moved in training: moving at all is the alarm."""
+        share = np.zeros(raw.shape)
+        constant = ~self.scaling_.modelled & ~np.isnan(self.scaling_.scale)
+        level = self.scaling_.centre[constant]
+        share[:, constant] = self.moved_ * (np.abs(raw[:, constant] - level) > 1e-6 * np.maximum(1, np.abs(level)))
+        return share
+
+    def _share_of_last(self, raw: Scores) -> Scores:
+        """Return the shares (n_features,) of the last of a few raw rows, by windows that end with it."""
+        share = self._moved(raw[-1:])[0]
+        modelled = self.scaling_.modelled
+        if modelled.any():
+            rows = self.scaling_.forward(raw).astype(np.float32)
+            # No pinned defaults: their hooks cost half a row's time, and nothing here relies on them.
+            with torch.no_grad():
+                found = self.scorer_.evidence_of_last(rows)
+            share[modelled] = self.scorer_.by_channel(found, rows.shape[1])[0]
+        return share
 
     def _warn_of_dead(self, recording: Recording) -> None:
         known = self.scaling_.modelled

@@ -1,0 +1,229 @@
+"""Faults to test with: what sensors do when they break, put into real recordings, with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+
+Values = NDArray[np.float64]
+
+#: Rows on either side that say how much a channel varies just here.
+NEIGHBOURHOOD = 100
+#: Share of a channel's overall deviation below which it counts as resting.
+RESTING = 0.1
+
+
+class Place(NamedTuple):
+    """Where a fault goes: rows `start` to `stop` of `channel`, and the channel's local deviation."""
+
+    start: int
+    stop: int
+    channel: int
+    deviation: float
+
+
+Fault = Callable[[Values, Place, float, np.random.RandomState], Values]
+
+
+def _spike(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Values:
+    """A few single readings far off."""
+    block = _block(x, at)
+    rows = rng.choice(len(block), max(1, len(block) // 6), replace=False)
+    block[rows] += 2 * size * at.deviation * rng.choice([-1, 1], len(rows))
+    return block
+
+
+def _shift(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Values:
+    """A constant offset."""
+    return _block(x, at) + size * at.deviation * rng.choice([-1, 1])
+
+
+def _drift(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Values:
+    """An offset that grows from nothing."""
+    ramp = np.linspace(0, 1, at.stop - at.start)
+    return _block(x, at) + 1.7 * size * at.deviation * ramp * rng.choice([-1, 1])
+
+
+def _stuck(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Values:
+    """The first reading repeated."""
+    block = _block(x, at)
+    return np.full_like(block, block[0])
+
+
+def _noise(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Values:
+    """White noise on top."""
+    return _block(x, at) + 0.7 * size * at.deviation * rng.standard_normal(at.stop - at.start)
+
+
+def _scale(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Values:
+    """Swings around their mean that are too large."""
+    block = _block(x, at)
+    middle = np.nanmean(block) if not np.isnan(block).all() else 0.0
+    return middle + (1 + size) * (block - middle)
+
+
+def _delay(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Values:
+    """Readings that come `4 x size` rows late."""
+    late = min(at.start, max(1, round(4 * size)))
+    return x[at.start - late : at.stop - late, at.channel].copy()
+
+
+def _swap(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Values:
+    """Another channel's readings, in this channel's level and spread; alone, another time's."""
+    if x.shape[1] == 1:
+        return _decorrelate(x, at, size, rng)
+    other = rng.choice([k for k in range(x.shape[1]) if k != at.channel])
+    theirs, ours = x[:, other], x[:, at.channel]
+    unit = (theirs[at.start : at.stop] - np.nanmean(theirs)) / (np.nanstd(theirs) or 1.0)
+    return np.nanmean(ours) + np.nanstd(ours) * unit
+
+
+def _decorrelate(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Values:
+    """The same channel's readings of another time: right by themselves, wrong beside the others."""
+    size_ = at.stop - at.start
+    source = rng.randint(max(1, len(x) - size_))
+    return x[source : source + size_, at.channel].copy()
+
+
+def _frequency(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Values:
+    """The same course at ``1 + size / 3`` times the speed."""
+    rows = at.start + (1 + size / 3) * np.arange(at.stop - at.start)
+    return np.interp(np.minimum(rows, len(x) - 1), np.arange(len(x)), x[:, at.channel])
+
+
+def _dropout(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Values:
+    """Every second reading or so falls towards the channel's lowest value."""
+    block = _block(x, at)
+    lost = rng.random_sample(len(block)) < 0.5
+    lost[rng.randint(len(block))] = True
+    depth = min(1.0, size / 6)
+    return np.where(lost, block + depth * (np.nanmin(x[:, at.channel]) - block), block)
+
+
+def _block(x: Values, at: Place) -> Values:
+    return x[at.start : at.stop, at.channel].copy()
+
+
+FAULTS: dict[str, Fault] = {
+    "spike": _spike,
+    "shift": _shift,
+    "drift": _drift,
+    "stuck": _stuck,
+    "noise": _noise,
+    "scale": _scale,
+    "delay": _delay,
+    "swap": _swap,
+    "decorrelate": _decorrelate,
+    "frequency": _frequency,
+    "dropout": _dropout,
+}
+
+
+class Injected(NamedTuple):
+    """A recording with faults.
+
+    Attributes
+    ----------
+    X : DataFrame or array of shape (n_timestamps, n_features)
+        As given, with faults.
+    y : array of shape (n_timestamps,)
+        1 where a value was changed by a fault.
+    channel : array of shape (n_timestamps,)
+        The channel concerned, -1 elsewhere.
+    events : DataFrame
+        ``start``, ``stop`` (row numbers; stop is the row after the last), ``channel`` (number),
+        ``kind`` and ``size``.
+    """
+
+    X: Any
+    y: NDArray[np.int64]
+    channel: NDArray[np.int64]
+    events: pd.DataFrame
+
+
+def inject(
+    X: Any,
+    kinds: str | Sequence[str] = tuple(FAULTS),
+    n_events: int = 10,
+    length: int = 25,
+    size: float | tuple[float, float] = 3.0,
+    channels: Sequence[int] | None = None,
+    random_state: int | np.random.RandomState | None = 0,
+) -> Injected:
+    """Put faults of single channels into a recording, evenly spread with some jitter.
+
+    Parameters
+    ----------
+    X : DataFrame or array of shape (n_timestamps, n_features)
+        A recording without faults; NaN stays NaN.
+    kinds : str or sequence of str, default=all of `FAULTS`
+        One is drawn for each event.
+    n_events : int, default=10
+    length : int, default=25
+        Rows per event.
+    size : float or (low, high), default=3.0
+        In standard deviations of the channel around the event; a pair is drawn from
+        log-uniformly. "stuck", "swap" and "decorrelate" have no size.
+    channels : sequence of int, optional
+        Channels to choose from; default all.
+    random_state : int, RandomState instance or None, default=0
+
+    Returns
+    -------
+    Injected
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).standard_normal((500, 3))
+    >>> faulty = inject(X, "shift", n_events=2, size=5.0)
+    >>> faulty.events[["kind", "size"]].to_numpy().tolist()
+    [['shift', 5.0], ['shift', 5.0]]
+    >>> int(faulty.y.sum())
+    50
+    """
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    unknown = [k for k in kinds if k not in FAULTS]
+    if unknown or not kinds:
+        raise ValueError(f"kinds must be some of {list(FAULTS)}, got {kinds}")
+    values = np.array(X, dtype=np.float64)
+    n, n_channels = values.shape
+    if n_events < 1 or n < n_events * (length + 2):
+        raise ValueError(f"{n_events} events of length={length} do not fit in {n} rows; ask for fewer or shorter ones")
+    rng = check_random_state(random_state)
+    low, high = (size, size) if np.isscalar(size) else size  # type: ignore[misc]
+    clean, events = values.copy(), []
+    room = n // n_events
+    for i in range(n_events):
+        start = i * room + int(rng.randint(max(1, room - length)))
+        channel = int(rng.choice(list(channels) if channels is not None else n_channels))
+        kind = str(rng.choice(kinds))
+        strength = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        place = Place(start, start + length, channel, _deviation(clean[:, channel], start))
+        block = FAULTS[kind](clean, place, strength, rng)
+        values[start : start + length, channel] = np.where(
+            np.isnan(clean[start : start + length, channel]), np.nan, block
+        )
+        events.append({"start": start, "stop": start + length, "channel": channel, "kind": kind, "size": strength})
+    changed = ~np.isclose(values, clean, rtol=0, atol=0, equal_nan=True)
+    for event in events:
+        if event["kind"] == "stuck":  # its first reading is unchanged, and part of it
+            changed[event["start"] : event["stop"], event["channel"]] = True
+    y = changed.any(1).astype(np.int64)
+    faulty = pd.DataFrame(values, X.index, X.columns) if isinstance(X, pd.DataFrame) else values
+    channel_of = np.full(n, -1)
+    channel_of[y == 1] = changed[y == 1].argmax(1)
+    return Injected(faulty, y, channel_of, pd.DataFrame(events))
+
+
+def _deviation(x: Values, start: int) -> float:
+    """Return how much a channel varies around a row; where it rests, a share of its overall deviation."""
+    near = x[max(0, start - NEIGHBOURHOOD) : start + NEIGHBOURHOOD]
+    overall = float(np.nanstd(x)) if not np.isnan(x).all() else 1.0
+    local = float(np.nanstd(near)) if not np.isnan(near).all() else 0.0
+    return max(local, RESTING * overall) or 1.0

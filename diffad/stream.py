@@ -1,0 +1,155 @@
+"""Scoring row by row, live: the same numbers as the batch, in constant memory."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from diffad.thresholds import MERGE
+
+if TYPE_CHECKING:
+    from diffad.series_detector import SeriesDetector
+
+#: A mapping or Series of channel names to values, or the values in order.
+Row: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class StreamResult:
+    """What one row says.
+
+    Attributes
+    ----------
+    score : float
+        As `score_samples`: higher = more normal.
+    alarm : bool
+    event : int or None
+        Number of the event this row belongs to; alarms close to each other are one event.
+    row : int
+        Number of the row, rows that were missing from the clock included.
+    shares : dict of str to float
+        Part of ``-score`` that each channel is to blame for.
+    """
+
+    score: float
+    alarm: bool
+    event: int | None
+    row: int
+    shares: dict[str, float]
+
+    def explain(self) -> pd.Series:
+        """Return the channels to blame, the first most."""
+        return pd.Series(self.shares, name="share").sort_values(ascending=False)
+
+
+class Stream:
+    """Row-by-row scorer of a detector with ``context="past"``; see `SeriesDetector.stream`.
+
+    Memory is one longest window, whatever the number of rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from diffad import SeriesDetector
+    >>> X = np.random.default_rng(0).standard_normal((600, 2))
+    >>> detector = SeriesDetector(context="past").fit(X[:500])
+    >>> stream = detector.stream()
+    >>> live = [stream.update(row).score for row in X[500:]]
+    >>> bool(np.allclose(live, detector.score_samples(X[500:]), atol=1e-5))
+    True
+    """
+
+    def __init__(self, detector: SeriesDetector) -> None:
+        self.detector = detector
+        modelled = detector.scaling_.modelled.any()
+        self._longest = detector.scorer_.models.lengths.longest if modelled else 1
+        self._rows: NDArray[np.float64] = np.empty((0, detector.n_features_in_))
+        self._count = 0
+        self._time: pd.Timestamp | None = None
+        self._event = -1
+        self._last_alarm: int | None = None
+
+    def update(self, row: Row, time: Any = None) -> StreamResult:
+        """Take the next row.
+
+        Parameters
+        ----------
+        row : mapping of channel names to values, Series or sequence of n_features values
+            NaN is missing.
+        time : timestamp, optional
+            Its time; rows that the clock shows to be missing count as rows of NaN.
+
+        Raises
+        ------
+        ValueError
+            If the row has another length or names, holds infinity, or comes before its
+            predecessor; the state is then as before.
+        """
+        values = self._values(row)
+        missing, stamp = self._clock(time)
+        if missing:
+            blank = np.full((min(missing, self._longest), values.shape[1]), np.nan)
+            self._rows = np.concatenate([self._rows, blank])
+        self._rows = np.concatenate([self._rows, values])[-self._longest :]
+        self._count += missing + 1
+        self._time = stamp
+        share = self.detector._share_of_last(self._rows)
+        score = -float(share.sum())
+        alarm = score < self.detector.offset_
+        number = self._count - 1
+        if alarm:
+            if self._last_alarm is None or number - self._last_alarm > MERGE:
+                self._event += 1
+            self._last_alarm = number
+        names = self.detector._names()
+        shares = dict(zip(names, share.tolist(), strict=True))
+        return StreamResult(score, alarm, self._event if alarm else None, number, shares)
+
+    def save(self, file: str | Path) -> None:
+        """Write the detector and the state, so that `Stream.load` goes on where this stopped."""
+        data = pickle.dumps(self)
+        partial = Path(f"{file}.partial")
+        partial.write_bytes(data)
+        partial.replace(file)
+
+    @staticmethod
+    def load(file: str | Path) -> Stream:
+        """Read a stream that `save` wrote; only from files you trust, since it unpickles."""
+        stream = pickle.loads(Path(file).read_bytes())
+        if not isinstance(stream, Stream):
+            raise ValueError(f"{file} holds a {type(stream).__name__}, not a saved stream")
+        return stream
+
+    def _values(self, row: Row) -> NDArray[np.float64]:
+        names = self.detector._names()
+        if isinstance(row, Mapping | pd.Series):
+            given = {str(k): v for k, v in row.items()}
+            if set(given) != set(names):
+                raise ValueError(f"row has the channels {sorted(given)}, the detector was fitted on {names}")
+            row = [given[n] for n in names]
+        values = np.asarray(row, dtype=np.float64).reshape(1, -1)
+        if values.shape[1] != len(names):
+            raise ValueError(f"row has {values.shape[1]} values, the detector was fitted on {len(names)} channels")
+        if np.isinf(values).any():
+            raise ValueError("row holds infinity; give NaN for what is missing")
+        return values
+
+    def _clock(self, time: Any) -> tuple[int, pd.Timestamp | None]:
+        """Return how many rows are missing before this one, and its time."""
+        if time is None:
+            return 0, self._time
+        stamp = pd.Timestamp(time)
+        if self._time is None:
+            return 0, stamp
+        seconds = (stamp - self._time).total_seconds()
+        if seconds <= 0:
+            raise ValueError(f"the clock goes backwards: {stamp} after {self._time}; rows must come in order")
+        period = self.detector.period_
+        return (max(0, round(seconds / period) - 1) if period else 0), stamp

@@ -214,7 +214,7 @@ def inject(
     for event in events:
         if event["kind"] == "stuck":  # its first reading is unchanged, and part of it
             changed[event["start"] : event["stop"], event["channel"]] = True
-    y = changed.any(1).astype(np.int64)
+    y = np.asarray(changed.any(1), dtype=np.int64)
     faulty = pd.DataFrame(values, X.index, X.columns) if isinstance(X, pd.DataFrame) else values
     channel_of = np.full(n, -1)
     channel_of[y == 1] = changed[y == 1].argmax(1)

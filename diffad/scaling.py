@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 #: Share of a channel's values that must sit on its extreme for the extreme to be a bound.
 ATOM = 0.02
+#: Standard deviations up to which detection takes values as they are.
+KNEE = 4.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,18 @@ class Scaling:
         bounded = np.clip(rows, self.lower[keep], self.upper[keep])
         result[..., keep] = bounded * self.scale[keep] + self.centre[keep]
         return result
+
+
+def squash(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compress standardised values beyond `KNEE` logarithmically: bursts must not own a covariance."""
+    beyond = np.maximum(np.abs(z) - KNEE, 0.0)
+    return np.sign(z) * (np.minimum(np.abs(z), KNEE) + np.log1p(beyond))
+
+
+def unsquash(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Undo :func:`squash`."""
+    beyond = np.maximum(np.abs(z) - KNEE, 0.0)
+    return np.sign(z) * (np.minimum(np.abs(z), KNEE) + np.expm1(beyond))
 
 
 def _column(values: NDArray[np.float64]) -> tuple[float, float, float, float]:

@@ -19,14 +19,13 @@ from diffad.detection import Detector
 from diffad.evidence import KINDS
 from diffad.recordings import Recording
 from diffad.scoring import WEIGHTS, CrossFit, fit_scorer
+from diffad.scaling import squash, unsquash
 from diffad.series_input import SeriesInput, device_of
 from diffad.stream import Stream
 from diffad.thresholds import MERGE, NormalScores, Threshold, merge
 
 Scores = NDArray[np.float64]
 
-#: Standard deviations at which training values are cut: only what no process can mean.
-WILD = 100.0
 #: Rounds of leaving out the strangest rows where `contamination` says that there are some.
 TRIMMING = 2
 #: Rows of training data behind the width of the expected band.
@@ -153,7 +152,7 @@ class SeriesDetector(Detector, SeriesInput):
         self._check_parameters()
         recording, self.period_ = self._read(X, groups, reset=True)
         self.scaling_ = self._fit_scaling(recording)
-        series = [s.clip(-WILD, WILD) for s in self._standardised(recording)]
+        series = self._standardised(recording)
         with pinned_defaults(), torch.no_grad():
             self._fit_scorer(series)
         return self
@@ -237,14 +236,13 @@ class SeriesDetector(Detector, SeriesInput):
         """Say which channels made each row strange, and what they should have shown."""
         recording = self._open(X, groups)
         index, names = _index(recording), self._names()
-        expected, width = [], np.full(len(names), np.nan)
-        modelled = self.scaling_.modelled
-        width[modelled] = self.band_ * self.scaling_.scale[modelled]
+        centre, lower, upper = [], [], []
         for rows in self._standardised(recording):
-            expected.append(self.scaling_.inverse(self._expected(rows)))
-        centre = _per_row(recording, expected)
-        tables = (_per_row(recording, self._shares(recording)), centre, centre - width, centre + width)
-        return Explanation(*(pd.DataFrame(t, index=index, columns=names) for t in tables))
+            expected = self._expected(rows)
+            for edge, offset in ((centre, 0.0), (lower, -self.band_), (upper, self.band_)):
+                edge.append(self.scaling_.inverse(unsquash(expected + offset)))
+        tables = (self._shares(recording), centre, lower, upper)
+        return Explanation(*(pd.DataFrame(_per_row(recording, t), index=index, columns=names) for t in tables))
 
     def stream(self) -> Stream:
         """Return a scorer that takes one row at a time and agrees with `score_samples`.
@@ -277,7 +275,7 @@ class SeriesDetector(Detector, SeriesInput):
         modelled = int(self.scaling_.modelled.sum())
         if not modelled:
             self.weights_: Mapping[str, float] = {}
-            self.moved_ = 1.0
+            self.moved_, self.band_ = 1.0, np.zeros(0)
             self._decide(NormalScores.of_blocks([np.zeros(len(s)) for s in series]))
             return
         kinds = tuple(k for k in KINDS if self.evidence is None or k in self.evidence)
@@ -315,7 +313,7 @@ class SeriesDetector(Detector, SeriesInput):
         return self.scorer_.expected(rows) if self.scaling_.modelled.any() else np.zeros((len(rows), 0))
 
     def _standardised(self, recording: Recording) -> list[NDArray[np.float32]]:
-        return [self.scaling_.forward(s).astype(np.float32) for s in recording.series]
+        return [squash(self.scaling_.forward(s)).astype(np.float32) for s in recording.series]
 
     def _evidence(self, rows: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         with pinned_defaults(), torch.no_grad():
@@ -352,7 +350,7 @@ class SeriesDetector(Detector, SeriesInput):
         share = self._moved(raw[-1:])[0]
         modelled = self.scaling_.modelled
         if modelled.any():
-            rows = self.scaling_.forward(raw).astype(np.float32)
+            rows = squash(self.scaling_.forward(raw)).astype(np.float32)
             # No pinned defaults: their hooks cost half a row's time, and nothing here relies on them.
             with torch.no_grad():
                 found = self.scorer_.evidence_of_last(rows)

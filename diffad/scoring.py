@@ -157,6 +157,18 @@ class Models:
         if length in self.shapes:
             yield "shape", self.shapes[length](windows)
 
+    def expected(self, rows: Array) -> NDArray[np.float64]:
+        """Return what each row should have shown (n, channels), given everything around it.
+
+        Without Gaussian evidence nothing is expected but the mean, 0.
+        """
+        if not self.windows:
+            return np.zeros(rows.shape)
+        length = min(self.windows, key=lambda n: abs(n - EXPECTED_LENGTH))
+        model, after = self.windows[length], self.reach(length)[1]
+        parts = [model.expected(windows, after) for _, windows in windows_of_rows(rows, length, after)]
+        return np.concatenate([p.numpy() for p in parts])
+
     def reach(self, length: int) -> tuple[int, int]:
         """Return how many rows before and after the scored one a window sees."""
         after = _after(length, self.centred)
@@ -208,13 +220,6 @@ class Scorer:
                 gathered.setdefault(key[0], []).append(np.sqrt(self.tails[key](values)))
         return {kind: np.mean(gathered[kind], 0) for kind in self.kinds if kind in gathered}
 
-    def expected(self, rows: Array) -> NDArray[np.float64]:
-        """Return what each row should have shown (n, channels), given everything around it."""
-        length = min(self.models.windows, key=lambda n: abs(n - EXPECTED_LENGTH))
-        model, after = self.models.windows[length], self.models.reach(length)[1]
-        parts = [model.expected(windows, after) for _, windows in windows_of_rows(rows, length, after)]
-        return np.concatenate([p.numpy() for p in parts])
-
     def by_channel(self, evidence: Mapping[str, Array], channels: int) -> NDArray[np.float64]:
         """Return each channel's share (n, channels) of the rows' scores."""
         return combine(evidence, self.weights, channels)
@@ -256,11 +261,14 @@ class CrossFit:
     normal : dict of str to array (n, channels or 1)
     rows : list of (series, int array)
         Which rows `normal` belongs to, in order.
+    residual : array (n, channels)
+        What these rows showed minus what models that had not seen them expected.
     """
 
     scorer: Scorer
     normal: dict[str, Array]
     rows: list[tuple[int, NDArray[np.int64]]]
+    residual: NDArray[np.float64]
 
 
 def fit_scorer(
@@ -287,7 +295,7 @@ def fit_scorer(
     lengths = Lengths.choose(folds, series[0].shape[1], kinds)
     raw: dict[tuple[str, int], list[Array]] = {}
     whole: dict[tuple[str, int], list[NDArray[np.bool_]]] = {}
-    rows = []
+    rows, residual = [], []
     for fold in folds:
         others = [r for other in folds if other is not fold for r in other] if len(folds) > 1 else fold
         model = Models.fit([series[i][a:b] for i, a, b in others], lengths, centred, device)
@@ -296,7 +304,9 @@ def fit_scorer(
             first, last = max(0, a - lengths.longest), min(len(series[i]), b + lengths.longest)
             known = ~np.isnan(series[i][a:b]).all(1)
             rows.append((i, np.arange(a, b)[known]))
-            for key, values in model(series[i][first:last]).items():
+            context = series[i][first:last]
+            residual.append((context - model.expected(context))[a - first : b - first][known])
+            for key, values in model(context).items():
                 before, after = model.reach(key[1])
                 inside = (np.arange(a, b) >= a + before) & (np.arange(a, b) < b - after)
                 raw.setdefault(key, []).append(values[a - first : b - first][known])
@@ -308,7 +318,7 @@ def fit_scorer(
         unseen = np.concatenate(whole[key])
         tails[key] = LogTail.fit(values[unseen] if unseen.sum() >= 50 else values)
     scorer = Scorer(Models.fit(series, lengths, centred, device), tails, kinds, weights)
-    return CrossFit(scorer, scorer.calibrated(joined), rows)
+    return CrossFit(scorer, scorer.calibrated(joined), rows, np.concatenate(residual))
 
 
 #: A contiguous block of rows: series, first row, row after the last.

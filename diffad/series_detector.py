@@ -18,8 +18,8 @@ from diffad.defaults import pinned_defaults
 from diffad.detection import Detector
 from diffad.evidence import KINDS
 from diffad.recordings import Recording
-from diffad.scoring import WEIGHTS, CrossFit, fit_scorer
 from diffad.scaling import squash, unsquash
+from diffad.scoring import WEIGHTS, CrossFit, fit_scorer
 from diffad.series_input import SeriesInput, device_of
 from diffad.stream import Stream
 from diffad.thresholds import MERGE, NormalScores, Threshold, merge
@@ -28,8 +28,6 @@ Scores = NDArray[np.float64]
 
 #: Rounds of leaving out the strangest rows where `contamination` says that there are some.
 TRIMMING = 2
-#: Rows of training data behind the width of the expected band.
-BAND_ROWS = 4000
 
 
 @dataclass(frozen=True)
@@ -236,7 +234,9 @@ class SeriesDetector(Detector, SeriesInput):
         """Say which channels made each row strange, and what they should have shown."""
         recording = self._open(X, groups)
         index, names = _index(recording), self._names()
-        centre, lower, upper = [], [], []
+        centre: list[Scores] = []
+        lower: list[Scores] = []
+        upper: list[Scores] = []
         for rows in self._standardised(recording):
             expected = self._expected(rows)
             for edge, offset in ((centre, 0.0), (lower, -self.band_), (upper, self.band_)):
@@ -288,7 +288,7 @@ class SeriesDetector(Detector, SeriesInput):
         self.scorer_, self.weights_ = fitted.scorer, fitted.scorer.weights
         normal = fitted.scorer.by_channel(fitted.normal, modelled).sum(1)
         self.moved_ = 2 * float(normal.max()) + 1
-        self.band_ = self._fit_band(kept)
+        self.band_ = np.nan_to_num(np.nanquantile(np.abs(fitted.residual), 0.9, axis=0))
         training = None
         if self.contamination and self.threshold is None:
             training = np.concatenate([self._score(s).sum(1) for s in series])
@@ -303,14 +303,8 @@ class SeriesDetector(Detector, SeriesInput):
             np.where((e > limit)[:, None], np.nan, s).astype(np.float32) for s, e in zip(series, strange, strict=True)
         ]
 
-    def _fit_band(self, series: list[NDArray[np.float32]]) -> Scores:
-        """Return half the width of the 90 % band of each modelled channel."""
-        rows = np.concatenate([s[:BAND_ROWS] for s in series])[:BAND_ROWS]
-        error = np.abs(rows - self._expected(rows))
-        return np.nanquantile(np.where(np.isnan(error).all(0), 0.0, error), 0.9, axis=0)
-
     def _expected(self, rows: NDArray[np.float32]) -> Scores:
-        return self.scorer_.expected(rows) if self.scaling_.modelled.any() else np.zeros((len(rows), 0))
+        return self.scorer_.models.expected(rows) if self.scaling_.modelled.any() else np.zeros((len(rows), 0))
 
     def _standardised(self, recording: Recording) -> list[NDArray[np.float32]]:
         return [squash(self.scaling_.forward(s)).astype(np.float32) for s in recording.series]

@@ -1,4 +1,4 @@
-"""The command line: ``diffad impute`` and ``diffad demo``."""
+"""The command line: ``diffad impute``, ``diffad detect`` and ``diffad demo``."""
 
 from __future__ import annotations
 
@@ -55,6 +55,51 @@ def impute(
             typer.echo(f"picture: {picture}")
         elif plot:
             typer.echo("no picture: the file has no gaps")
+    except (ValueError, TypeError, OSError) as error:
+        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def detect(
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet; a first column of timestamps is recognised.")],
+    fit_on: Annotated[Path, typer.Option(help="A recording of normal operation with the same columns.")],
+    alarms_per_day: Annotated[
+        float | None, typer.Option(help="False events a day to allow; needs timestamps. Default: 1 % of the rows.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Default: FILE with '.alarms.csv' for its ending.")
+    ] = None,
+    contamination: Annotated[float, typer.Option(help="Share of the normal recording that may be faults.")] = 0.0,
+    plot: Annotated[bool, typer.Option("--plot", help="Also draw a picture beside the output.")] = False,
+    regularize: Annotated[bool, typer.Option(help="Put irregular timestamps on a regular grid.")] = False,
+) -> None:
+    """Find the anomalies of FILE and write one line per event: when, how bad, which channels."""
+    from diffad.recordings import read
+    from diffad.series_detector import SeriesDetector
+    from diffad.tables import read_table, write_table
+    from diffad.thresholds import AlarmsPerDay, FalseAlarmRate
+
+    ending = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
+    output = output or file.with_name(file.name.removesuffix(ending) + ".alarms.csv")
+    try:
+        threshold = FalseAlarmRate() if alarms_per_day is None else AlarmsPerDay(alarms_per_day)
+        normal = read(read_table(fit_on), regularize=regularize)[0].template
+        table = read(read_table(file), regularize=regularize)[0].template
+        detector = SeriesDetector(threshold=threshold, contamination=contamination).fit(normal)
+        found = detector.events(table)
+        write_table(found.assign(channels=found["channels"].map(";".join)).set_index("start"), output)
+        typer.echo(f"{len(found)} events in {file}, written to {output}")
+        if plot:
+            from diffad.plot import plot_detection
+
+            explanation = detector.explain(table)
+            blame = explanation.share.sum().sort_values(ascending=False).index[:8]
+            columns = [c for c in table.columns if str(c) in set(blame)]
+            score = -detector.score_samples(table)
+            figure = plot_detection(table[columns], explanation, score, detector.offset_, found)
+            figure.savefig(output.with_suffix(".png"), dpi=120)
+            typer.echo(f"picture: {output.with_suffix('.png')}")
     except (ValueError, TypeError, OSError) as error:
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
         raise typer.Exit(1) from None

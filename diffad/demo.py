@@ -1,7 +1,8 @@
-"""The demonstration: gaps cut into the embedded recording, filled, measured, drawn and tracked."""
+"""The demonstration: the embedded recording with gaps filled and its provoked faults found, drawn and tracked."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from diffad.datasets import load_telemetry
+from diffad.detection import DriftWarning
 from diffad.metrics import coverage, crps
-from diffad.plot import plot_imputation
+from diffad.plot import plot_detection, plot_imputation
 from diffad.series import SeriesImputer
+from diffad.series_detector import SeriesDetector
 from diffad.tables import write_table
 from diffad.tracking import autolog
 from diffad.training import Training
@@ -27,8 +30,25 @@ UNITS = {
     "compression": "MB/s",
 }
 
+#: Channels in the picture of alarms.
+SHOWN = ("cpu1", "disk_write", "mem_used", "cpu_iowait", "tcp_inuse", "web_latency")
+
 
 def run(folder: Path, steps: int) -> None:
+    """Fill gaps in the fault-free half of the recording, find the faults of the other; print, draw, track."""
+    import mlflow
+
+    autolog()
+    with mlflow.start_run(run_name="demo"):
+        folder.mkdir(parents=True, exist_ok=True)
+        fill(folder, steps)
+        detect(folder)
+        mlflow.log_artifacts(str(folder))
+    autolog(False)
+    print("Open the tracked run with: .venv/bin/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db")
+
+
+def fill(folder: Path, steps: int) -> None:
     """Fit on the first 40 % of the recording, fill gaps in the following 10 %, print and draw."""
     import mlflow
 
@@ -37,33 +57,77 @@ def run(folder: Path, steps: int) -> None:
     half = len(rows) // 2  # the second half holds provoked faults
     train, truth = rows.iloc[: int(0.8 * half)], rows.iloc[int(0.8 * half) : half].dropna()
     gaps = hide(truth, np.random.default_rng(0))
-    autolog()
-    with mlflow.start_run(run_name="demo"):
-        print(f"Fitting {train.shape[1]} channels x {len(train)} rows ({steps} steps of training) ...")
-        imputer = SeriesImputer(training=Training(max_steps=steps, progress=True)).fit(train)
-        table, median, lower, upper = measure(imputer, gaps, truth, train)
-        print("Errors in standard deviations of each channel; coverage of the 90 % bands:")
-        print(table.round(3).to_string())
-        folder.mkdir(parents=True, exist_ok=True)
-        filled = pd.DataFrame(median, gaps.index, gaps.columns)
-        write_table(filled, folder / "filled.csv")
-        view = slice(60, 300)
-        figure = plot_imputation(
-            gaps.iloc[view],
-            median[view],
-            lower[view],
-            upper[view],
-            truth.iloc[view],
-            UNITS,
-            "Two minutes of the embedded recording",
-        )
-        figure.savefig(folder / "filled.png", dpi=110)
-        figures = {f"{c}/{r}": float(table.loc[r, c]) for r in table.index for c in table.columns}
-        mlflow.log_metrics({name: value for name, value in figures.items() if np.isfinite(value)})
-        mlflow.log_artifacts(str(folder))
-    autolog(False)
+    print(f"Fitting {train.shape[1]} channels x {len(train)} rows ({steps} steps of training) ...")
+    imputer = SeriesImputer(training=Training(max_steps=steps, progress=True)).fit(train)
+    table, median, lower, upper = measure(imputer, gaps, truth, train)
+    print("Errors in standard deviations of each channel; coverage of the 90 % bands:")
+    print(table.round(3).to_string())
+    write_table(pd.DataFrame(median, gaps.index, gaps.columns), folder / "filled.csv")
+    view = slice(60, 300)
+    figure = plot_imputation(
+        gaps.iloc[view],
+        median[view],
+        lower[view],
+        upper[view],
+        truth.iloc[view],
+        UNITS,
+        "Two minutes of the embedded recording",
+    )
+    figure.savefig(folder / "filled.png", dpi=110)
+    figures = {f"{c}/{r}": float(table.loc[r, c]) for r in table.index for c in table.columns}
+    mlflow.log_metrics({name: value for name, value in figures.items() if np.isfinite(value)})
     print(f"Filled values: {folder / 'filled.csv'}   picture: {folder / 'filled.png'}")
-    print("Open the tracked run with: .venv/bin/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db")
+
+
+def detect(folder: Path) -> None:
+    """Fit a detector on the fault-free half, find the provoked faults of the other, print and draw."""
+    import mlflow
+
+    rows, faults = load_telemetry()
+    half = len(rows) // 2
+    print(f"Fitting a detector on {rows.shape[1]} channels x {half} rows without faults ...")
+    detector = SeriesDetector().fit(rows.iloc[:half])
+    new = rows.iloc[half:]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DriftWarning)  # a third of these rows are faults
+        events = detector.events(new)
+    table = found_faults(events, faults)
+    print("Provoked faults: when the first alarm came, and whom the detector blames:")
+    print(table.to_string(index=False))
+    true = np.zeros(len(new), bool)
+    for fault in faults.itertuples():
+        true |= (new.index >= fault.start) & (new.index <= fault.end)
+    alarm = detector.decision_function(new) < 0
+    share = float(table["late"].notna().mean())
+    print(f"Found {share:.0%} of {len(table)} faults; alarm on {alarm[~true].mean():.0%} of the rows between them.")
+    mlflow.log_metrics({"faults_found": share, "alarm_share_between_faults": float(alarm[~true].mean())})
+    write_table(events.assign(channels=events["channels"].map(";".join)).set_index("start"), folder / "alarms.csv")
+    view = slice(*np.searchsorted(new.index, [new.index[0], new.index[0] + pd.Timedelta(minutes=9)]))
+    part, explanation = new.iloc[view], detector.explain(new.iloc[view])
+    concerned = [c for c in SHOWN if c in part.columns]
+    figure = plot_detection(
+        part[concerned],
+        explanation,
+        -detector.score_samples(part),
+        detector.offset_,
+        events[events["start"] <= part.index[-1]].assign(end=events["end"].clip(upper=part.index[-1])),
+        faults[faults["end"] <= part.index[-1]],
+        title="Nine minutes of the embedded recording with provoked faults",
+    )
+    figure.savefig(folder / "alarms.png", dpi=110)
+    print(f"Alarms: {folder / 'alarms.csv'}   picture: {folder / 'alarms.png'}")
+
+
+def found_faults(events: pd.DataFrame, faults: pd.DataFrame) -> pd.DataFrame:
+    """Return, per true fault, how late the first alarm came (NaT: missed) and the channels blamed."""
+    lines = []
+    for fault in faults.itertuples():
+        hit = events[(events["end"] >= fault.start) & (events["start"] <= fault.end)]
+        late = max(hit.iloc[0]["start"] - fault.start, pd.Timedelta(0)) if len(hit) else pd.NaT
+        blamed = ";".join(hit.iloc[0]["channels"]) if len(hit) else "-"
+        lines.append((fault.kind, fault.channels, late, blamed))
+    table = pd.DataFrame(lines, columns=["kind", "channels", "late", "blamed"])
+    return table.assign(late=table["late"].dt.total_seconds().map(lambda s: s if np.isnan(s) else round(s, 1)))
 
 
 def hide(truth: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:

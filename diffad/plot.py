@@ -1,12 +1,15 @@
-"""Pictures of filled recordings."""
+"""Pictures of filled recordings, of alarms and of what a detector can see."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from diffad.series_detector import Explanation
 
 # Okabe and Ito's colours, told apart by all kinds of colour vision.
 OBSERVED, MEDIAN, BAND, TRUTH = "#1f2933", "#0072B2", "#56B4E9", "#D55E00"
@@ -66,4 +69,107 @@ def plot_imputation(
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, title=title)
     axes[-1].set_xlabel(x.name or ("time" if isinstance(x, pd.DatetimeIndex) else "row"))
+    return figure
+
+
+def plot_detection(
+    observed: pd.DataFrame,
+    explanation: Explanation,
+    score: NDArray[np.float64],
+    offset: float,
+    events: pd.DataFrame,
+    faults: pd.DataFrame | None = None,
+    units: dict[str, str] | None = None,
+    title: str = "",
+) -> Any:
+    """Draw each channel with its expected band, the score with its threshold, and the events.
+
+    Parameters
+    ----------
+    observed : DataFrame of shape (n_timestamps, n_channels)
+        The channels to draw.
+    explanation : Explanation
+        Of the detector, for the same rows.
+    score : array of shape (n_timestamps,)
+        ``-score_samples``, drawn on a logarithmic axis.
+    offset : float
+        The detector's ``offset_``.
+    events : DataFrame
+        As `SeriesDetector.events` returns it; an event is shaded in the channels to blame.
+    faults : DataFrame, optional
+        True ``start`` and ``end`` (as labels of the index), marked above the score.
+    units : dict, optional
+        Unit per column, for the labels.
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    n = observed.shape[1]
+    figure = Figure(figsize=(11, 2.2 + 1.25 * n), layout="constrained")
+    axes = figure.subplots(n + 1, 1, sharex=True, squeeze=False, height_ratios=[1.0] * n + [1.4])[:, 0]
+    x = observed.index
+    for ax, name in zip(axes, observed.columns, strict=False):
+        ax.fill_between(
+            x,
+            explanation.lower[name],
+            explanation.upper[name],
+            color=BAND,
+            alpha=0.45,
+            lw=0,
+            label="expected: 90 % band",
+        )
+        ax.plot(x, observed[name], color=OBSERVED, lw=0.8, label="observed")
+        low, high = np.nanquantile(observed[name], [0, 1])
+        ax.set_ylim(low - 0.1 * (high - low or 1), high + 0.1 * (high - low or 1))
+        ax.set_ylabel(f"{name}\n[{units[name]}]" if units and name in units else str(name), fontsize=9)
+        for event in events.itertuples():
+            if name in event.channels:
+                ax.axvspan(event.start, event.end, color=TRUTH, alpha=0.25, lw=0, label="alarm: channel to blame")
+    bottom = axes[-1]
+    bottom.plot(x, score, color=OBSERVED, lw=0.8)
+    bottom.axhline(-offset, color=TRUTH, lw=1, ls=(0, (4, 2)), label="threshold")
+    for event in events.itertuples():
+        bottom.axvspan(event.start, event.end, color=TRUTH, alpha=0.25, lw=0)
+    bottom.set_yscale("log")
+    bottom.yaxis.set_major_formatter("{x:g}")
+    bottom.yaxis.set_minor_formatter("")
+    bottom.set_ylabel("score", fontsize=9)
+    top = float(np.nanmax(score)) * 1.6
+    for fault in (faults if faults is not None else pd.DataFrame()).itertuples():
+        bottom.plot([fault.start, fault.end], [top, top], color=MEDIAN, lw=4, solid_capstyle="butt", label="true fault")
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.margins(x=0)
+    handles = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=5, frameon=False, title=title)
+    bottom.set_xlabel(x.name or ("time" if isinstance(x, pd.DatetimeIndex) else "row"))
+    return figure
+
+
+def plot_detectability(table: pd.DataFrame) -> Any:
+    """Draw `detectability` as a heat map: the smallest fault that is found, per channel and kind."""
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    sizes = table.pivot(index="channel", columns="kind", values="size")
+    rows = table.pivot(index="channel", columns="kind", values="rows")
+    finite = sizes.where(np.isfinite(sizes))
+    figure = Figure(figsize=(2 + 0.9 * sizes.shape[1], 1.6 + 0.5 * len(sizes)), layout="constrained")
+    ax = figure.subplots()
+    image = ax.imshow(finite, cmap="viridis", norm=LogNorm(0.5, 8), aspect="auto")
+    ax.set_xticks(range(sizes.shape[1]), sizes.columns, rotation=40, ha="right")
+    ax.set_yticks(range(len(sizes)), sizes.index)
+    for i in range(len(sizes)):
+        for j in range(sizes.shape[1]):
+            size, late = sizes.iat[i, j], rows.iat[i, j]
+            text = f"{size:g}\n{late:.0f} rows" if np.isfinite(size) else "not\nfound"
+            light = np.isfinite(size) and size >= 3
+            ax.text(
+                j, i, text, ha="center", va="center", fontsize=7, color="black" if light or np.isinf(size) else "white"
+            )
+    figure.colorbar(image, label="smallest size found [standard deviations]", ticks=[0.5, 1, 2, 4, 8], format="%g")
     return figure

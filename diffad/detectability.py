@@ -1,0 +1,103 @@
+"""What can this detector see, and how early?  Faults of growing size in data that are known to be normal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import check_random_state
+
+from diffad.faults import FAULTS, inject
+from diffad.series_detector import SeriesDetector
+
+SIZES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
+#: Rows between the starts of two faults, in lengths of a fault: windows must not see both.
+SPACING = 4
+
+
+def detectability(
+    detector: SeriesDetector,
+    X_normal: Any,
+    kinds: Sequence[str] = tuple(FAULTS),
+    sizes: Sequence[float] = SIZES,
+    n_events: int = 10,
+    length: int = 25,
+    share: float = 0.9,
+    random_state: int | np.random.RandomState | None = 0,
+) -> pd.DataFrame:
+    """Return the smallest fault of each kind and channel that the detector finds at its threshold.
+
+    Parameters
+    ----------
+    detector : SeriesDetector
+        Fitted; its threshold is the promised false-alarm rate.
+    X_normal : DataFrame or array of shape (n_timestamps, n_features)
+        Normal rows that were not fitted on, at least ``4 * length`` of them.
+    kinds : sequence of str, default=all of `diffad.faults.FAULTS`
+    sizes : sequence of float, default=(0.5, 1, 2, 3, 5, 8)
+        In standard deviations of the channel around the fault.
+    n_events : int, default=10
+        Faults behind every figure, at least; cost is proportional.
+    length : int, default=25
+        Rows per fault.
+    share : float, default=0.9
+        Share of the faults that must be found.
+    random_state : int, RandomState instance or None, default=0
+
+    Returns
+    -------
+    DataFrame
+        ``channel``, ``kind``, ``size`` (the smallest from which on at least `share` of the faults
+        are found; inf if none is), ``found`` (share found at that size, or at the largest) and
+        ``rows`` (median rows from the start of a fault to its first alarm, at the same size).
+        A few faults are hit by false alarms: at rate r about ``1 - (1 - r) ** length`` of them.
+    """
+    rng = check_random_state(random_state)
+    n, channels = np.shape(X_normal)
+    per_copy = n // (SPACING * length)
+    if per_copy < 1:
+        raise ValueError(f"X_normal has {n} rows; detectability needs at least {SPACING * length}")
+    names = detector._names()
+    rows = []
+    for kind in kinds:
+        for channel in range(channels):
+            hits = [_hits(detector, X_normal, kind, channel, s, n_events, per_copy, length, rng) for s in sorted(sizes)]
+            found = np.array([np.isfinite(h).mean() for h in hits])
+            good = found >= share
+            first = len(good) - int(np.logical_and.accumulate(good[::-1]).sum())
+            at = min(first, len(good) - 1)
+            seen = hits[at][np.isfinite(hits[at])]
+            rows.append(
+                {
+                    "channel": names[channel],
+                    "kind": kind,
+                    "size": sorted(sizes)[first] if first < len(good) else np.inf,
+                    "found": found[at],
+                    "rows": float(np.median(seen)) if len(seen) else np.nan,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _hits(
+    detector: SeriesDetector,
+    X: Any,
+    kind: str,
+    channel: int,
+    size: float,
+    n_events: int,
+    per_copy: int,
+    length: int,
+    rng: np.random.RandomState,
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the rows from each fault's start to its first alarm, inf where there is none."""
+    delays: list[float] = []
+    while len(delays) < n_events:
+        faulty = inject(X, kind, min(per_copy, n_events), length, size, [channel], rng)
+        alarm = detector.decision_function(faulty.X) < 0
+        for start, stop in zip(faulty.events["start"], faulty.events["stop"], strict=True):
+            first = np.flatnonzero(alarm[start:stop])
+            delays.append(float(first[0]) if len(first) else np.inf)
+    return np.array(delays)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -19,7 +19,7 @@ from diffad.detection import Detector
 from diffad.evidence import KINDS
 from diffad.recordings import Recording
 from diffad.scaling import squash, unsquash
-from diffad.scoring import WEIGHTS, CrossFit, fit_scorer
+from diffad.scoring import WEIGHTS, CrossFit, Scorer, fit_scorer, reweight
 from diffad.series_input import SeriesInput, device_of
 from diffad.stream import Stream
 from diffad.thresholds import MERGE, NormalScores, Threshold, merge
@@ -139,7 +139,9 @@ class SeriesDetector(Detector, SeriesInput):
         ----------
         X : DataFrame or array of shape (n_timestamps, n_features) or (n_series, n_timestamps, n_features)
             Rows in time order; NaN is missing.
-        y : ignored
+        y : array-like of shape (n_timestamps,), optional
+            Labels of rows known to be faults: 1 among 0, or -1 among 1. They are left out of what
+            is normal, and the kinds of evidence are weighted so that they stand out.
         groups : array-like of shape (n_timestamps,), optional
             Label of the series each row belongs to.
 
@@ -149,10 +151,11 @@ class SeriesDetector(Detector, SeriesInput):
         """
         self._check_parameters()
         recording, self.period_ = self._read(X, groups, reset=True)
+        faulty = _faulty(y, recording)
         self.scaling_ = self._fit_scaling(recording)
         series = self._standardised(recording)
         with pinned_defaults(), torch.no_grad():
-            self._fit_scorer(series)
+            self._fit_scorer(series, faulty)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, groups: Any = None) -> NDArray[np.int64]:
@@ -271,7 +274,7 @@ class SeriesDetector(Detector, SeriesInput):
             raise ValueError(f"evidence must be None or some of {list(KINDS)}, got {self.evidence!r}")
         self._check_decision()
 
-    def _fit_scorer(self, series: list[NDArray[np.float32]]) -> None:
+    def _fit_scorer(self, series: list[NDArray[np.float32]], faulty: list[NDArray[np.bool_]]) -> None:
         modelled = int(self.scaling_.modelled.sum())
         if not modelled:
             self.weights_: Mapping[str, float] = {}
@@ -280,13 +283,17 @@ class SeriesDetector(Detector, SeriesInput):
             return
         kinds = tuple(k for k in KINDS if self.evidence is None or k in self.evidence)
         device = device_of(self.device)
-        kept = series
+        normal_only = [np.where(f[:, None], np.nan, s).astype(np.float32) for s, f in zip(series, faulty, strict=True)]
+        kept = normal_only
         for _ in range(TRIMMING if self.contamination else 0):
             fitted = fit_scorer(kept, kinds, WEIGHTS, self.context == "both", device)
-            kept = self._trimmed(series, fitted)
+            kept = self._trimmed(normal_only, fitted)
         fitted = fit_scorer(kept, kinds, WEIGHTS, self.context == "both", device)
-        self.scorer_, self.weights_ = fitted.scorer, fitted.scorer.weights
-        normal = fitted.scorer.by_channel(fitted.normal, modelled).sum(1)
+        self.scorer_ = fitted.scorer
+        if any(f.any() for f in faulty):
+            self.scorer_ = self._reweighted(fitted, series, faulty)
+        self.weights_ = self.scorer_.weights
+        normal = self.scorer_.by_channel(fitted.normal, modelled).sum(1)
         self.moved_ = 2 * float(normal.max()) + 1
         self.band_ = np.nan_to_num(np.nanquantile(np.abs(fitted.residual), 0.9, axis=0))
         training = None
@@ -294,6 +301,17 @@ class SeriesDetector(Detector, SeriesInput):
             training = np.concatenate([self._score(s).sum(1) for s in series])
         edges = np.cumsum([len(r) for _, r in fitted.rows])[:-1]
         self._decide(NormalScores(normal, edges), training)
+
+    def _reweighted(
+        self, fitted: CrossFit, series: list[NDArray[np.float32]], faulty: list[NDArray[np.bool_]]
+    ) -> Scorer:
+        """Weight the evidence by the labelled faults, against the cross-fitted normal rows."""
+        found = [fitted.scorer.evidence(s) for s in series]
+        marked = np.concatenate(faulty)
+        both = {k: np.concatenate([v, np.concatenate([e[k] for e in found])[marked]]) for k, v in fitted.normal.items()}
+        label = np.r_[np.zeros(len(next(iter(both.values()))) - marked.sum(), bool), np.ones(marked.sum(), bool)]
+        weights = reweight(both, label, fitted.scorer.weights, series[0].shape[1])
+        return replace(fitted.scorer, weights=weights)
 
     def _trimmed(self, series: list[NDArray[np.float32]], fitted: CrossFit) -> list[NDArray[np.float32]]:
         """Blank the share `contamination` of the rows that score strangest."""
@@ -362,6 +380,21 @@ class SeriesDetector(Detector, SeriesInput):
         check_is_fitted(self)
         recording = self._open(X, groups)
         return _per_row(recording, self._shares(recording)).sum(1)
+
+
+def _faulty(y: Any, recording: Recording) -> list[NDArray[np.bool_]]:
+    """Return the rows labelled as faults, one array per series; labels of another kind are not for us."""
+    nothing = [np.zeros(len(r), bool) for r in recording.rows]
+    if y is None:
+        return nothing
+    labels = np.asarray(y).ravel()
+    values = set(np.unique(labels).tolist()) if labels.dtype.kind in "biuf" else {None}
+    if values not in ({0, 1}, {-1, 1}) or len(labels) != sum(len(r) for r in recording.rows):
+        if values - {0, 1}:
+            warnings.warn("y is ignored: labels are 1 for faults among 0, or -1 among 1", UserWarning, stacklevel=3)
+        return nothing
+    marked = labels == (1 if 0 in values else -1)
+    return [marked[r] for r in recording.rows]
 
 
 def _per_row(recording: Recording, pieces: list[NDArray[Any]]) -> Scores:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from diffad import tracking
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector
 from diffad.evidence import KINDS
@@ -154,7 +155,7 @@ class SeriesDetector(Detector, SeriesInput):
         faulty = _faulty(y, recording)
         self.scaling_ = self._fit_scaling(recording)
         series = self._standardised(recording)
-        with pinned_defaults(), torch.no_grad():
+        with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
             self._fit_scorer(series, faulty)
         return self
 

@@ -153,29 +153,39 @@ def _log_fitted(estimator: Any, X: Any) -> None:
     import mlflow
     from mlflow.models import infer_signature
 
-    final = {"network_gain": float(estimator.network_gain_)}
-    if estimator.history_:
+    final = {
+        name: float(getattr(estimator, f"{name}_"))
+        for name in ("network_gain", "offset")
+        if hasattr(estimator, f"{name}_")
+    }
+    if getattr(estimator, "history_", None):
         final |= {f"final_{k}": float(estimator.history_[-1][k]) for k in ("loss", "validation", "seconds")}
     mlflow.log_metrics(final)
     if np.ndim(X) != 2:
         return  # model signatures know tables only
     example = X[:8] if not isinstance(X, pd.DataFrame) else X.iloc[:8]
     example = pd.DataFrame(example).astype(float)
+    model = _as_pyfunc(estimator)
     mlflow.pyfunc.log_model(
         name="model",
-        python_model=_as_pyfunc(estimator),
-        signature=infer_signature(example, example),
+        python_model=model,
+        signature=infer_signature(example, model.predict(None, example)),
         input_example=example,
         pip_requirements=["diffad"],
     )
 
 
 def _as_pyfunc(estimator: Any) -> Any:
-    """Wrap an imputer for MLflow, whose scikit-learn flavour knows no `transform`."""
+    """Wrap an estimator for MLflow, whose scikit-learn flavour knows neither `transform` nor alarms."""
     from mlflow.pyfunc import PythonModel
 
     class Imputer(PythonModel):  # type: ignore[misc]
         def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
             return pd.DataFrame(estimator.transform(model_input))
 
-    return Imputer()
+    class Detector(PythonModel):  # type: ignore[misc]
+        def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+            score = estimator.score_samples(model_input)
+            return pd.DataFrame({"score": score, "alarm": score < estimator.offset_})
+
+    return Imputer() if hasattr(estimator, "transform") else Detector()

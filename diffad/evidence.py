@@ -148,17 +148,16 @@ class WindowModel:
         Each entry is given everything else in the window but the `LOCAL` rows of its own channel
         around it: a fault that lasts must not explain itself.
         """
-        filled = self.complete(windows.flatten(1)).double()
         scored = self.length - 1 - after
-        near = _box(min(LOCAL, self.length), scored, self.length).nonzero()[:, 0]
-        at = int((near == scored).nonzero()[0, 0])
-        pull = (filled - self.mean.cpu()) @ self.precision
-        residual = []
+        near = _box(min(LOCAL, self.length), scored, self.length)
+        flat = windows.flatten(1)
+        result = torch.empty(len(flat), self.channels, dtype=torch.float64)
         for k in range(self.channels):
-            hidden = near * self.channels + k
-            covariance = torch.linalg.inv(self.precision[hidden[:, None], hidden])
-            residual.append(pull[:, hidden] @ covariance[:, at])
-        return filled.unflatten(1, (self.length, self.channels))[:, scored] - torch.stack(residual, 1)
+            hidden = near.nonzero()[:, 0] * self.channels + k
+            blanked = flat.clone()
+            blanked[:, hidden] = torch.nan
+            result[:, k] = self.complete(blanked)[:, scored * self.channels + k].double()
+        return result
 
 
 def _box(size: int, scored: int, length: int) -> Tensor:
@@ -205,7 +204,7 @@ class ShapeModel:
     Attributes
     ----------
     references : list of Tensor (n, length)
-        Normalised windows of each channel.
+        Complete windows of each channel, centred.
     """
 
     references: list[Tensor]
@@ -224,35 +223,53 @@ class ShapeModel:
             blocks = max(1, most // cls.BLOCK)
             starts = torch.linspace(0, len(windows) - cls.BLOCK, blocks).long()
             windows = windows[(starts[:, None] + torch.arange(cls.BLOCK)).flatten()]
-        shapes, visible = cls._normalise(windows)
-        return cls([s[v.all(1)].to(device) for s, v in zip(shapes, visible, strict=True)])
+        channels = windows.permute(2, 0, 1)
+        complete = [c[~c.isnan().any(1)] for c in channels]
+        return cls([(c - c.mean(1, keepdim=True)).to(device) for c in complete])
 
     @cached_property
-    def _squares(self) -> list[tuple[Tensor, Tensor]]:
-        """Squared entries (length, n) of each channel's references, and their sums (n,)."""
-        return [((r**2).mT.contiguous(), (r**2).sum(1)) for r in self.references]
+    def _shapes(self) -> list[tuple[Tensor, Tensor]]:
+        """Scaled references (n, length) of each channel, and their squared lengths (n,)."""
+        scaled = [r / (r.square().mean(1, keepdim=True).sqrt() + self.FLOOR) for r in self.references]
+        return [(s, s.square().sum(1)) for s in scaled]
 
     def __call__(self, windows: Tensor) -> Tensor:
-        """Return distances (n, channels), -inf where fewer than half the entries are known."""
-        shapes, visible = self._normalise(windows)
-        result = shapes.new_full((shapes.shape[1], shapes.shape[0]), -torch.inf)
-        for k, reference in enumerate(self.references):
-            enough = 2 * visible[k].sum(1) >= visible.shape[2]
-            if not len(reference) or not bool(enough.any()):
+        """Return distances (n, channels), -inf where fewer than half the entries are known.
+
+        Windows with holes are compared with the references over what they show, both centred and
+        scaled there.
+        """
+        x = windows.permute(2, 0, 1)
+        seen = ~x.isnan()
+        count = seen.sum(2)
+        x = torch.where(seen, x, 0.0)
+        x = torch.where(seen, x - x.sum(2, keepdim=True) / count.clamp(min=1)[..., None], 0.0)
+        spread = (x.square().sum(2) / count.clamp(min=1)).sqrt()
+        shapes = x / (spread + self.FLOOR)[..., None]
+        result = windows.new_full((x.shape[1], x.shape[0]), -torch.inf)
+        for k in range(len(self.references)):
+            if not len(self.references[k]):
                 continue
-            query, seen = shapes[k][enough].to(reference.device), visible[k][enough].to(reference.device)
-            square, size = self._squares[k]
-            norms = size if bool(seen.all()) else seen.float() @ square
-            squared = torch.addmm(norms, query, reference.mT, alpha=-2).amin(1) + (query**2).sum(1)
-            result[enough, k] = (squared.clamp(min=0) / seen.sum(1)).sqrt().cpu()
+            whole = count[k] == x.shape[2]
+            holes = ~whole & (2 * count[k] >= x.shape[2])
+            for rows, distance in ((whole, self._to_whole), (holes, self._to_visible)):
+                if bool(rows.any()):
+                    result[rows, k] = distance(k, shapes[k, rows], seen[k, rows]).cpu()
         return result
 
-    @classmethod
-    def _normalise(cls, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return shapes and known entries, both (channels, n, length)."""
-        x = windows.permute(2, 0, 1)
-        visible = ~x.isnan()
-        count = visible.sum(2, keepdim=True).clamp(min=1)
-        x = torch.where(visible, x, 0.0)
-        x = torch.where(visible, x - x.sum(2, keepdim=True) / count, 0.0)
-        return x / ((x**2).sum(2, keepdim=True) / count).sqrt().add(cls.FLOOR), visible
+    def _to_whole(self, k: int, query: Tensor, seen: Tensor) -> Tensor:
+        shapes, size = self._shapes[k]
+        query = query.to(shapes.device)
+        squared = torch.addmm(size, query, shapes.mT, alpha=-2).amin(1) + query.square().sum(1)
+        return (squared.clamp(min=0) / query.shape[1]).sqrt()
+
+    def _to_visible(self, k: int, query: Tensor, seen: Tensor) -> Tensor:
+        reference = self.references[k]
+        query, weight = query.to(reference.device), seen.to(reference.device).float()
+        count = weight.sum(1, keepdim=True)
+        mean = weight @ reference.mT / count
+        spread = (weight @ reference.square().mT / count - mean.square()).clamp(min=0).sqrt()
+        # The query is centred over what it shows, so the reference's mean drops out of the product.
+        cross = query @ reference.mT / (count * (spread + self.FLOOR))
+        squared = (spread / (spread + self.FLOOR)).square() - 2 * cross + query.square().sum(1, keepdim=True) / count
+        return squared.amin(1).clamp(min=0).sqrt()

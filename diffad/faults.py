@@ -52,7 +52,8 @@ def _drift(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Val
 def _stuck(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Values:
     """The first reading repeated."""
     block = _block(x, at)
-    return np.full_like(block, block[0])
+    visible = block[~np.isnan(block)]
+    return np.full_like(block, visible[0]) if len(visible) else block
 
 
 def _noise(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Values:
@@ -69,15 +70,16 @@ def _scale(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Val
 
 def _delay(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Values:
     """Readings that come `4 x size` rows late."""
-    late = min(at.start, max(1, round(4 * size)))
-    return x[at.start - late : at.stop - late, at.channel].copy()
+    rows = np.arange(at.start, at.stop) - max(1, round(4 * size))
+    return x[np.maximum(rows, 0), at.channel]
 
 
 def _swap(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Values:
     """Another channel's readings, in this channel's level and spread; alone, another time's."""
-    if x.shape[1] == 1:
+    others = [k for k in range(x.shape[1]) if k != at.channel and not np.isnan(x[:, k]).all()]
+    if not others:
         return _decorrelate(x, at, size, rng)
-    other = rng.choice([k for k in range(x.shape[1]) if k != at.channel])
+    other = rng.choice(others)
     theirs, ours = x[:, other], x[:, at.channel]
     unit = (theirs[at.start : at.stop] - np.nanmean(theirs)) / (np.nanstd(theirs) or 1.0)
     return np.nanmean(ours) + np.nanstd(ours) * unit
@@ -87,6 +89,7 @@ def _decorrelate(x: Values, at: Place, size: float, rng: np.random.RandomState) 
     """The same channel's readings of another time: right by themselves, wrong beside the others."""
     size_ = at.stop - at.start
     source = rng.randint(max(1, len(x) - size_))
+    source += source >= at.start and source < len(x) - size_
     return x[source : source + size_, at.channel].copy()
 
 
@@ -193,27 +196,36 @@ def inject(
         raise ValueError(f"kinds must be some of {list(FAULTS)}, got {kinds}")
     values = np.array(X, dtype=np.float64)
     n, n_channels = values.shape
+    if length < 1:
+        raise ValueError(f"length must be at least 1, got {length}")
     if n_events < 1 or n < n_events * (length + 2):
         raise ValueError(f"{n_events} events of length={length} do not fit in {n} rows; ask for fewer or shorter ones")
+    low, high = size if isinstance(size, tuple) else (size, size)
+    if not 0 < low <= high:
+        raise ValueError(f"size must be positive, or a pair (low, high) of growing positive sizes, got {size!r}")
+    allowed = list(range(n_channels)) if channels is None else [int(k) for k in channels]
+    if not allowed or not set(allowed) <= set(range(n_channels)):
+        raise ValueError(f"channels must be numbers from 0 to {n_channels - 1}, got {channels!r}")
     rng = check_random_state(random_state)
-    low, high = (size, size) if np.isscalar(size) else size  # type: ignore[misc]
     clean, events = values.copy(), []
     room = n // n_events
     for i in range(n_events):
         start = i * room + int(rng.randint(max(1, room - length)))
-        channel = int(rng.choice(list(channels) if channels is not None else n_channels))
+        channel = int(rng.choice(allowed))
         kind = str(rng.choice(kinds))
         strength = float(np.exp(rng.uniform(np.log(low), np.log(high))))
         place = Place(start, start + length, channel, _deviation(clean[:, channel], start))
-        block = FAULTS[kind](clean, place, strength, rng)
-        values[start : start + length, channel] = np.where(
-            np.isnan(clean[start : start + length, channel]), np.nan, block
-        )
+        before = clean[start : start + length, channel]
+        if not np.isnan(before).all():
+            block = FAULTS[kind](clean, place, strength, rng)
+            # A fault neither fills gaps nor makes new ones.
+            values[start : start + length, channel] = np.where(np.isnan(before) | np.isnan(block), before, block)
         events.append({"start": start, "stop": start + length, "channel": channel, "kind": kind, "size": strength})
     changed = ~np.isclose(values, clean, rtol=0, atol=0, equal_nan=True)
     for event in events:
         if event["kind"] == "stuck":  # its first reading is unchanged, and part of it
-            changed[event["start"] : event["stop"], event["channel"]] = True
+            span, channel = slice(event["start"], event["stop"]), event["channel"]
+            changed[span, channel] = ~np.isnan(clean[span, channel])
     y = np.asarray(changed.any(1), dtype=np.int64)
     faulty = pd.DataFrame(values, X.index, X.columns) if isinstance(X, pd.DataFrame) else values
     channel_of = np.full(n, -1)

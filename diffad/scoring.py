@@ -81,7 +81,9 @@ class LogTail:
         result = np.zeros(evidence.shape, np.float32)
         for k in range(evidence.shape[1]):
             e, grid = evidence[:, k].astype(np.float64), self.grid[:, k]
-            body = -np.log1p(-np.interp(e, grid, self.LEVELS))
+            # Of equal quantiles the lowest level counts: ties are not strange.
+            first = np.r_[True, grid[1:] > grid[:-1]]
+            body = -np.log1p(-np.interp(e, grid[first], self.LEVELS[first]))
             beyond = -np.log(1 - self.LEVELS[-1]) + (e - grid[-1]) / self.excess[k]
             result[:, k] = np.where(e > grid[-1], beyond, body)
         return result
@@ -211,11 +213,11 @@ class Scorer:
 
         "window" has one column, the other kinds one per channel.
         """
-        return self.calibrated(self.models(rows))
+        return self.calibrated(self.models(rows)) or _nothing(len(rows))
 
     def evidence_of_last(self, rows: Array) -> dict[str, Array]:
         """Return :meth:`evidence` of the last row alone; only for windows that end with it."""
-        return self.calibrated(self.models.of_last(rows))
+        return self.calibrated(self.models.of_last(rows)) or _nothing(1)
 
     def calibrated(self, raw: Mapping[tuple[str, int], Array]) -> dict[str, Array]:
         """Turn evidence by kind and window length into evidence by kind; see :meth:`evidence`."""
@@ -324,7 +326,13 @@ def fit_scorer(
         unseen = np.concatenate(whole[key])
         tails[key] = LogTail.fit(values[unseen] if unseen.sum() >= 50 else values)
     scorer = Scorer(Models.fit(whole_series, lengths, centred, device), tails, kinds, weights)
-    return CrossFit(scorer, scorer.calibrated(joined), rows, np.concatenate(residual))
+    normal = scorer.calibrated(joined) or _nothing(sum(len(r) for _, r in rows))
+    return CrossFit(scorer, normal, rows, np.concatenate(residual))
+
+
+def _nothing(n: int) -> dict[str, Array]:
+    """Return the evidence of recordings too short for any of the kinds asked for."""
+    return {"window": np.zeros((n, 1), np.float32)}
 
 
 #: A contiguous block of rows: series, first row, row after the last.

@@ -41,7 +41,7 @@ class Training(Parameters):
         Peak rate of AdamW, after 5 % warm-up and before a cosine to zero.
     ema : float, default=0.998
         Decay of the averaged weights that are kept.
-    mixing : float, default=0.7
+    mixing : float, default=1.0
         Share of a batch that is a covariance-preserving mixture of two windows,
         ``x1 cos a + x2 sin a``: the prior stays exact and there is less to memorise.
     evaluate_every : int, default=250
@@ -60,7 +60,7 @@ class Training(Parameters):
     windows_per_mask: int = 4
     learning_rate: float = 2e-3
     ema: float = 0.998
-    mixing: float = 0.7
+    mixing: float = 1.0
     evaluate_every: int = 250
     patience: int = 8
     checkpoint: str | None = None

@@ -1,0 +1,302 @@
+"""Promised rates hold: p-values, thresholds, false events a day and false discoveries, checked by simulation.
+
+Data are drawn from known laws, so that the true rate of a threshold is the law's survival function
+and needs no second sample.  Tolerances of counted shares are three standard errors.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.ndimage import maximum_filter1d
+
+from diffad.thresholds import (
+    MERGE,
+    TAIL_LEAST,
+    TAIL_SHARE,
+    AlarmsPerDay,
+    FalseAlarmRate,
+    NormalScores,
+    benjamini_hochberg,
+    drifted,
+    merge,
+)
+
+LAWS = {
+    "exponential": stats.expon(),
+    "normal": stats.norm(3, 2),
+    "gamma": stats.gamma(3),
+    "student": stats.t(4),
+}
+
+
+def normal_scores(scores):
+    return NormalScores.of_blocks([np.asarray(scores, dtype=float)])
+
+
+def runs(rows, seed, width):
+    """Return scores whose alarms come in runs of `width` rows."""
+    return maximum_filter1d(np.random.default_rng(seed).exponential(size=rows), width)
+
+
+def test_blocks_are_joined_and_their_starts_kept():
+    joined = NormalScores.of_blocks([np.array([1.0, 2.0]), np.array([3.0]), np.array([4.0, 5.0])])
+    assert joined.scores.tolist() == [1, 2, 3, 4, 5]
+    assert joined.breaks.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("rounding", [None, 0], ids=["continuous", "ties"])
+@pytest.mark.parametrize("n", [19, 99])
+def test_p_values_of_exchangeable_rows_are_valid(n, rounding):
+    """Exchangeable, not independent: a common offset moves the normal rows and the new one alike."""
+    rng = np.random.default_rng(n)
+    repetitions = 4000
+    p = np.empty(repetitions)
+    for i in range(repetitions):
+        rows = rng.standard_normal(n + 1) + 3 * rng.standard_normal()
+        rows = rows if rounding is None else rows.round(rounding)
+        p[i] = normal_scores(rows[:n]).p_values(rows[n:])[0]
+    for alpha in (0.01, 0.05, 0.1, 0.25, 0.5, 0.9):
+        error = 3 * np.sqrt(alpha * (1 - alpha) / repetitions)
+        assert (p <= alpha).mean() <= alpha + error
+        if rounding is None:
+            # Without ties they are uniform on 1/(n + 1), ..., 1: valid, and not wasteful.
+            assert (p <= alpha).mean() >= np.floor(alpha * (n + 1)) / (n + 1) - error
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=30), st.lists(st.integers(-7, 7), min_size=1, max_size=10))
+def test_p_values_count_the_normal_rows_that_look_as_strange(normal, scores):
+    found = normal_scores(normal).p_values(np.array(scores, dtype=float))
+    expected = [(1 + sum(n >= s for n in normal)) / (len(normal) + 1) for s in scores]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_the_smallest_p_value_is_one_over_n_plus_one():
+    normal = normal_scores(np.random.default_rng(0).standard_normal(199))
+    assert normal.p_values(np.array([1e6]))[0] == pytest.approx(1 / 200)
+    assert normal.p_values(np.array([-1e6]))[0] == 1
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.05, 0.01])
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_the_threshold_holds_its_rate(law, rate):
+    threshold = normal_scores(law.rvs(5000, random_state=0)).quantile(rate)
+    assert rate / 2 < law.sf(threshold) < 2 * rate
+
+
+@pytest.mark.parametrize("rate", [1e-3, 2e-4, 1e-4])
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_the_threshold_holds_rates_that_few_or_no_rows_have_shown(law, rate):
+    """5000 rows show 1e-4 every second time; one fit is off by a factor of 3, the median of 15 is not biased."""
+    found = [law.sf(normal_scores(law.rvs(5000, random_state=seed)).quantile(rate)) for seed in range(15)]
+    assert rate / 2 < np.median(found) < 2 * rate
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.05, 0.01, 0.002])
+def test_a_rate_that_ten_rows_show_is_that_of_the_normal_rows(rate):
+    """Whatever their law: here a second hump, which no Pareto tail fits."""
+    rng = np.random.default_rng(0)
+    scores = np.r_[rng.standard_normal(4950), rng.normal(50, 1, 50)]
+    share = (scores > normal_scores(scores).quantile(rate)).mean()
+    assert rate - 2 / 5000 <= share <= rate
+
+
+def test_a_rarer_alarm_has_a_higher_threshold():
+    normal = normal_scores(stats.expon().rvs(5000, random_state=0))
+    thresholds = [normal.quantile(rate) for rate in (0.5, 0.1, 0.06, 0.04, 1e-2, 1e-3, 1e-4, 1e-5)]
+    assert (np.diff(thresholds) > 0).all()
+    assert thresholds[-1] > normal.scores.max(), "a rate of 1e-5 is rarer than anything 5000 rows show"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, int(0.9 * TAIL_LEAST / TAIL_SHARE)), st.floats(1e-9, 0.5), st.integers(0, 99))
+def test_too_few_rows_for_a_tail_give_at_most_the_largest_score(n, rate, seed):
+    scores = np.random.default_rng(seed).exponential(size=n)
+    threshold = normal_scores(scores).quantile(rate)
+    assert threshold <= scores.max()
+    assert (scores > threshold).mean() <= rate
+
+
+def test_scores_that_are_all_equal_never_alarm():
+    for n in (10, 5000):
+        normal = normal_scores(np.full(n, 2.5))
+        assert normal.quantile(0.01) == 2.5
+        assert AlarmsPerDay(1, rows_per_day=100).find(normal, None) >= 2.5
+
+
+@pytest.mark.parametrize(
+    ("rows", "gap", "events"),
+    [
+        ([], 3, []),
+        ([4], 3, [(4, 5)]),
+        ([0, 1, 2], 1, [(0, 3)]),
+        ([0, 3, 7], 3, [(0, 4), (7, 8)]),
+        ([0, 3, 6], 3, [(0, 7)]),
+        ([5, 19], 0, [(5, 6), (19, 20)]),
+        ([0, MERGE], MERGE, [(0, MERGE + 1)]),
+        ([0, MERGE + 1], MERGE, [(0, 1), (MERGE + 1, MERGE + 2)]),
+    ],
+)
+def test_alarms_at_most_a_gap_apart_are_one_event(rows, gap, events):
+    alarm = np.zeros(40, bool)
+    alarm[rows] = True
+    assert merge(alarm, gap) == events
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.booleans(), max_size=80), st.integers(1, 20))
+def test_every_alarm_is_inside_one_event_and_events_are_apart(alarm, gap):
+    events = merge(np.array(alarm, dtype=bool), gap)
+    for row, alarms in enumerate(alarm):
+        inside = sum(start <= row < stop for start, stop in events)
+        assert inside <= 1
+        assert inside or not alarms
+    for start, stop in events:
+        assert alarm[start] and alarm[stop - 1], "an event starts and ends with an alarm"
+        rows = np.flatnonzero(alarm[start:stop])
+        assert (np.diff(rows) <= gap).all()
+    for (_, stop), (start, _) in zip(events[:-1], events[1:], strict=True):
+        assert start - (stop - 1) > gap
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1, 2, float("nan")])
+def test_a_false_alarm_rate_lies_between_0_and_1(rate):
+    with pytest.raises(ValueError, match=r"^rate must .* got"):
+        FalseAlarmRate(rate)
+    with pytest.raises(ValueError, match=r"^rate must .* got"):
+        FalseAlarmRate().set_params(rate=rate)
+    with pytest.raises(ValueError, match=r"^rate must .* got"):
+        benjamini_hochberg([0.1, 0.2], rate=rate)
+
+
+@pytest.mark.parametrize("name", ["number", "rows_per_day"])
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_alarms_per_day_need_positive_numbers(name, value):
+    with pytest.raises(ValueError, match=f"^{name} must be positive, got"):
+        AlarmsPerDay(**{name: value})
+
+
+def test_alarms_per_day_ask_for_the_sampling_period():
+    normal = normal_scores(runs(2000, 0, 3))
+    with pytest.raises(ValueError, match=r"DatetimeIndex.*rows_per_day"):
+        AlarmsPerDay(1).find(normal, None)
+    # Ten seconds are 8640 rows a day; what was said counts for more than what was measured.
+    told = AlarmsPerDay(30, rows_per_day=8640)
+    assert AlarmsPerDay(30).find(normal, 10.0) == told.find(normal, None) == told.find(normal, 60.0)
+    assert AlarmsPerDay(30).find(normal, 60.0) < told.find(normal, None)
+
+
+def test_the_false_alarm_rate_is_the_share_of_rows():
+    normal = normal_scores(runs(4000, 0, 8))
+    threshold = FalseAlarmRate(0.02).find(normal, None)
+    assert (normal.scores > threshold).mean() == pytest.approx(0.02, abs=8.5 / 4000)  # a run of 8 shares one score
+    assert threshold == FalseAlarmRate(0.02).find(normal, 10.0)
+
+
+@pytest.mark.parametrize(("number", "rows_per_day"), [(1, 1000), (2, 500), (5, 10_000)])
+@pytest.mark.parametrize("width", [1, 10, 30])
+def test_alarms_per_day_raise_that_many_merged_events_on_new_data(width, number, rows_per_day):
+    """One row in a hundred that alarms is one event in a hundred rows, or in 3000: it depends on the runs.
+
+    10,000 normal rows show 5 to 40 such events: the median of five thresholds is off by less than 1.5.
+    """
+    new = runs(200_000, 999, width)
+    found = []
+    for seed in range(5):
+        normal = NormalScores.of_blocks([runs(2500, 10 * seed + block, width) for block in range(4)])
+        threshold = AlarmsPerDay(number, rows_per_day).find(normal, None)
+        found.append(len(merge(new > threshold)) / len(new) * rows_per_day)
+    assert number / 2 < np.median(found) < 2 * number
+
+
+@pytest.mark.parametrize("width", [1, 10, 30])
+def test_alarms_per_day_reach_events_that_the_normal_rows_have_hardly_shown(width):
+    """10,000 normal rows show such an event once: one threshold is off by 3, the mean of 15 logarithms by 2 or less."""
+    new = runs(300_000, 999, width)
+    found = []
+    for seed in range(15):
+        normal = NormalScores.of_blocks([runs(2500, 10 * seed + block, width) for block in range(4)])
+        threshold = AlarmsPerDay(1, rows_per_day=10_000).find(normal, None)
+        found.append(len(merge(new > threshold)) / 30)
+    assert 1 / 2.5 < np.exp(np.mean(np.log(found))) < 2.5
+
+
+def test_alarms_of_different_blocks_are_different_events():
+    """Every block starts and ends with an alarm: two events a block, or one where blocks were one recording."""
+    blocks = list(np.random.default_rng(0).random((100, 200)))
+    for block in blocks:
+        block[[0, -1]] += 10
+    ask = AlarmsPerDay(1.5, rows_per_day=200)
+    assert ask.find(NormalScores.of_blocks(blocks), None) > 9
+    assert ask.find(normal_scores(np.concatenate(blocks)), None) < 2
+
+
+def test_more_alarms_per_day_are_never_a_higher_threshold():
+    normal = normal_scores(runs(3000, 0, 5))
+    thresholds = [AlarmsPerDay(number, rows_per_day=1000).find(normal, None) for number in np.geomspace(1e-3, 100, 30)]
+    assert (np.diff(thresholds) <= 1e-12).all()
+    assert thresholds[0] > thresholds[-1]
+
+
+def definition(p, rate):
+    """Return what Benjamini and Hochberg (1995) reject: the k smallest, k the last with p_(k) <= k rate / m."""
+    below = np.flatnonzero(np.sort(p) <= rate * np.arange(1, len(p) + 1) / len(p))
+    return np.array([bool(len(below)) and v <= np.sort(p)[below[-1]] for v in p])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 40), st.floats(0.1, 3), st.floats(0.01, 0.9), st.integers(0, 999))
+def test_discoveries_are_those_of_the_definition(n, power, rate, seed):
+    p = np.random.default_rng(seed).random(n) ** power
+    np.testing.assert_array_equal(benjamini_hochberg(p, rate), definition(p, rate))
+
+
+def test_few_of_the_discoveries_are_false():
+    rng = np.random.default_rng(0)
+    rate, repetitions, n, faults = 0.2, 400, 100, 20
+    shares, found = [], []
+    for _ in range(repetitions):
+        z = rng.standard_normal(n)
+        z[:faults] += 3
+        reported = benjamini_hochberg(stats.norm.sf(z), rate)
+        shares.append(reported[faults:].sum() / max(1, reported.sum()))
+        found.append(reported[:faults].mean())
+    expected = rate * (n - faults) / n  # exact for independent p-values
+    assert np.mean(shares) == pytest.approx(expected, abs=3 * np.std(shares) / np.sqrt(repetitions))
+    assert np.mean(found) > 0.7
+
+
+def test_normal_data_have_not_drifted():
+    rng = np.random.default_rng(0)
+    assert not any(drifted(rng.random(640)) for _ in range(300))
+
+
+def test_neighbours_that_share_windows_are_no_drift():
+    normal = normal_scores(runs(4000, 0, 30))
+    drifts = [drifted(normal.p_values(runs(2000, seed, 30))) for seed in range(1, 101)]
+    assert np.mean(drifts) <= 0.02
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+def test_a_tenth_of_faults_is_no_drift(scattered):
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        p = rng.random(1280)
+        faults = rng.choice(1280, 128, replace=False) if scattered else slice(500, 628)
+        p[faults] = 1e-3
+        assert not drifted(p)
+
+
+def test_a_bulk_that_moved_is_drift():
+    normal = normal_scores(np.random.default_rng(0).standard_normal(3000))
+    new = np.random.default_rng(1).standard_normal(1000) + 1
+    assert drifted(normal.p_values(new))
+    assert not drifted(normal.p_values(new - 2)), "rows more normal than normal are no alarm"
+
+
+def test_a_few_rows_do_not_show_drift():
+    assert not drifted(np.full(64 * 5 - 1, 1e-3))
+    assert not drifted(np.array([]))
+    assert drifted(np.full(64 * 10, 1e-3))

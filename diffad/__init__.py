@@ -6,16 +6,27 @@ if TYPE_CHECKING:
     from diffad.model import Sampler
     from diffad.series import SeriesImputer
     from diffad.series_detector import SeriesDetector
+    from diffad.tabular import TabularDetector
     from diffad.thresholds import AlarmsPerDay, FalseAlarmRate
     from diffad.tracking import autolog
     from diffad.training import Training
 
 __version__ = "0.1.0"
-__all__ = ["AlarmsPerDay", "FalseAlarmRate", "Sampler", "SeriesDetector", "SeriesImputer", "Training", "autolog"]
+__all__ = [
+    "AlarmsPerDay",
+    "FalseAlarmRate",
+    "Sampler",
+    "SeriesDetector",
+    "SeriesImputer",
+    "TabularDetector",
+    "Training",
+    "autolog",
+]
 
 _HOMES = {
     "SeriesImputer": "series",
     "SeriesDetector": "series_detector",
+    "TabularDetector": "tabular",
     "FalseAlarmRate": "thresholds",
     "AlarmsPerDay": "thresholds",
     "Training": "training",

@@ -6,9 +6,11 @@ Subclasses give `_strangeness(X)`, larger = stranger, and set `normal_` and `per
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
@@ -16,6 +18,27 @@ from sklearn.utils.validation import check_is_fitted
 from diffad.thresholds import FalseAlarmRate, NormalScores, Threshold, drifted
 
 Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why rows scored what they did; every table is (n_rows, n_features).
+
+    Attributes
+    ----------
+    share : DataFrame
+        Part of the row's score that each channel or column is to blame for; rows add up to
+        ``-score_samples``.
+    expected : DataFrame
+        What it should have shown, given everything else that is visible, in its units.
+    lower, upper : DataFrame
+        90 % band around it.
+    """
+
+    share: pd.DataFrame
+    expected: pd.DataFrame
+    lower: pd.DataFrame
+    upper: pd.DataFrame
 
 
 class DriftWarning(UserWarning):

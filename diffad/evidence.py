@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffad.priors import GaussianPrior
+from diffad.priors.gaussian import fill_missing
 
 #: Kinds of evidence in their order; what they see is said at :class:`WindowModel` and below.
 KINDS = ("energy", "local", "filter", "step", "window", "quiet", "shape")
@@ -122,25 +123,8 @@ class WindowModel:
         return result
 
     def complete(self, x: Tensor) -> Tensor:
-        """Replace missing entries of windows (n, d) by their conditional mean given the others.
-
-        Then ``P (x - mean)`` is 0 there and the exact marginal elsewhere: what is missing is no
-        evidence, and what is visible is judged by what is visible.
-        """
-        missing = x.isnan()
-        holes = missing.any(1).nonzero()[:, 0]
-        if not len(holes):
-            return x
-        x = x.clone()
-        masks, group = torch.unique(missing[holes], dim=0, return_inverse=True)
-        for g, mask in enumerate(masks):
-            members = holes[group == g]
-            hidden, seen = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]
-            given = (x[members][:, seen] - self.mean[seen].cpu()).double()
-            pull = self.precision[hidden[:, None], seen] @ given.mT
-            filled = -torch.linalg.solve(self.precision[hidden[:, None], hidden], pull)
-            x[members[:, None], hidden] = filled.mT.float() + self.mean[hidden].cpu()
-        return x
+        """Replace missing entries of windows (n, d); see :func:`diffad.priors.gaussian.fill_missing`."""
+        return fill_missing(x, self.mean.cpu(), self.precision)
 
     def expected(self, windows: Tensor, after: int) -> Tensor:
         """Return the mean (n, channels) of the scored rows of windows (n, length, channels).

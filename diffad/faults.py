@@ -213,7 +213,7 @@ def inject(
         start = i * room + int(rng.randint(max(1, room - length)))
         channel = int(rng.choice(allowed))
         kind = str(rng.choice(kinds))
-        strength = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        strength = float(low * (high / low) ** rng.uniform())
         place = Place(start, start + length, channel, _deviation(clean[:, channel], start))
         before = clean[start : start + length, channel]
         if not np.isnan(before).all():

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from diffad.series_detector import Explanation
+    from diffad.detection import Explanation
 
 # Okabe and Ito's colours, told apart by all kinds of colour vision.
 OBSERVED, MEDIAN, BAND, TRUTH = "#1f2933", "#0072B2", "#56B4E9", "#D55E00"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
 from diffad.defaults import pinned_defaults
-from diffad.detection import Detector
+from diffad.detection import Detector, Explanation
 from diffad.evidence import KINDS
 from diffad.recordings import Recording
 from diffad.scaling import squash, unsquash
@@ -29,27 +29,6 @@ Scores = NDArray[np.float64]
 
 #: Rounds of leaving out the strangest rows where `contamination` says that there are some.
 TRIMMING = 2
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why rows scored what they did; every table is (n_timestamps, n_features).
-
-    Attributes
-    ----------
-    share : DataFrame
-        Part of the row's score that each channel is to blame for; rows add up to
-        ``-score_samples``.
-    expected : DataFrame
-        What each channel should have shown, given everything else in the window, in its units.
-    lower, upper : DataFrame
-        90 % band around it.
-    """
-
-    share: pd.DataFrame
-    expected: pd.DataFrame
-    lower: pd.DataFrame
-    upper: pd.DataFrame
 
 
 class SeriesDetector(Detector, SeriesInput):

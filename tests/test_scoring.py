@@ -13,7 +13,8 @@ from scipy import stats
 
 import diffad.scoring
 from diffad.evidence import KINDS
-from diffad.scoring import CHANNEL_POWER, KIND_POWER, WEIGHTS, LogTail, combine, fit_scorer, reweight
+from diffad.scoring import CHANNEL_POWER, KIND_POWER, WEIGHTS, combine, fit_scorer, reweight
+from diffad.tails import LogTail
 
 CPU = torch.device("cpu")
 LINEAR = ("energy", "local", "filter", "step")

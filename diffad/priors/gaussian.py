@@ -115,3 +115,32 @@ class GaussianPrior:
         white = torch.linalg.solve_triangular(factor, (x.double() - self.mean).T, upper=False)
         log_det = 2 * factor.diagonal().log().sum()
         return -0.5 * ((white**2).sum(0) + log_det + len(self.mean) * math.log(2 * math.pi))
+
+
+def fill_missing(x: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
+    """Replace missing entries of rows (n, d) by their conditional mean given the others.
+
+    Then ``P (x - mean)`` is 0 there and that of the visible entries' marginal elsewhere: what is
+    missing is no evidence, and what is visible is judged by what is visible.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, d)
+        NaN = missing.
+    mean : Tensor of shape (d,)
+    precision : Tensor of shape (d, d), float64
+    """
+    missing = x.isnan()
+    holes = missing.any(1).nonzero()[:, 0]
+    if not len(holes):
+        return x
+    x = x.clone()
+    masks, group = torch.unique(missing[holes], dim=0, return_inverse=True)
+    for g, mask in enumerate(masks):
+        members = holes[group == g]
+        hidden, seen = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]
+        given = (x[members][:, seen] - mean[seen]).double()
+        pull = precision[hidden[:, None], seen] @ given.mT
+        filled = -torch.linalg.solve(precision[hidden[:, None], hidden], pull)
+        x[members[:, None], hidden] = filled.mT.to(x.dtype) + mean[hidden].to(x.dtype)
+    return x

@@ -1,0 +1,116 @@
+"""Tables in: mixed columns as a matrix of comparable numbers, NaN kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+
+#: A category that was seen this often or less in training shares a code with its like.
+MOST_CATEGORIES = 60
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How each column becomes numbers.
+
+    Attributes
+    ----------
+    names : list of str
+    centre, scale : array (n_columns,)
+        Mean and standard deviation of numeric columns; 1 where they do not vary.
+    categories : dict of int to dict
+        Per categorical column the code of each category.
+    frequency : dict of int to array
+        Share of the training rows in each category.
+    """
+
+    names: list[str]
+    centre: Matrix
+    scale: Matrix
+    categories: dict[int, dict[Any, int]]
+    frequency: dict[int, Matrix]
+
+    @classmethod
+    def fit(cls, table: pd.DataFrame, categorical: Sequence[str | int] | None) -> Columns:
+        """Learn the columns of a table.
+
+        Raises
+        ------
+        ValueError
+            If a column holds no value at all, or a numeric one infinity.
+        """
+        names = [str(c) for c in table.columns]
+        chosen = _categorical(table, categorical)
+        centre, scale = np.zeros(len(names)), np.ones(len(names))
+        categories: dict[int, dict[Any, int]] = {}
+        frequency: dict[int, Matrix] = {}
+        for k, name in enumerate(names):
+            column = table.iloc[:, k]
+            if column.isna().all():
+                raise ValueError(f"column {name!r} holds no value at all; drop it: X = X.drop(columns={name!r})")
+            if k in chosen:
+                counts = column.value_counts().iloc[:MOST_CATEGORIES]
+                categories[k] = {value: i for i, value in enumerate(counts.index)}
+                frequency[k] = (counts / len(column)).to_numpy(float)
+            else:
+                values = _numbers(column, name)
+                centre[k] = np.nanmean(values)
+                spread = float(np.nanstd(values))
+                scale[k] = spread if spread > 1e-12 * max(1.0, abs(centre[k])) else 1.0
+        return cls(names, centre, scale, categories, frequency)
+
+    def encode(self, table: pd.DataFrame) -> Matrix:
+        """Return rows (n, width): standardised numbers, and indicators of categories.
+
+        An unseen category has none of the indicators and is as far from every other as they are
+        from each other; a missing one is NaN in all of them.
+        """
+        parts = []
+        for k, name in enumerate(self.names):
+            column = table.iloc[:, k]
+            if k not in self.categories:
+                parts.append(((_numbers(column, name) - self.centre[k]) / self.scale[k])[:, None])
+                continue
+            codes = column.map(self.categories[k]).to_numpy(float)
+            # Two different categories are one unit apart, and an unseen one is from all.
+            hot = (codes[:, None] == np.arange(len(self.categories[k]) + 1)) / np.sqrt(2)
+            hot[np.isnan(codes), -1] = 1 / np.sqrt(2)
+            hot[column.isna().to_numpy()] = np.nan
+            parts.append(hot)
+        return np.concatenate(parts, 1) if parts else np.empty((len(table), 0))
+
+    @property
+    def owner(self) -> NDArray[np.int64]:
+        """Column number behind each encoded entry."""
+        widths = [len(self.categories[k]) + 1 if k in self.categories else 1 for k in range(len(self.names))]
+        return np.repeat(np.arange(len(self.names)), widths)
+
+
+def _categorical(table: pd.DataFrame, chosen: Sequence[str | int] | None) -> set[int]:
+    names = list(table.columns)
+    if chosen is None:
+        kinds = (pd.api.types.is_numeric_dtype, pd.api.types.is_bool_dtype)
+        return {k for k, kind in enumerate(table.dtypes) if not kinds[0](kind) or kinds[1](kind)}
+    unknown = [c for c in chosen if c not in names and not (isinstance(c, int) and 0 <= c < len(names))]
+    if unknown:
+        raise ValueError(f"categorical_features names {unknown}, X has the columns {names}")
+    return {names.index(c) if c in names else int(c) for c in chosen}
+
+
+def _numbers(column: pd.Series, name: str) -> Matrix:
+    try:
+        values = column.to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"column {name!r} holds text where numbers were fitted, or is categorical: name it in categorical_features"
+        ) from None
+    if np.isinf(values).any():
+        raise ValueError(f"column {name!r} holds infinity; replace it by NaN or by the largest value that is possible")
+    return values

@@ -1,0 +1,184 @@
+"""`TabularDetector`: strange rows of mixed tables, with the columns to blame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from diffad import tracking
+from diffad.detection import Detector, Explanation
+from diffad.encoding import Columns
+from diffad.row_evidence import KINDS, fit_rows, score
+from diffad.thresholds import NormalScores, Threshold
+
+Scores = NDArray[np.float64]
+
+#: Half a 90 % band, in standard deviations.
+BAND = 1.645
+
+
+class TabularDetector(Detector):
+    """Find strange rows in tables of numbers and categories, and say which columns made them so.
+
+    1. Numbers are standardised, categories become indicators; NaN is filled by its conditional
+       mean under a Gaussian, so that what is missing is no evidence.
+    2. Distances to the nearest normal rows (plain, Manhattan, half decorrelated, of squashed
+       values) and Gaussian mixtures (components by BIC) are kinds of evidence.
+    3. Each becomes the probability that a normal row looks as strange, by cross-fitting on random
+       folds; the root of their mean square is the score.
+    4. The same cross-fitted scores set the threshold and give conformal p-values.
+
+    Parameters
+    ----------
+    threshold : FalseAlarmRate or None, default=None
+        When to alarm; None is ``FalseAlarmRate(0.01)``, or the share `contamination` of the
+        training rows.
+    contamination : float, default=0.0
+        Share of the training rows that may be anomalies: the strangest are left out of the fit.
+    categorical_features : sequence of column names or numbers, default=None
+        None takes the columns of text, category and bool.
+    evidence : sequence of str or None, default=None
+        Kinds of evidence to use; None is all of ``("nearest", "neighbours", "manhattan",
+        "decorrelated", "mixture", "squashed", "squashed_mixture")``.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the folds, and of the sample of 10,000 rows where there are more.
+
+    Attributes
+    ----------
+    offset_ : float
+        Threshold on `score_samples`.
+    normal_ : NormalScores
+        Cross-fitted scores of the training rows.
+    columns_ : Columns
+        How columns became numbers.
+    n_features_in_ : int
+
+    References
+    ----------
+    Livernoche et al. (2024), "On diffusion modeling for anomaly detection" (the neighbour distance
+    as the limit of a diffusion model); Bates et al. (2023), conformal p-values.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from diffad import TabularDetector
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal(500)
+    >>> X = pd.DataFrame({"a": x, "b": x + 0.1 * rng.standard_normal(500), "c": rng.choice(["u", "v"], 500)})
+    >>> detector = TabularDetector().fit(X)
+    >>> strange = pd.DataFrame({"a": [1.0, 0.0], "b": [-1.0, 0.0], "c": ["u", "v"]})
+    >>> detector.predict(strange).tolist()
+    [-1, 1]
+    """
+
+    def __init__(
+        self,
+        threshold: Threshold | None = None,
+        contamination: float = 0.0,
+        categorical_features: Sequence[str | int] | None = None,
+        evidence: Sequence[str] | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        self.threshold = threshold
+        self.contamination = contamination
+        self.categorical_features = categorical_features
+        self.evidence = evidence
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn what is normal.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n_rows, n_features)
+            NaN is missing.
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        self._check_decision()
+        unknown = [k for k in self.evidence or () if k not in KINDS]
+        if unknown or (self.evidence is not None and not len(self.evidence)):
+            raise ValueError(f"evidence must be None or some of {list(KINDS)}, got {self.evidence!r}")
+        table = self._table(X, reset=True)
+        self.period_ = None
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        with tracking.run_of(self, X):
+            self.columns_ = Columns.fit(table, self.categorical_features)
+            rows = self.columns_.encode(table)
+            kinds = tuple(k for k in KINDS if self.evidence is None or k in self.evidence)
+            kept = rows
+            if self.contamination:
+                first, _ = fit_rows(rows, kinds, seed)
+                strange = score(first.evidence(rows))
+                kept = rows[strange <= np.quantile(strange, 1 - self.contamination)]
+            self.scorer_, normal = fit_rows(kept, kinds, seed)
+            training = score(self.scorer_.evidence(rows)) if self.contamination and self.threshold is None else None
+            self._decide(NormalScores.of_blocks([normal]), training)
+        return self
+
+    def evidence_of(self, X: Any) -> pd.DataFrame:
+        """Return every kind of evidence per row, minus the log probability, as named columns."""
+        check_is_fitted(self)
+        table = self._table(X, reset=False)
+        return pd.DataFrame(self.scorer_.evidence(self.columns_.encode(table)), index=table.index)
+
+    def explain(self, X: Any) -> Explanation:
+        """Say which columns made each row strange, and what they should have shown.
+
+        The share of a column is its part in the squared residuals given all other columns; for
+        categories `expected` is the most likely one and there is no band.
+        """
+        check_is_fitted(self)
+        table = self._table(X, reset=False)
+        rows = self.columns_.encode(table)
+        residual, deviation = self.scorer_.filler.residual(rows)
+        owner, n_columns = self.columns_.owner, len(self.columns_.names)
+        blame = np.zeros((len(rows), n_columns))
+        np.add.at(blame.T, owner, (residual / deviation).T ** 2)
+        total = blame.sum(1, keepdims=True)
+        part = np.where(total > 0, blame / np.maximum(total, 1e-300), 1 / n_columns)
+        share = part * score(self.scorer_.evidence(rows))[:, None]
+        centre = self.scorer_.filler(rows) - residual
+        expected: dict[str, Any] = {}
+        lower, upper = (pd.DataFrame(np.nan, table.index, self.columns_.names) for _ in range(2))
+        for k, name in enumerate(self.columns_.names):
+            entries = np.flatnonzero(owner == k)
+            if k in self.columns_.categories:
+                labels = np.array([*self.columns_.categories[k], None], dtype=object)
+                expected[name] = labels[centre[:, entries].argmax(1)]
+                continue
+            scale, offset = self.columns_.scale[k], self.columns_.centre[k]
+            middle, half = centre[:, entries[0]] * scale + offset, BAND * deviation[entries[0]] * scale
+            expected[name], lower[name], upper[name] = middle, middle - half, middle + half
+        shares = pd.DataFrame(share, table.index, self.columns_.names)
+        return Explanation(shares, pd.DataFrame(expected, index=table.index), lower, upper)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        return tags
+
+    def _table(self, X: Any, reset: bool) -> pd.DataFrame:
+        if isinstance(X, pd.DataFrame):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            if X.columns.has_duplicates:
+                raise ValueError(f"columns {list(X.columns[X.columns.duplicated()])} occur more than once; rename them")
+            if not len(X):
+                raise ValueError("X holds no row")
+            return X
+        rows = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
+        return pd.DataFrame(rows)
+
+    def _strangeness(self, X: Any) -> Scores:
+        check_is_fitted(self)
+        return score(self.scorer_.evidence(self.columns_.encode(self._table(X, reset=False))))

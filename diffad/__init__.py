@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diffad.image import ImageDetector
     from diffad.model import Sampler
     from diffad.series import SeriesImputer
     from diffad.series_detector import SeriesDetector
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AlarmsPerDay",
     "FalseAlarmRate",
+    "ImageDetector",
     "Sampler",
     "SeriesDetector",
     "SeriesImputer",
@@ -27,6 +29,7 @@ _HOMES = {
     "SeriesImputer": "series",
     "SeriesDetector": "series_detector",
     "TabularDetector": "tabular",
+    "ImageDetector": "image",
     "FalseAlarmRate": "thresholds",
     "AlarmsPerDay": "thresholds",
     "Training": "training",

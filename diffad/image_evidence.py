@@ -1,0 +1,144 @@
+"""Evidence that a place in an image is not normal: what the Gaussian of all good images leaves over.
+
+Residual ``r P (x - mean)`` -> blob filters (the matched filters of small spots) -> in units of
+cross-fitted normal residuals, per pixel -> squared, smoothed, mean over blobs: a heat map.  The image's score is the top per cent of a finer
+map that is taken relative to the image's own texture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from diffad.priors.span import SpanPrior
+
+Images = NDArray[np.float32]
+
+#: Widths of the blob filters, in pixels.
+BLOBS = (0.0, 1.0, 2.0)
+#: Width over which the squared residual is averaged: for the image's score, and for maps to look at.
+SMOOTH, SMOOTH_MAP = 1.5, 2.5
+#: How far a map is divided by the image's own median: rough images are strange everywhere.
+RELATIVE = 0.4
+#: Share of an image's pixels that make its score.
+TOP = 0.01
+#: Contiguous blocks for cross-fitting.
+FOLDS = 4
+#: Part of a typical image's standard deviation below which contrast is not stretched further.
+FLOOR = 0.2
+#: Images that pass at once.
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Brings images to mean 0 and standard deviation about 1, each by itself; NaN is left out.
+
+    Attributes
+    ----------
+    floor : float
+        Added to the standard deviation.
+    """
+
+    floor: float
+
+    @classmethod
+    def fit(cls, images: Images) -> Contrast:
+        """Learn the floor from images (n, height, width, channels)."""
+        return cls(float(FLOOR * np.nanmedian(np.nanstd(images, axis=(1, 2)))) or 1.0)
+
+    def moments(self, images: Images) -> tuple[Images, Images]:
+        """Return centre and scale (n, 1, 1, channels); an image without any pixel has 0 and the floor."""
+        seen = ~np.isnan(images)
+        count = np.maximum(seen.sum((1, 2), keepdims=True), 1)
+        filled = np.where(seen, images, 0)
+        centre = filled.sum((1, 2), keepdims=True) / count
+        spread = np.sqrt((np.where(seen, images - centre, 0) ** 2).sum((1, 2), keepdims=True) / count)
+        return centre.astype(np.float32), (spread + self.floor).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ImageModel:
+    """Prior, contrast and the normal size of residuals.
+
+    Attributes
+    ----------
+    contrast : Contrast
+    prior : SpanPrior
+    scales : list of array (height, width, channels)
+        Root mean square of normal residuals, per blob and pixel.
+    """
+
+    contrast: Contrast
+    prior: SpanPrior
+    scales: list[Images]
+
+    def residual(self, images: Images) -> Images:
+        """Return what the prior leaves over, in units of each image's contrast; missing pixels are 0."""
+        return _residual(self.contrast, self.prior, images)
+
+    def scores(self, residual: Images) -> NDArray[np.float64]:
+        """Return the mean of the hottest `TOP` of each image's pixels, relative to its texture."""
+        flat = self._heat(residual, SMOOTH, RELATIVE).reshape(len(residual), -1)
+        k = max(1, int(TOP * flat.shape[1]))
+        return np.asarray(np.partition(flat, -k, axis=1)[:, -k:].mean(1), dtype=np.float64)
+
+    def heat(self, residual: Images) -> Images:
+        """Turn residuals (n, height, width, channels) into heat maps (n, height, width)."""
+        return self._heat(residual, SMOOTH_MAP, 0.0)
+
+    def _heat(self, residual: Images, smooth: float, relative: float) -> Images:
+        maps = np.zeros(residual.shape[:3], np.float32)
+        for blob, scale in zip(BLOBS, self.scales, strict=True):
+            energy = (blur(residual, blob) / scale) ** 2
+            one = blur(energy.mean(3, keepdims=True), smooth)[..., 0]
+            middle = np.median(one, axis=(1, 2), keepdims=True)
+            maps += one / np.maximum(middle, 1e-6) ** relative / len(BLOBS)
+        return maps
+
+
+def fit_images(images: Images, device: torch.device) -> tuple[ImageModel, NDArray[np.float64]]:
+    """Fit to good images (n, height, width, channels) and score each by a model that has not seen it."""
+    contrast = Contrast.fit(images)
+    n_folds = min(FOLDS, len(images))
+    fold = np.arange(len(images)) * n_folds // len(images)
+    residual = np.empty(images.shape, np.float32)
+    for f in range(n_folds):
+        inside = fold == f
+        train = images[~inside] if n_folds > 1 else images
+        residual[inside] = _residual(contrast, _fit_prior(contrast, train, device), images[inside])
+    scales = []
+    for blob in BLOBS:
+        size = np.sqrt((blur(residual, blob) ** 2).mean(0))
+        # Neighbouring pixels have similar residuals; a few hundred images leave the estimate rough.
+        smooth = gaussian_filter(size, (2, 2, 0))
+        scales.append(np.maximum(smooth, 1e-3 * max(float(smooth.max()), 1e-6)).astype(np.float32))
+    model = ImageModel(contrast, _fit_prior(contrast, images, device), scales)
+    return model, model.scores(residual)
+
+
+def _fit_prior(contrast: Contrast, images: Images, device: torch.device) -> SpanPrior:
+    centre, scale = contrast.moments(images)
+    # In training a missing pixel counts as average.
+    x = np.nan_to_num((images - centre) / scale).reshape(len(images), -1)
+    return SpanPrior.fit(torch.from_numpy(x.astype(np.float32)).to(device))
+
+
+def _residual(contrast: Contrast, prior: SpanPrior, images: Images) -> Images:
+    parts = []
+    for start in range(0, len(images), CHUNK):
+        part = images[start : start + CHUNK]
+        centre, scale = contrast.moments(part)
+        x = torch.from_numpy(((part - centre) / scale).reshape(len(part), -1)).to(prior.mean.device)
+        left = prior.residual(prior.fill(x)).cpu().numpy().reshape(part.shape)
+        parts.append(np.where(np.isnan(part), 0, left).astype(np.float32))
+    return np.concatenate(parts)
+
+
+def blur(images: Images, width: float) -> Images:
+    """Smooth images (n, height, width, channels) by a Gaussian of `width` pixels; 0 leaves them."""
+    return np.asarray(gaussian_filter(images, (0, width, width, 0))) if width else images

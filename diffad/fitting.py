@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffad.calibration import Bands, spread
+from diffad.completing import complete
 from diffad.diffusion.masks import GAP_KINDS, gap_kinds, mixture
 from diffad.learning import learn
 from diffad.model import MaskedDiffusion, Sampler
@@ -60,7 +61,8 @@ def fit_windows(
     channels = series[0].shape[1]
     if channels == 0:
         return Fitted(MaskedDiffusion(StandardPrior(0), length, 0, device=device), Bands.gaussian(len(GAP_KINDS), 0))
-    windows = torch.from_numpy(np.ascontiguousarray(cut(series, length)))
+    completed = complete(series, seed)
+    windows = torch.from_numpy(np.ascontiguousarray(cut(completed, length)))
     known = ~windows.isnan()
     held = [_held_out(len(s), length) for s in series]
     model = MaskedDiffusion(_fit_prior(prior, windows, known), length, channels, device=device)
@@ -69,7 +71,8 @@ def fit_windows(
 
     train = torch.from_numpy(np.ascontiguousarray(cut(_split(series, held, False), length)))
     test = torch.from_numpy(np.ascontiguousarray(cut(_split(series, held, True), length, most=4000)))
-    final_prior, model.prior = model.prior, _fit_prior(prior, train, ~train.isnan())
+    plausible = torch.from_numpy(np.ascontiguousarray(cut(_split(completed, held, False), length)))
+    final_prior, model.prior = model.prior, _fit_prior(prior, plausible, ~plausible.isnan())
     history: list[dict[str, float]] = []
     gain = 0.0
     if training.max_steps:

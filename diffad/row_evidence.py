@@ -1,15 +1,14 @@
-"""Evidence that a row is not normal: distances to normal rows and densities, cross-fitted.
+"""Evidence that a row is not normal: distances to normal rows and their density, cross-fitted.
 
-No single evidence is best on all tables: neighbours win where classes are ragged, mixtures where
-columns are correlated, squashed values where tails are heavy.  Each becomes the probability that a
-normal row looks as strange; the root of the sum of squares lets any of them speak.
+No single evidence is best on all tables: neighbours win where classes are ragged, in the sum of
+differences where columns are many, mixtures where columns are correlated.  Each becomes the
+probability that a normal row looks as strange, and a power mean lets any of them speak.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -23,8 +22,6 @@ from diffad.priors.gaussian import NUGGET, fill_missing
 from diffad.tails import LogTail
 
 Matrix = NDArray[np.float64]
-#: Rows (n, d) -> evidence (n,), larger = stranger.
-Evidence = Callable[[Matrix], Matrix]
 
 #: Training rows beyond which the distances and densities see a random sample.
 MOST_ROWS = 10_000
@@ -36,16 +33,17 @@ COMPONENTS, ROWS_PER_COMPONENT = (1, 2, 3, 5, 8, 12), 20
 MOST_DIMENSIONS = 30
 #: Distance below which two rows are the same one, up to rounding.
 SAME = 1e-6
-#: Robust deviations beyond which values are squashed.
-KNEE = 3.0
-
-#: Kinds of evidence; "mixture" and "squashed_mixture" are densities, the others distances.
-KINDS = ("nearest", "neighbours", "manhattan", "decorrelated", "mixture", "squashed", "squashed_mixture")
+#: Kinds of evidence: distance to the nearest and to the five nearest rows, the same as sums of
+#: differences, and the density of a mixture.
+KINDS = ("nearest", "neighbours", "nearest_manhattan", "neighbours_manhattan", "mixture")
+N_NEIGHBOURS = 5
+#: Exponent of the mean over kinds.
+POWER = 4
 
 
 @dataclass(frozen=True)
-class Distance:
-    """Mean distance to the nearest other rows, the small-noise limit of the kernel prior's denoiser.
+class Neighbours:
+    """Distances to the nearest other rows, the small-noise limit of the kernel prior's denoiser.
 
     A row that equals a training row is taken for it, and one such match is left out: rows fitted
     on are judged by the others.
@@ -54,38 +52,17 @@ class Distance:
     index: NearestNeighbors
 
     @classmethod
-    def fit(cls, rows: Matrix, n_neighbors: int = 1, metric: str = "euclidean") -> Distance:
+    def fit(cls, rows: Matrix, metric: str) -> Neighbours:
         """Index complete rows (n, d)."""
-        return cls(NearestNeighbors(n_neighbors=min(n_neighbors + 1, len(rows)), metric=metric).fit(rows))
+        return cls(NearestNeighbors(n_neighbors=min(N_NEIGHBOURS + 1, len(rows)), metric=metric).fit(rows))
 
     def __call__(self, rows: Matrix) -> Matrix:
-        """Return evidence (n,)."""
+        """Return the distances (n, up to `N_NEIGHBOURS`), the nearest first."""
         found = self.index.kneighbors(rows)[0]
         if found.shape[1] == 1:
-            return found[:, 0]
-        itself = found[:, 0] <= SAME
-        return np.where(itself, found[:, 1:].mean(1), found[:, :-1].mean(1))
-
-
-@dataclass(frozen=True)
-class Decorrelated:
-    """Nearest distance after half of the correlation is taken out: eigenvalues to the power 1/4."""
-
-    mean: Matrix
-    turn: Matrix
-    nearest: Distance
-
-    @classmethod
-    def fit(cls, rows: Matrix) -> Decorrelated:
-        """Learn from complete rows (n, d)."""
-        mean, covariance = _moments(rows)
-        values, vectors = np.linalg.eigh(covariance)
-        turn = vectors * np.maximum(values, 1e-4 * max(values.max(), 1e-12)) ** -0.25
-        return cls(mean, turn, Distance.fit((rows - mean) @ turn))
-
-    def __call__(self, rows: Matrix) -> Matrix:
-        """Return evidence (n,)."""
-        return self.nearest((rows - self.mean) @ self.turn)
+            return np.asarray(found)
+        itself = found[:, :1] <= SAME
+        return np.where(itself, found[:, 1:], found[:, :-1])
 
 
 @dataclass(frozen=True)
@@ -124,63 +101,34 @@ def best_components(rows: Matrix) -> int:
 
 
 @dataclass(frozen=True)
-class Squash:
-    """Robust standardisation that compresses what lies beyond `KNEE` deviations."""
-
-    centre: Matrix
-    scale: Matrix
-
-    @classmethod
-    def fit(cls, rows: Matrix) -> Squash:
-        """Learn from complete rows."""
-        centre = np.median(rows, 0)
-        spread = 1.4826 * np.median(np.abs(rows - centre), 0)
-        spread = np.maximum(spread, np.diff(np.quantile(rows, [0.05, 0.95], axis=0), axis=0)[0] / 3.29)
-        fallback = np.where(rows.std(0) > 0, rows.std(0), 1.0)
-        return cls(centre, np.where(spread > 0, spread, fallback))
-
-    def __call__(self, rows: Matrix) -> Matrix:
-        """Transform rows (n, d)."""
-        z = (rows - self.centre) / self.scale
-        return np.sign(z) * (np.minimum(np.abs(z), KNEE) + np.log1p(np.maximum(np.abs(z) - KNEE, 0)))
-
-
-def _moments(rows: Matrix) -> tuple[Matrix, Matrix]:
-    x = torch.from_numpy(rows)
-    mean, covariance, _ = ledoit_wolf(x, ~x.isnan())
-    return mean.numpy(), covariance.numpy()
-
-
-@dataclass(frozen=True)
 class RowModels:
     """All evidence of normal rows, uncalibrated."""
 
-    evidence: dict[str, Evidence]
+    euclidean: Neighbours | None
+    manhattan: Neighbours | None
+    mixture: Mixture | None
+    kinds: tuple[str, ...]
 
     @classmethod
-    def fit(cls, rows: Matrix, kinds: tuple[str, ...], components: Mapping[str, int]) -> RowModels:
+    def fit(cls, rows: Matrix, kinds: tuple[str, ...], n_components: int) -> RowModels:
         """Fit to complete rows (n, d)."""
-        squash = Squash.fit(rows)
-        makers: dict[str, Callable[[], Evidence]] = {
-            "nearest": lambda: Distance.fit(rows),
-            "neighbours": lambda: Distance.fit(rows, 5),
-            "manhattan": lambda: Distance.fit(rows, 1, "manhattan"),
-            "decorrelated": lambda: Decorrelated.fit(rows),
-            "mixture": lambda: Mixture.fit(rows, components["mixture"]),
-            "squashed": lambda: partial(_composed, squash, Distance.fit(squash(rows))),
-            "squashed_mixture": lambda: partial(
-                _composed, squash, Mixture.fit(squash(rows), components["squashed_mixture"])
-            ),
-        }
-        return cls({kind: makers[kind]() for kind in kinds})
+        return cls(
+            Neighbours.fit(rows, "euclidean") if {"nearest", "neighbours"} & set(kinds) else None,
+            Neighbours.fit(rows, "manhattan") if {"nearest_manhattan", "neighbours_manhattan"} & set(kinds) else None,
+            Mixture.fit(rows, n_components) if "mixture" in kinds else None,
+            kinds,
+        )
 
     def __call__(self, rows: Matrix) -> dict[str, Matrix]:
         """Return evidence (n,) of complete rows, by kind."""
-        return {kind: evidence(rows) for kind, evidence in self.evidence.items()}
-
-
-def _composed(squash: Squash, evidence: Evidence, rows: Matrix) -> Matrix:
-    return evidence(squash(rows))
+        found: dict[str, Matrix] = {}
+        for suffix, neighbours in (("", self.euclidean), ("_manhattan", self.manhattan)):
+            if neighbours is not None:
+                distances = neighbours(rows)
+                found |= {f"nearest{suffix}": distances[:, 0], f"neighbours{suffix}": distances.mean(1)}
+        if self.mixture is not None:
+            found["mixture"] = self.mixture(rows)
+        return {kind: found[kind] for kind in self.kinds}
 
 
 @dataclass(frozen=True)
@@ -227,8 +175,9 @@ class RowScorer:
 
 
 def score(evidence: Mapping[str, Matrix]) -> Matrix:
-    """Combine -log p of all kinds: the root of the mean square."""
-    return np.sqrt(np.mean([e**2 for e in evidence.values()], 0))
+    """Combine -log p of all kinds by a power mean, between the average and the largest."""
+    mean = np.mean([e**POWER for e in evidence.values()], 0)
+    return np.asarray(mean ** (1 / POWER))
 
 
 def fit_rows(rows: Matrix, kinds: tuple[str, ...], seed: int) -> tuple[RowScorer, Matrix]:
@@ -253,20 +202,16 @@ def fit_rows(rows: Matrix, kinds: tuple[str, ...], seed: int) -> tuple[RowScorer
         rows = rows[np.sort(rng.choice(len(rows), MOST_ROWS, replace=False))]
     filler = Filler.fit(rows)
     filled = filler(rows)
-    components = {}
-    if "mixture" in kinds:
-        components["mixture"] = best_components(filled)
-    if "squashed_mixture" in kinds:
-        components["squashed_mixture"] = best_components(Squash.fit(filled)(filled))
+    n_components = best_components(filled) if "mixture" in kinds else 1
     n_folds = min(FOLDS, len(rows))
     fold = rng.permutation(len(rows)) % max(1, n_folds)
     raw = {kind: np.empty(len(rows)) for kind in kinds}
     for f in range(n_folds):
         inside = fold == f
         train = filled[~inside] if n_folds > 1 else filled
-        few = {k: min(n, max(1, len(train) // ROWS_PER_COMPONENT)) for k, n in components.items()}
+        few = min(n_components, max(1, len(train) // ROWS_PER_COMPONENT))
         for kind, values in RowModels.fit(train, kinds, few)(filled[inside]).items():
             raw[kind][inside] = values
     tails = {kind: LogTail.fit(values[:, None]) for kind, values in raw.items()}
-    scorer = RowScorer(RowModels.fit(filled, kinds, components), tails, filler)
+    scorer = RowScorer(RowModels.fit(filled, kinds, n_components), tails, filler)
     return scorer, score(scorer.calibrated(raw))

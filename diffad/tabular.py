@@ -28,10 +28,10 @@ class TabularDetector(Detector):
 
     1. Numbers are standardised, categories become indicators; NaN is filled by its conditional
        mean under a Gaussian, so that what is missing is no evidence.
-    2. Distances to the nearest normal rows (plain, Manhattan, half decorrelated, of squashed
-       values) and Gaussian mixtures (components by BIC) are kinds of evidence.
+    2. Distances to the nearest normal rows (to one and to five, Euclidean and Manhattan) and a
+       Gaussian mixture (components by BIC) are kinds of evidence.
     3. Each becomes the probability that a normal row looks as strange, by cross-fitting on random
-       folds; the root of their mean square is the score.
+       folds; a power mean of them is the score.
     4. The same cross-fitted scores set the threshold and give conformal p-values.
 
     Parameters
@@ -44,8 +44,8 @@ class TabularDetector(Detector):
     categorical_features : sequence of column names or numbers, default=None
         None takes the columns of text, category and bool.
     evidence : sequence of str or None, default=None
-        Kinds of evidence to use; None is all of ``("nearest", "neighbours", "manhattan",
-        "decorrelated", "mixture", "squashed", "squashed_mixture")``.
+        Kinds of evidence to use; None is all of ``("nearest", "neighbours", "nearest_manhattan",
+        "neighbours_manhattan", "mixture")``.
     random_state : int, RandomState instance or None, default=0
         Seed of the folds, and of the sample of 10,000 rows where there are more.
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
 from sklearn.utils import check_random_state
 
 Values = NDArray[np.float64]
@@ -239,3 +240,26 @@ def _deviation(x: Values, start: int) -> float:
     overall = float(np.nanstd(x)) if not np.isnan(x).all() else 1.0
     local = float(np.nanstd(near)) if not np.isnan(near).all() else 0.0
     return max(local, RESTING * overall) or 1.0
+
+
+def injected_fault_score(detector: Any, X: Any, y: Any = None) -> float:
+    """Score a fitted detector without labels: how well it ranks faults put into X.
+
+    A scorer for scikit-learn's model selection: ``GridSearchCV(detector, grid,
+    scoring=injected_fault_score, cv=TimeSeriesSplit())``.
+
+    Parameters
+    ----------
+    detector : fitted estimator with `score_samples`
+    X : DataFrame or array of shape (n_timestamps, n_features)
+        Normal rows that were not fitted on, at least 54 of them.
+    y : ignored
+
+    Returns
+    -------
+    float
+        Mean over all kinds of faults of the average precision per row; higher is better.
+    """
+    n_events = max(1, min(20, len(X) // 100))
+    faulty = [inject(X, kind, n_events, random_state=i) for i, kind in enumerate(FAULTS)]
+    return float(np.mean([average_precision_score(f.y, -detector.score_samples(f.X)) for f in faulty if f.y.any()]))

@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -13,13 +11,34 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("snippet", blocks("python"))
-def test_snippet_runs(snippet, capsys):
+def run(number):
     space = {}
-    exec(compile(snippet, "README.md", "exec"), space)
+    exec(compile(blocks("python")[number], "README.md", "exec"), space)
+    return space
+
+
+def test_snippet_fills_gaps(capsys):
+    space = run(0)
     assert not space["filled"].isna().iloc[2000:2012].any(axis=None)
     assert space["samples"].shape == (20, *space["rows"].shape)
     assert capsys.readouterr().out
+
+
+def test_snippet_finds_faults():
+    space = run(1)
+    events = space["detector"].events(space["new"])
+    first = space["faults"].iloc[0]
+    assert ((events["start"] <= first["end"]) & (events["end"] >= first["start"])).any()
+    assert set(space["result"].explain().index) == set(space["new"].columns)
+
+
+def test_snippet_of_tables_and_images():
+    space = run(2)
+    assert space["inspector"].explain(space["images"][50:]).heat.shape == (10, 16, 16)
+
+
+def test_every_snippet_is_tested():
+    assert len(blocks("python")) == 3
 
 
 def test_pip_lines_are_what_make_runs():

@@ -16,6 +16,8 @@ from scipy import stats
 
 #: Entries below which a kind of gap borrows from all channels, or from all kinds.
 ENOUGH = 400
+#: Most that drift between held-out blocks may widen a band.
+WIDEST = 2.0
 #: Weight of the prior's spread beside that of the samples, in samples.
 PRIOR_WEIGHT = 20
 LEVELS = np.concatenate([[0.0005, 0.0025], np.linspace(0.005, 0.995, 199), [0.9975, 0.9995]])
@@ -42,9 +44,26 @@ class Bands:
 
     @classmethod
     def fit(
-        cls, z: NDArray[np.float64], kind: NDArray[np.int64], channel: NDArray[np.int64], shape: tuple[int, int]
+        cls,
+        z: NDArray[np.float64],
+        kind: NDArray[np.int64],
+        channel: NDArray[np.int64],
+        shape: tuple[int, int],
+        block: NDArray[np.int64] | None = None,
     ) -> Bands:
-        """Learn from held-out errors (n,) with their kind of gap and channel; shape is (kinds, channels)."""
+        """Learn from held-out errors.
+
+        Parameters
+        ----------
+        z : array (n,)
+            Standardised errors.
+        kind, channel : array (n,) of int
+            Kind of gap and channel of each.
+        shape : (kinds, channels)
+        block : array (n,) of int, optional
+            Held-out block each error comes from. Data drift: bands are widened from what all
+            blocks need together to what the worst of them needs.
+        """
         bands = cls.gaussian(*shape)
         if len(z) < ENOUGH:
             return bands
@@ -55,6 +74,8 @@ class Bands:
             for k in range(shape[1]):
                 here = of_kind & (channel == k)
                 bands.table[g, k] = _quantiles(z[here]) if here.sum() >= ENOUGH else fallback
+        if block is not None:
+            bands.table[...] *= _widening(z, block, everything)
         return bands
 
     def quantile(self, q: float, kind: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -69,3 +90,14 @@ def _quantiles(z: NDArray[np.float64]) -> NDArray[np.float64]:
     level = np.clip(LEVELS + np.where(LEVELS < 0.5, -1, 1) / (len(z) + 1), 0, 1)
     result: NDArray[np.float64] = np.quantile(z, level)
     return result
+
+
+def _widening(z: NDArray[np.float64], block: NDArray[np.int64], everything: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return, per level, how much further out the worst block's quantile lies; from 1 to `WIDEST`."""
+    blocks = [z[block == b] for b in np.unique(block)]
+    each = np.stack([_quantiles(b) for b in blocks if len(b) >= ENOUGH] or [everything])
+    worst = np.where(LEVELS < 0.5, each.min(0), each.max(0))
+    # Near the median the ratio of two small numbers means nothing.
+    outer = np.abs(everything) > 0.25
+    ratio = np.where(outer, worst / np.where(outer, everything, 1.0), 1.0)
+    return np.clip(ratio, 1.0, WIDEST)

@@ -149,7 +149,10 @@ def calibrate(model: MaskedDiffusion, windows: Tensor, sampler: Sampler, seed: i
     z = (x.numpy() - np.median(draws, 0)) / spread(draws, scale.numpy())
     channel = np.broadcast_to(np.arange(model.channels), where.shape)[where]
     kinds = gap_kinds(hidden).numpy()[where]
-    return Bands.fit(z[where].astype(float), kinds, channel, (len(GAP_KINDS), model.channels))
+    # Held-out windows come in time order: quarters of them are about the held-out blocks.
+    quarter = (pick * HELD_OUT_BLOCKS // len(windows)).numpy()
+    block = np.broadcast_to(quarter[:, None, None], where.shape)[where]
+    return Bands.fit(z[where].astype(float), kinds, channel, (len(GAP_KINDS), model.channels), block)
 
 
 #: Generation has no truth to calibrate on; the other policies as users meet them.

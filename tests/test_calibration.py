@@ -100,3 +100,23 @@ def test_spread_lies_between_samples_and_prior():
     # With many samples the prior's weight fades: 20 of 5,020 of a variance of 4.
     np.testing.assert_allclose(spread(many, prior), many.std(0, ddof=1), rtol=0.01)
     np.testing.assert_allclose(spread(2 * rng.standard_normal((40, 50)), prior).mean(), 2, rtol=0.03)
+
+
+def test_bands_are_as_wide_as_the_worst_held_out_block_needs():
+    rng = np.random.default_rng(3)
+    block = np.repeat(np.arange(4), 10_000)
+    z = rng.standard_normal(len(block)) * np.where(block == 3, 1.5, 1.0)
+    zeros = np.zeros(len(block), int)
+    together = Bands.fit(z, zeros, zeros, (1, 1))
+    widened = Bands.fit(z, zeros, zeros, (1, 1), block)
+    assert at(widened, 0, 0, 0.95) == pytest.approx(1.5 * stats.norm.ppf(0.95), rel=0.05)
+    assert at(together, 0, 0, 0.95) < 1.3 * stats.norm.ppf(0.95)
+
+
+def test_blocks_that_agree_widen_bands_by_chance_alone():
+    rng = np.random.default_rng(4)
+    block = np.repeat(np.arange(4), 10_000)
+    z = rng.standard_normal(len(block))
+    zeros = np.zeros(len(block), int)
+    widened = Bands.fit(z, zeros, zeros, (1, 1), block)
+    assert at(widened, 0, 0, 0.95) == pytest.approx(stats.norm.ppf(0.95), rel=0.04)

@@ -107,8 +107,8 @@ def test_bands_are_as_wide_as_the_worst_held_out_block_needs():
     block = np.repeat(np.arange(4), 10_000)
     z = rng.standard_normal(len(block)) * np.where(block == 3, 1.5, 1.0)
     zeros = np.zeros(len(block), int)
-    together = Bands.fit(z, zeros, zeros, (1, 1))
-    widened = Bands.fit(z, zeros, zeros, (1, 1), block)
+    together = Bands.fit(z, zeros, zeros, (1, CHANNELS))
+    widened = Bands.fit(z, zeros, zeros, (1, CHANNELS), block)
     assert at(widened, 0, 0, 0.95) == pytest.approx(1.5 * stats.norm.ppf(0.95), rel=0.05)
     assert at(together, 0, 0, 0.95) < 1.3 * stats.norm.ppf(0.95)
 
@@ -118,5 +118,5 @@ def test_blocks_that_agree_widen_bands_by_chance_alone():
     block = np.repeat(np.arange(4), 10_000)
     z = rng.standard_normal(len(block))
     zeros = np.zeros(len(block), int)
-    widened = Bands.fit(z, zeros, zeros, (1, 1), block)
+    widened = Bands.fit(z, zeros, zeros, (1, CHANNELS), block)
     assert at(widened, 0, 0, 0.95) == pytest.approx(stats.norm.ppf(0.95), rel=0.04)

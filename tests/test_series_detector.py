@@ -241,7 +241,10 @@ def test_the_expected_value_is_not_moved_by_the_fault_it_judges(detector, new):
 
 
 def test_recalibrate_restores_the_rate_after_the_process_has_grown(detector):
-    later, grown = copy.deepcopy(detector), [1.5 * process(n, seed) for n, seed in ((1000, 900), (3000, 700), (1000, 901))]
+    later, grown = (
+        copy.deepcopy(detector),
+        [1.5 * process(n, seed) for n, seed in ((1000, 900), (3000, 700), (1000, 901))],
+    )
     with pytest.warns(DriftWarning, match="recalibrate"):
         assert alarm_rate(later, grown[0]) > 0.1
     with pytest.warns(DriftWarning, match="recalibrate"):

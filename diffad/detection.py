@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -73,7 +74,8 @@ class Detector(OutlierMixin, BaseEstimator):
 
     def p_values(self, X: Any) -> Scores:
         """Return conformal p-values: how often normal rows look as strange."""
-        return self.normal_.p_values(self._strangeness(X))
+        score = self._strangeness(X)
+        return self.normal_.p_values(score)
 
     def recalibrate(self, X: Any) -> Self:
         """Set the threshold and the p-values anew on normal data, without training."""
@@ -97,7 +99,7 @@ class Detector(OutlierMixin, BaseEstimator):
         self.offset_ = -found
 
     def _check_decision(self) -> None:
-        if not 0 <= self.contamination < 0.5:
+        if not isinstance(self.contamination, Real) or not 0 <= self.contamination < 0.5:
             raise ValueError(f"contamination must lie in [0, 0.5), got {self.contamination!r}")
         if self.threshold is not None and not isinstance(self.threshold, Threshold):
             raise ValueError(f"threshold must be FalseAlarmRate, AlarmsPerDay or None, got {self.threshold!r}")

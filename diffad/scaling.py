@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 #: Share of a channel's values that must sit on its extreme for the extreme to be a bound.
 ATOM = 0.02
+#: Standard deviations at which values are cut: beyond, squares leave the range of float32.
+FARTHEST = 1e12
 #: Standard deviations up to which detection takes values as they are.
 KNEE = 4.0
 
@@ -42,7 +44,8 @@ class Scaling:
     def forward(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Standardise the modelled channels of (..., channels)."""
         keep = self.modelled
-        return (rows[..., keep] - self.centre[keep]) / self.scale[keep]
+        with np.errstate(over="ignore"):
+            return np.clip((rows[..., keep] - self.centre[keep]) / self.scale[keep], -FARTHEST, FARTHEST)
 
     def inverse(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
         """Undo :meth:`forward`, inside the bounds; unmodelled channels get their constant or NaN."""
@@ -79,7 +82,7 @@ def _column(values: NDArray[np.float64]) -> tuple[float, float, float, float]:
     spread = max(spread, float(np.diff(np.quantile(x, [0.05, 0.95]))[0]) / 3.29)
     clipped = np.clip(x, middle - 8 * spread, middle + 8 * spread) if spread > 0 else x
     centre, scale = float(clipped.mean()), float(clipped.std())
-    if not scale > np.finfo(float).eps * max(abs(low), abs(high)):
+    if not scale > np.finfo(float).eps * np.abs(clipped).max():
         return centre, 0.0, -np.inf, np.inf
     lower = (low - centre) / scale if np.mean(x == low) >= ATOM else -np.inf
     upper = (high - centre) / scale if np.mean(x == high) >= ATOM else np.inf

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -153,6 +153,21 @@ class SeriesDetector(Detector, SeriesInput):
         """
         return -self._strangeness(X, groups)
 
+    def decision_function(self, X: Any, groups: Any = None) -> Scores:
+        """Return the score's distance to the threshold: negative is an alarm."""
+        return self.score_samples(X, groups) - self.offset_
+
+    def p_values(self, X: Any, groups: Any = None) -> Scores:
+        """Return conformal p-values: how often normal rows look as strange."""
+        score = self._strangeness(X, groups)
+        return self.normal_.p_values(score)
+
+    def recalibrate(self, X: Any, groups: Any = None) -> Self:
+        """Set the threshold and the p-values anew on normal data, without training."""
+        recording = self._open(X, groups)
+        self._decide(NormalScores.of_blocks([share.sum(1) for share in self._shares(recording)]))
+        return self
+
     def predict(self, X: Any, groups: Any = None) -> NDArray[np.int64]:
         """Return -1 for rows that alarm, 1 for the others; warn of drift."""
         score = self._strangeness(X, groups)
@@ -249,8 +264,13 @@ class SeriesDetector(Detector, SeriesInput):
     def _check_parameters(self) -> None:
         if self.context not in ("both", "past"):
             raise ValueError(f"context must be 'both' or 'past', got {self.context!r}")
-        unknown = [k for k in self.evidence or () if k not in KINDS]
-        if unknown or (self.evidence is not None and not len(self.evidence)):
+        chosen = self.evidence
+        if chosen is not None and (
+            isinstance(chosen, str)
+            or not isinstance(chosen, Iterable)
+            or not list(chosen)
+            or not set(chosen) <= set(KINDS)
+        ):
             raise ValueError(f"evidence must be None or some of {list(KINDS)}, got {self.evidence!r}")
         self._check_decision()
 
@@ -258,7 +278,7 @@ class SeriesDetector(Detector, SeriesInput):
         modelled = int(self.scaling_.modelled.sum())
         if not modelled:
             self.weights_: Mapping[str, float] = {}
-            self.moved_, self.band_ = 1.0, np.zeros(0)
+            self.moved_, self.band_ = 0.0, np.zeros(0)
             self._decide(NormalScores.of_blocks([np.zeros(len(s)) for s in series]))
             return
         kinds = tuple(k for k in KINDS if self.evidence is None or k in self.evidence)
@@ -270,11 +290,17 @@ class SeriesDetector(Detector, SeriesInput):
             kept = self._trimmed(normal_only, fitted)
         fitted = fit_scorer(kept, kinds, WEIGHTS, self.context == "both", device)
         self.scorer_ = fitted.scorer
+        if not self.scorer_.models.lengths.all:
+            warnings.warn(
+                f"X is too short for the evidence {list(kinds)}: nothing will look strange; give more rows",
+                UserWarning,
+                stacklevel=3,
+            )
         if any(f.any() for f in faulty):
             self.scorer_ = self._reweighted(fitted, series, faulty)
         self.weights_ = self.scorer_.weights
         normal = self.scorer_.by_channel(fitted.normal, modelled).sum(1)
-        self.moved_ = 2 * float(normal.max()) + 1
+        self.moved_ = float(normal.max())
         self.band_ = np.nan_to_num(np.nanquantile(np.abs(fitted.residual), 0.9, axis=0))
         training = None
         if self.contamination and self.threshold is None:
@@ -334,7 +360,9 @@ class SeriesDetector(Detector, SeriesInput):
         share = np.zeros(raw.shape)
         constant = ~self.scaling_.modelled & ~np.isnan(self.scaling_.scale)
         level = self.scaling_.centre[constant]
-        share[:, constant] = self.moved_ * (np.abs(raw[:, constant] - level) > 1e-6 * np.maximum(1, np.abs(level)))
+        # Above any threshold, also one that was set anew.
+        alarm = 1 + 2 * max(self.moved_, -getattr(self, "offset_", 0.0))
+        share[:, constant] = alarm * (np.abs(raw[:, constant] - level) > 1e-6 * np.maximum(1, np.abs(level)))
         return share
 
     def _share_of_last(self, raw: Scores) -> Scores:

@@ -129,8 +129,14 @@ class Stream:
 
     def _values(self, row: Row) -> NDArray[np.float64]:
         names = self.detector._names()
+        if isinstance(row, pd.DataFrame):
+            if len(row) != 1:
+                raise ValueError(f"row is a table of {len(row)} rows; give one row at a time")
+            row = row.iloc[0]
         if isinstance(row, Mapping | pd.Series):
             given = {str(k): v for k, v in row.items()}
+            if len(given) != len(row):
+                raise ValueError(f"row names a channel more than once: {[str(k) for k, _ in row.items()]}")
             if set(given) != set(names):
                 raise ValueError(f"row has the channels {sorted(given)}, the detector was fitted on {names}")
             row = [given[n] for n in names]
@@ -143,13 +149,17 @@ class Stream:
 
     def _clock(self, time: Any) -> tuple[int, pd.Timestamp | None]:
         """Return how many rows are missing before this one, and its time."""
+        period = self.detector.period_
         if time is None:
-            return 0, self._time
+            # A row without a time comes one period after its predecessor.
+            known = self._time is not None and period
+            return 0, self._time + pd.Timedelta(seconds=period) if known else self._time
         stamp = pd.Timestamp(time)
+        if stamp is pd.NaT:
+            raise ValueError("time is missing (NaT); leave it out, or give the row's timestamp")
         if self._time is None:
             return 0, stamp
         seconds = (stamp - self._time).total_seconds()
         if seconds <= 0:
             raise ValueError(f"the clock goes backwards: {stamp} after {self._time}; rows must come in order")
-        period = self.detector.period_
         return (max(0, round(seconds / period) - 1) if period else 0), stamp

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -105,8 +105,13 @@ class TabularDetector(Detector):
         self
         """
         self._check_decision()
-        unknown = [k for k in self.evidence or () if k not in KINDS]
-        if unknown or (self.evidence is not None and not len(self.evidence)):
+        chosen = self.evidence
+        if chosen is not None and (
+            isinstance(chosen, str)
+            or not isinstance(chosen, Iterable)
+            or not list(chosen)
+            or not set(chosen) <= set(KINDS)
+        ):
             raise ValueError(f"evidence must be None or some of {list(KINDS)}, got {self.evidence!r}")
         table = self._table(X, reset=True)
         self.period_ = None

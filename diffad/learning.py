@@ -6,6 +6,8 @@ decide how much of the network's velocity is admitted (:class:`diffad.model.Mask
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,8 @@ from diffad.training import Progress, Training, train
 #: Bytes that the conditionals of a mask bank may take.
 BANK_BYTES = 300e6
 LARGEST_BANK = 400
+#: Blocks of held-out windows that each judge the network.
+BLOCKS = 4
 
 
 @pinned_defaults()
@@ -154,6 +158,8 @@ class HeldOut:
         pick = torch.randint(len(windows), (n_masks, min(16, len(windows))), generator=generator)
         self.x = windows.flatten(1)[pick].to(model.device)
         self.known = known.flatten(1)[pick].to(model.device)
+        # Held-out windows come in time order: quarters of them are about the held-out blocks.
+        self.block = (pick * BLOCKS // len(windows)).to(model.device)
         self.context = Context.build(self.given, self.x, (model.length, model.channels))
         self.white = torch.randn(self.x.shape, generator=generator).to(model.device)
         positions = torch.arange(self.x.shape[1]) % GATE_LEVELS
@@ -177,17 +183,22 @@ class HeldOut:
         """Return the share of the velocity to admit: E[F t] / E[F^2] per gap kind and level.
 
         That is the least-squares weight of the network's velocity F for its target t; entries of
-        all kinds are pooled into each kind's estimate with the weight of 5,000 entries.
+        all kinds are pooled into each kind's estimate with the weight of 5,000 entries.  Data
+        drift, so the block of held-out windows that asks for least decides.
         """
         z, target = _noisy(self.context, self.given, self.x, self.theta, self.white)
         velocity = self.context.velocity(network, z, self.theta)
         where = self.context.hidden & self.known
         kinds = self.context.kinds.expand(where.shape)[where]
         level = gate_position(self.theta).round().long()[..., None].expand(where.shape)[where]
+        block = self.block[..., None].expand(where.shape)[where]
         f, t = velocity[where].double(), target[where].double()
-        shape = (len(GAP_KINDS), GATE_LEVELS)
-        sums = torch.zeros(3, shape[0] * shape[1], dtype=torch.float64, device=f.device)
-        sums.index_add_(1, kinds * GATE_LEVELS + level, torch.stack([f * t, f * f, torch.ones_like(f)]))
+        shape = (BLOCKS, len(GAP_KINDS), GATE_LEVELS)
+        sums = torch.zeros(3, math.prod(shape), dtype=torch.float64, device=f.device)
+        cell = (block * len(GAP_KINDS) + kinds) * GATE_LEVELS + level
+        sums.index_add_(1, cell, torch.stack([f * t, f * f, torch.ones_like(f)]))
         ft, ff, count = sums.view(3, *shape).cpu()
-        pooled = 5000 / count.sum(0).clamp(min=1)
-        return ((ft + pooled * ft.sum(0)) / (ff + pooled * ff.sum(0)).clamp(min=1e-12)).clamp(0, 1).float()
+        pooled = 5000 / count.sum(1, keepdim=True).clamp(min=1)
+        share = (ft + pooled * ft.sum(1, keepdim=True)) / (ff + pooled * ff.sum(1, keepdim=True)).clamp(min=1e-12)
+        seen = count.sum(1, keepdim=True) > 0
+        return torch.where(seen, share, 1.0).amin(0).clamp(0, 1).float()

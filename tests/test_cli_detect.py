@@ -1,0 +1,86 @@
+"""`diffad detect` writes one line per event, as the library would find it, and says in one line what is wrong."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from diffad import SeriesDetector
+from diffad.cli import app
+from diffad.tables import read_table, write_table
+
+
+def recording(n, seed):
+    rng = np.random.default_rng(seed)
+    slow = np.convolve(rng.standard_normal(n + 40), np.ones(20) / 5, "same")[20:-20]
+    values = slow[:, None] * [1.0, -0.5, 0.8] + 0.1 * rng.standard_normal((n, 3))
+    index = pd.date_range("2026-01-01", periods=n, freq="1min", name="time")
+    return pd.DataFrame(values, index, ["flow", "pressure", "power"])
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    faulty = recording(400, 1)
+    faulty.iloc[200:215, 1] += 5.0
+    write_table(recording(1200, 0), tmp_path / "good.csv")
+    write_table(faulty, tmp_path / "today.csv")
+    return tmp_path
+
+
+def detect(*arguments):
+    return CliRunner().invoke(app, ["detect", *map(str, arguments)])
+
+
+def test_writes_the_events_that_the_library_finds(files):
+    result = detect("today.csv", "--fit-on", "good.csv")
+    assert result.exit_code == 0, result.output
+    alarms = pd.read_csv(files / "today.alarms.csv", parse_dates=["start", "end", "peak"])
+    expected = SeriesDetector().fit(read_table(files / "good.csv")).events(read_table(files / "today.csv"))
+    assert len(alarms) == len(expected) > 0
+    assert (alarms["peak"] == expected["peak"].to_numpy()).all()
+    worst = alarms.loc[alarms["severity"].idxmax()]
+    assert "pressure" in worst["channels"].split(";")
+    assert pd.Timestamp("2026-01-01 03:15") <= worst["peak"] <= pd.Timestamp("2026-01-01 03:40")
+
+
+def test_fewer_alarms_a_day_are_fewer_events(files):
+    counts = []
+    for number in (5, 0.1):
+        assert detect("today.csv", "--fit-on", "good.csv", "--alarms-per-day", number).exit_code == 0
+        counts.append(len(pd.read_csv(files / "today.alarms.csv")))
+    assert counts[0] > counts[1]
+
+
+def test_picture_beside_the_output(files):
+    result = detect("today.csv", "--fit-on", "good.csv", "-o", "found.csv", "--plot")
+    assert result.exit_code == 0, result.output
+    assert (files / "found.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("nowhere.csv", "--fit-on", "good.csv"), "nowhere.csv"),
+        (("today.csv", "--fit-on", "nowhere.csv"), "nowhere.csv"),
+        (("today.csv", "--fit-on", "good.csv", "--alarms-per-day", "-1"), "number"),
+        (("today.csv", "--fit-on", "good.csv", "--contamination", "0.9"), "contamination"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(files, arguments, word):
+    result = detect(*arguments)
+    assert result.exit_code == 1, result.output
+    assert "error:" in result.output and "Traceback" not in result.output
+    assert word in re.sub(r"\s+", " ", result.output)
+    assert not (files / "today.alarms.csv").exists()
+
+
+def test_other_columns_are_refused(files):
+    write_table(recording(100, 2).rename(columns={"power": "load"}), files / "other.csv")
+    result = detect("other.csv", "--fit-on", "good.csv")
+    assert result.exit_code == 1
+    assert "load" in result.output

@@ -54,6 +54,13 @@ def detectability(
         ``rows`` (median rows from the start of a fault to its first alarm, at the same size).
         A few faults are hit by false alarms: at rate r about ``1 - (1 - r) ** length`` of them.
     """
+    for name, value in (("n_events", n_events), ("length", length)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if not len(sizes) or not min(sizes) > 0:
+        raise ValueError(f"sizes must hold at least one positive size, got {sizes!r}")
+    if not 0 < share <= 1:
+        raise ValueError(f"share must lie in (0, 1], got {share}")
     rng = check_random_state(random_state)
     n, channels = np.shape(X_normal)
     per_copy = n // (SPACING * length)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from diffad.scaling import FARTHEST
+
 Matrix = NDArray[np.float64]
 
-#: A category that was seen this often or less in training shares a code with its like.
+#: Categories with an indicator of their own, the commonest first; the rest count as unseen.
 MOST_CATEGORIES = 60
 
 
@@ -63,7 +66,7 @@ class Columns:
                 values = _numbers(column, name)
                 centre[k] = np.nanmean(values)
                 spread = float(np.nanstd(values))
-                scale[k] = spread if spread > 1e-12 * max(1.0, abs(centre[k])) else 1.0
+                scale[k] = spread if spread > 1e-12 * abs(centre[k]) else 1.0
         return cls(names, centre, scale, categories, frequency)
 
     def encode(self, table: pd.DataFrame) -> Matrix:
@@ -76,7 +79,9 @@ class Columns:
         for k, name in enumerate(self.names):
             column = table.iloc[:, k]
             if k not in self.categories:
-                parts.append(((_numbers(column, name) - self.centre[k]) / self.scale[k])[:, None])
+                parts.append(
+                    np.clip((_numbers(column, name) - self.centre[k]) / self.scale[k], -FARTHEST, FARTHEST)[:, None]
+                )
                 continue
             codes = column.map(self.categories[k]).to_numpy(float)
             # Two different categories are one unit apart, and an unseen one is from all.
@@ -98,7 +103,7 @@ def _categorical(table: pd.DataFrame, chosen: Sequence[str | int] | None) -> set
     if chosen is None:
         kinds = (pd.api.types.is_numeric_dtype, pd.api.types.is_bool_dtype)
         return {k for k, kind in enumerate(table.dtypes) if not kinds[0](kind) or kinds[1](kind)}
-    unknown = [c for c in chosen if c not in names and not (isinstance(c, int) and 0 <= c < len(names))]
+    unknown = [c for c in chosen if c not in names and not (isinstance(c, Integral) and 0 <= c < len(names))]
     if unknown:
         raise ValueError(f"categorical_features names {unknown}, X has the columns {names}")
     return {names.index(c) if c in names else int(c) for c in chosen}

@@ -13,12 +13,14 @@ from sklearn.utils.validation import check_is_fitted
 from diffad import tracking
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector
-from diffad.image_evidence import Images, fit_images
+from diffad.image_evidence import Images, fit_images, seen
 from diffad.series_input import device_of
 from diffad.thresholds import NormalScores, Threshold
 
 Scores = NDArray[np.float64]
 
+#: Rounds of leaving out the strangest images where `contamination` says that there are some.
+TRIMMING = 2
 #: Half a 90 % band, in standard deviations.
 BAND = 1.645
 
@@ -126,11 +128,14 @@ class ImageDetector(Detector):
         self.shape_, self.period_ = images.shape[1:], None
         device = device_of(self.device)
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
-            kept = images
-            if self.contamination:
-                _, strange = fit_images(images, device)
-                kept = images[strange <= np.quantile(strange, 1 - self.contamination)]
-            self.model_, normal = fit_images(kept, device)
+            kept = np.ones(len(images), bool)
+            for _ in range(TRIMMING if self.contamination else 0):
+                # A defect that stays in explains its like: those dropped free the view on the rest.
+                self.model_, cross_fitted = fit_images(images[kept], device)
+                strange = self._scores(images)
+                strange[kept] = cross_fitted
+                kept = strange <= np.quantile(strange, 1 - self.contamination)
+            self.model_, normal = fit_images(images[kept], device)
             training = self._scores(images) if self.contamination and self.threshold is None else None
         self._decide(NormalScores.of_blocks([normal]), training)
         return self
@@ -140,20 +145,13 @@ class ImageDetector(Detector):
         images = self._open(X)
         with pinned_defaults(), torch.no_grad():
             residual = self.model_.residual(images)
-            heat = self.model_.heat(residual)
-        centre, scale = self.model_.contrast.moments(images)
-        filled = np.where(np.isnan(images), self._filled(images) * scale + centre, images)
+            heat = self.model_.heat(residual, seen(images))
+        filled, centre, scale = self.model_.completed(images)
+        filled = filled * scale + centre
         expected = filled - residual * scale
         half = BAND * self.model_.scales[0] * scale
         shape = np.shape(X)
         return ImageExplanation(heat, *(a.reshape(shape) for a in (expected, expected - half, expected + half)))
-
-    def _filled(self, images: Images) -> Images:
-        centre, scale = self.model_.contrast.moments(images)
-        x = torch.from_numpy(((images - centre) / scale).reshape(len(images), -1))
-        return np.asarray(
-            self.model_.prior.fill(x.to(self.model_.prior.mean.device)).cpu().numpy().reshape(images.shape)
-        )
 
     def _open(self, X: Any) -> Images:
         check_is_fitted(self)
@@ -167,7 +165,7 @@ class ImageDetector(Detector):
 
     def _scores(self, images: Images) -> Scores:
         with pinned_defaults(), torch.no_grad():
-            return self.model_.scores(self.model_.residual(images))
+            return self.model_.scores(self.model_.residual(images), seen(images))
 
     def _strangeness(self, X: Any) -> Scores:
         return self._scores(self._open(X))
@@ -175,16 +173,19 @@ class ImageDetector(Detector):
 
 def _images(X: Any) -> Images:
     """Return images as float32 (n, height, width, channels)."""
-    array = np.asarray(X)
+    try:
+        array = np.asarray(X)
+    except ValueError:
+        array = np.empty(0, object)
     if array.dtype == object:
         raise ValueError("X holds images of different sizes, or no numbers; resize them to one height and width")
     if array.ndim not in (3, 4):
         raise ValueError(f"X must have the shape (n, height, width) or (n, height, width, channels), got {array.shape}")
     if array.dtype.kind not in "biuf":
         raise ValueError(f"X must hold numbers, got dtype {array.dtype}")
-    images = array.astype(np.float32).reshape(*array.shape[:3], -1)
-    if not images.size:
+    if not array.size:
         raise ValueError(f"X holds no pixel, its shape is {array.shape}")
+    images = array.astype(np.float32).reshape(*array.shape[:3], -1)
     if images.shape[1] < images.shape[3] and images.shape[1] <= 4:
         raise ValueError(f"X seems to have channels first, shape {array.shape}; put them last: X.transpose(0, 2, 3, 1)")
     if np.isinf(images).any():

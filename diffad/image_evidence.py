@@ -26,8 +26,10 @@ SMOOTH, SMOOTH_MAP = 1.5, 2.5
 RELATIVE = 0.4
 #: Share of an image's pixels that make its score.
 TOP = 0.01
-#: Contiguous blocks for cross-fitting.
-FOLDS = 4
+#: Contiguous blocks for cross-fitting: with few, images are judged by a model of much fewer images.
+FOLDS = 10
+#: Rounds of filling missing pixels and measuring contrast.
+FILL_ROUNDS = 10
 #: Part of a typical image's standard deviation below which contrast is not stretched further.
 FLOOR = 0.2
 #: Images that pass at once.
@@ -81,22 +83,28 @@ class ImageModel:
         """Return what the prior leaves over, in units of each image's contrast; missing pixels are 0."""
         return _residual(self.contrast, self.prior, images)
 
-    def scores(self, residual: Images) -> NDArray[np.float64]:
+    def completed(self, images: Images) -> tuple[Images, Images, Images]:
+        """Return images in units of their contrast, missing pixels filled, with their centre and scale."""
+        return _completed(self.contrast, self.prior, images)
+
+    def scores(self, residual: Images, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return the mean of the hottest `TOP` of each image's pixels, relative to its texture."""
-        flat = self._heat(residual, SMOOTH, RELATIVE).reshape(len(residual), -1)
+        flat = self._heat(residual, visible, SMOOTH, RELATIVE).reshape(len(residual), -1)
         k = max(1, int(TOP * flat.shape[1]))
         return np.asarray(np.partition(flat, -k, axis=1)[:, -k:].mean(1), dtype=np.float64)
 
-    def heat(self, residual: Images) -> Images:
-        """Turn residuals (n, height, width, channels) into heat maps (n, height, width)."""
-        return self._heat(residual, SMOOTH_MAP, 0.0)
+    def heat(self, residual: Images, visible: NDArray[np.bool_]) -> Images:
+        """Turn residuals (n, height, width, channels) into heat maps (n, height, width), given which pixels are visible."""
+        return self._heat(residual, visible, SMOOTH_MAP, 0.0)
 
-    def _heat(self, residual: Images, smooth: float, relative: float) -> Images:
+    def _heat(self, residual: Images, visible: NDArray[np.bool_], smooth: float, relative: float) -> Images:
         maps = np.zeros(residual.shape[:3], np.float32)
         for blob, scale in zip(BLOBS, self.scales, strict=True):
             energy = (blur(residual, blob) / scale) ** 2
             one = blur(energy.mean(3, keepdims=True), smooth)[..., 0]
-            middle = np.median(one, axis=(1, 2), keepdims=True)
+            # An image without any pixel has no texture: its map is 0 anyway.
+            middle = np.array([np.median(m[s]) if s.any() else 1.0 for m, s in zip(one, visible, strict=True)])
+            middle = middle[:, None, None]
             maps += one / np.maximum(middle, 1e-6) ** relative / len(BLOBS)
         return maps
 
@@ -118,7 +126,7 @@ def fit_images(images: Images, device: torch.device) -> tuple[ImageModel, NDArra
         smooth = gaussian_filter(size, (2, 2, 0))
         scales.append(np.maximum(smooth, 1e-3 * max(float(smooth.max()), 1e-6)).astype(np.float32))
     model = ImageModel(contrast, _fit_prior(contrast, images, device), scales)
-    return model, model.scores(residual)
+    return model, model.scores(residual, seen(images))
 
 
 def _fit_prior(contrast: Contrast, images: Images, device: torch.device) -> SpanPrior:
@@ -128,13 +136,26 @@ def _fit_prior(contrast: Contrast, images: Images, device: torch.device) -> Span
     return SpanPrior.fit(torch.from_numpy(x.astype(np.float32)).to(device))
 
 
+def _completed(contrast: Contrast, prior: SpanPrior, images: Images) -> tuple[Images, Images, Images]:
+    centre, scale = contrast.moments(images)
+    missing = np.isnan(images)
+    filled = images
+    # Brightness and contrast of an image are known once its missing part is filled, and the other way round.
+    for _ in range(FILL_ROUNDS if missing.any() else 1):
+        x = torch.from_numpy(((images - centre) / scale).reshape(len(images), -1)).to(prior.mean.device)
+        filled = prior.fill(x).cpu().numpy().reshape(images.shape)
+        if missing.any():
+            centre, scale = contrast.moments(np.where(missing, filled * scale + centre, images))
+    return filled, centre, scale
+
+
 def _residual(contrast: Contrast, prior: SpanPrior, images: Images) -> Images:
     parts = []
     for start in range(0, len(images), CHUNK):
         part = images[start : start + CHUNK]
-        centre, scale = contrast.moments(part)
-        x = torch.from_numpy(((part - centre) / scale).reshape(len(part), -1)).to(prior.mean.device)
-        left = prior.residual(prior.fill(x)).cpu().numpy().reshape(part.shape)
+        filled, _, _ = _completed(contrast, prior, part)
+        x = torch.from_numpy(filled.reshape(len(part), -1)).to(prior.mean.device)
+        left = prior.residual(x).cpu().numpy().reshape(part.shape)
         parts.append(np.where(np.isnan(part), 0, left).astype(np.float32))
     return np.concatenate(parts)
 
@@ -142,3 +163,8 @@ def _residual(contrast: Contrast, prior: SpanPrior, images: Images) -> Images:
 def blur(images: Images, width: float) -> Images:
     """Smooth images (n, height, width, channels) by a Gaussian of `width` pixels; 0 leaves them."""
     return np.asarray(gaussian_filter(images, (0, width, width, 0))) if width else images
+
+
+def seen(images: Images) -> NDArray[np.bool_]:
+    """Return which pixels of images (n, height, width, channels) were observed in all channels."""
+    return np.asarray(~np.isnan(images).any(3))

@@ -25,6 +25,8 @@ Matrix = NDArray[np.float64]
 
 #: Training rows beyond which the distances and densities see a random sample.
 MOST_ROWS = 10_000
+#: Fewest rows that can judge one another.
+LEAST_ROWS = 3
 #: Random folds for cross-fitting.
 FOLDS = 5
 #: Numbers of mixture components tried, and rows each must have.
@@ -133,28 +135,60 @@ class RowModels:
 
 @dataclass(frozen=True)
 class Filler:
-    """Conditional means of a Gaussian for missing entries: what is missing is no evidence."""
+    """Conditional means of a Gaussian for missing entries: what is missing is no evidence.
+
+    Attributes
+    ----------
+    mean : Tensor of shape (d,)
+    precision : Tensor of shape (d, d)
+    blocks : list of int arrays
+        Encoded entries of each column; a categorical column has several, and is filled by its most
+        likely category, since no row lies between categories.
+    """
 
     mean: torch.Tensor
     precision: torch.Tensor
+    blocks: list[NDArray[np.int64]]
 
     @classmethod
-    def fit(cls, rows: Matrix) -> Filler:
-        """Learn from rows (n, d), NaN = missing."""
+    def fit(cls, rows: Matrix, owner: NDArray[np.int64]) -> Filler:
+        """Learn from rows (n, d), NaN = missing, and the column behind each entry."""
         x = torch.from_numpy(rows)
         mean, covariance, _ = ledoit_wolf(x, ~x.isnan())
         covariance.diagonal().add_(NUGGET)
-        return cls(mean, torch.linalg.inv(covariance))
+        blocks = [np.flatnonzero(owner == k) for k in np.unique(owner)]
+        return cls(mean, torch.linalg.inv(covariance), blocks)
 
     def __call__(self, rows: Matrix) -> Matrix:
         """Fill rows (n, d)."""
-        return np.asarray(fill_missing(torch.from_numpy(rows), self.mean, self.precision).numpy())
+        filled = np.asarray(fill_missing(torch.from_numpy(rows), self.mean, self.precision).numpy())
+        for block in self.blocks:
+            gap = np.isnan(rows[:, block[0]])
+            if len(block) > 1 and gap.any():
+                filled[np.ix_(gap, block)] = np.eye(len(block))[filled[np.ix_(gap, block)].argmax(1)] / np.sqrt(2)
+        return filled
 
-    def residual(self, rows: Matrix) -> tuple[Matrix, Matrix]:
-        """Return each entry's difference to its mean given the others (n, d), and its deviation (d,)."""
+    def residual(self, rows: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+        """Judge each column given the others.
+
+        Returns
+        -------
+        residual : array (n, d)
+            Difference of each entry to its mean given the other columns.
+        blame : array (n, columns)
+            Squared Mahalanobis distance of each column given the others.
+        deviation : array (d,)
+            Conditional standard deviation of each entry.
+        """
         pull = (torch.from_numpy(self(rows)) - self.mean) @ self.precision
-        variance = 1 / self.precision.diagonal()
-        return np.asarray((pull * variance).numpy()), np.asarray(variance.sqrt().numpy())
+        residual, deviation = torch.empty_like(pull), torch.empty(pull.shape[1], dtype=pull.dtype)
+        blame = []
+        for block in self.blocks:
+            covariance = torch.linalg.inv(self.precision[block[:, None], block])
+            residual[:, block] = pull[:, block] @ covariance
+            deviation[block] = covariance.diagonal().sqrt()
+            blame.append((residual[:, block] * pull[:, block]).sum(1))
+        return residual.numpy(), torch.stack(blame, 1).clamp(min=0).numpy(), deviation.numpy()
 
 
 @dataclass(frozen=True)
@@ -180,13 +214,15 @@ def score(evidence: Mapping[str, Matrix]) -> Matrix:
     return np.asarray(mean ** (1 / POWER))
 
 
-def fit_rows(rows: Matrix, kinds: tuple[str, ...], seed: int) -> tuple[RowScorer, Matrix]:
+def fit_rows(rows: Matrix, owner: NDArray[np.int64], kinds: tuple[str, ...], seed: int) -> tuple[RowScorer, Matrix]:
     """Fit evidence to normal rows and calibrate it by cross-fitting on random folds.
 
     Parameters
     ----------
     rows : array (n, d)
         Encoded rows, NaN = missing.
+    owner : array (d,) of int
+        Column behind each encoded entry.
     kinds : tuple of str
     seed : int
         Of the folds, and of the sample where there are more than `MOST_ROWS` rows.
@@ -197,10 +233,12 @@ def fit_rows(rows: Matrix, kinds: tuple[str, ...], seed: int) -> tuple[RowScorer
     scores : array (n,)
         Of the rows fitted on, each by models that had not seen it.
     """
+    if len(rows) < LEAST_ROWS:
+        raise ValueError(f"X holds {len(rows)} rows (n_samples={len(rows)}); at least {LEAST_ROWS} are needed to fit")
     rng = np.random.default_rng(seed)
     if len(rows) > MOST_ROWS:
         rows = rows[np.sort(rng.choice(len(rows), MOST_ROWS, replace=False))]
-    filler = Filler.fit(rows)
+    filler = Filler.fit(rows, owner)
     filled = filler(rows)
     n_components = best_components(filled) if "mixture" in kinds else 1
     n_folds = min(FOLDS, len(rows))

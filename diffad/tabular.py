@@ -118,14 +118,14 @@ class TabularDetector(Detector):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with tracking.run_of(self, X):
             self.columns_ = Columns.fit(table, self.categorical_features)
-            rows = self.columns_.encode(table)
+            rows, owner = self.columns_.encode(table), self.columns_.owner
             kinds = tuple(k for k in KINDS if self.evidence is None or k in self.evidence)
             kept = rows
             if self.contamination:
-                first, _ = fit_rows(rows, kinds, seed)
+                first, _ = fit_rows(rows, owner, kinds, seed)
                 strange = score(first.evidence(rows))
                 kept = rows[strange <= np.quantile(strange, 1 - self.contamination)]
-            self.scorer_, normal = fit_rows(kept, kinds, seed)
+            self.scorer_, normal = fit_rows(kept, owner, kinds, seed)
             training = score(self.scorer_.evidence(rows)) if self.contamination and self.threshold is None else None
             self._decide(NormalScores.of_blocks([normal]), training)
         return self
@@ -139,16 +139,14 @@ class TabularDetector(Detector):
     def explain(self, X: Any) -> Explanation:
         """Say which columns made each row strange, and what they should have shown.
 
-        The share of a column is its part in the squared residuals given all other columns; for
+        The share of a column is its part in the squared distances given all other columns; for
         categories `expected` is the most likely one and there is no band.
         """
         check_is_fitted(self)
         table = self._table(X, reset=False)
         rows = self.columns_.encode(table)
-        residual, deviation = self.scorer_.filler.residual(rows)
+        residual, blame, deviation = self.scorer_.filler.residual(rows)
         owner, n_columns = self.columns_.owner, len(self.columns_.names)
-        blame = np.zeros((len(rows), n_columns))
-        np.add.at(blame.T, owner, (residual / deviation).T ** 2)
         total = blame.sum(1, keepdims=True)
         part = np.where(total > 0, blame / np.maximum(total, 1e-300), 1 / n_columns)
         share = part * score(self.scorer_.evidence(rows))[:, None]

@@ -1,0 +1,199 @@
+"""`detectability` measures what a detector sees: large faults early, none where they are invisible; its pictures
+and those of detections show every channel.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from diffad import SeriesDetector
+from diffad.detectability import SPACING, detectability
+from diffad.faults import inject
+from diffad.plot import plot_detectability, plot_detection
+
+SIZES = (0.01, 0.5, 2.0, 8.0)
+
+
+def process(n, seed):
+    """Return two sensors of one slowly varying quantity."""
+    rng = np.random.default_rng(seed)
+    x = np.zeros(n)
+    for i in range(1, n):
+        x[i] = 0.9 * x[i - 1] + 0.44 * rng.standard_normal()
+    return pd.DataFrame(x[:, None] + 0.1 * rng.standard_normal((n, 2)), columns=["inlet", "outlet"])
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return SeriesDetector(evidence=("energy", "quiet")).fit(process(1500, 0))
+
+
+@pytest.fixture(scope="module")
+def normal():
+    return process(1000, 1)
+
+
+@pytest.fixture(scope="module")
+def measured(detector, normal):
+    return detectability(detector, normal, kinds=("shift", "drift", "noise"), sizes=SIZES, length=20)
+
+
+def drawn(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=40)
+    return buffer.getvalue()
+
+
+def test_table_has_a_row_per_kind_and_channel(measured):
+    assert list(measured.columns) == ["channel", "kind", "size", "found", "rows"]
+    pairs = [(k, c) for k in ("shift", "drift", "noise") for c in ("inlet", "outlet")]
+    assert list(zip(measured["kind"], measured["channel"], strict=True)) == pairs
+
+
+def test_size_is_one_of_the_sizes_and_what_is_claimed_is_found(measured):
+    assert set(measured["size"]) <= {*SIZES, np.inf}
+    finite = np.isfinite(measured["size"])
+    assert finite.any()
+    assert (measured["found"][finite] >= 0.9).all() and (measured["found"] <= 1).all()
+    assert measured["rows"][finite].between(0, 19).all(), "the first alarm lies inside the fault"
+
+
+def test_large_faults_are_found_and_invisible_ones_are_not(detector, normal, measured):
+    assert measured["size"].between(0.5, 8).all(), measured
+    invisible = detectability(detector, normal, kinds=("shift",), sizes=(0.001, 0.002))
+    assert np.isinf(invisible["size"]).all()
+    assert (invisible["found"] < 0.9).all()
+
+
+def test_a_drift_takes_longer_to_see_than_a_shift(measured):
+    late = measured.groupby("kind")["rows"].mean()
+    assert late["drift"] > late["shift"]
+
+
+def test_a_sensor_that_others_confirm_shows_smaller_faults(detector, normal):
+    rng = np.random.default_rng(5)
+    alone = pd.DataFrame({"inlet": process(1500, 2)["inlet"], "outlet": rng.standard_normal(1500)})
+    lonely = SeriesDetector(evidence=("energy", "quiet")).fit(alone)
+    later = pd.DataFrame({"inlet": normal["inlet"], "outlet": rng.standard_normal(len(normal))})
+    sizes = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+    confirmed, unconfirmed = (
+        detectability(d, X, kinds=("shift",), sizes=sizes, length=20)["size"][0]
+        for d, X in ((detector, normal), (lonely, later))
+    )
+    assert confirmed < unconfirmed, f"{confirmed} with a second sensor, {unconfirmed} without"
+
+
+def test_order_of_sizes_does_not_matter_and_the_seed_repeats(detector, normal):
+    runs = [
+        detectability(detector, normal, kinds=("shift",), sizes=s, length=20, random_state=3)
+        for s in ((0.5, 2.0), (2.0, 0.5))
+    ]
+    pd.testing.assert_frame_equal(*runs)
+
+
+def test_share_that_must_be_found_decides(detector, normal):
+    strict, lax = (
+        detectability(detector, normal, kinds=("noise",), sizes=(0.1, 0.25, 0.5, 1, 2, 4), share=share, length=20)[
+            "size"
+        ]
+        for share in (1.0, 0.3)
+    )
+    assert (lax <= strict).all() and (lax < strict).any()
+
+
+def test_arrays_work_and_name_their_channels(normal):
+    on_array = SeriesDetector(evidence=("energy", "quiet")).fit(process(1500, 0).to_numpy())
+    table = detectability(on_array, normal.to_numpy(), kinds=("shift",), sizes=(8.0,), length=20)
+    assert table["channel"].tolist() == on_array._names()
+    assert (table["size"] == 8).all()
+
+
+def test_too_few_rows_are_refused_with_the_number_needed(detector, normal):
+    with pytest.raises(ValueError, match=f"99 rows.*{SPACING * 25}"):
+        detectability(detector, normal[:99], kinds=("shift",))
+    assert len(detectability(detector, normal[:100], kinds=("shift",), sizes=(8.0,))) == 2
+
+
+def test_unknown_kinds_and_sizes_without_size_are_refused(detector, normal):
+    with pytest.raises(ValueError, match=r"kinds.*magic"):
+        detectability(detector, normal, kinds=("magic",))
+    with pytest.raises(ValueError, match="sizes must hold"):
+        detectability(detector, normal, kinds=("shift",), sizes=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("options", [{"sizes": ()}, {"length": 0}, {"n_events": 0}, {"share": 1.5}])
+def test_parameters_that_make_no_sense_are_refused_by_name(detector, normal, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        detectability(detector, normal, **{"kinds": ("shift",), "sizes": (1.0,), **options})
+
+
+# --- pictures ---------------------------------------------------------------------------------------------
+
+
+def test_picture_of_detectability_has_a_map_and_its_scale(measured):
+    figure = plot_detectability(measured)
+    assert len(figure.axes) == 2
+    ax, scale = figure.axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["inlet", "outlet"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["drift", "noise", "shift"]
+    assert "standard deviations" in scale.get_ylabel()
+    first = measured.set_index(["channel", "kind"]).loc[("inlet", "drift")]
+    assert ax.texts[0].get_text() == f"{first['size']:g}\n{first['rows']:.0f} rows"
+    assert drawn(figure).startswith(b"\x89PNG")
+
+
+def test_picture_says_what_is_not_found(measured):
+    figure = plot_detectability(measured.assign(size=np.inf, rows=np.nan))
+    assert {t.get_text() for t in figure.axes[0].texts} == {"not\nfound"}
+    drawn(figure)
+
+
+@pytest.fixture(scope="module")
+def detection(detector, normal):
+    index = pd.date_range("2026-01-01", periods=400, freq="10s", name="time")
+    faulty = inject(normal[:400].set_index(index), "shift", n_events=2, size=6.0, channels=[1], random_state=0)
+    X = faulty.X
+    parts = (X, detector.explain(X), -detector.score_samples(X), detector.offset_, detector.events(X))
+    faults = pd.DataFrame({"start": index[faulty.events["start"]], "end": index[faulty.events["stop"] - 1]})
+    return parts, faults
+
+
+def test_picture_of_a_detection_has_a_panel_per_channel_and_one_for_the_score(detection):
+    parts, faults = detection
+    figure = plot_detection(*parts, faults=faults, units={"inlet": "bar"}, title="Pump 3")
+    labels = [ax.get_ylabel() for ax in figure.axes]
+    assert labels == ["inlet\n[bar]", "outlet", "score"]
+    assert figure.axes[-1].get_yscale() == "log"
+    assert figure.axes[-1].get_xlabel() == "time"
+    assert figure.legends[0].get_title().get_text() == "Pump 3"
+    entries = {t.get_text() for t in figure.legends[0].get_texts()}
+    assert {"observed", "expected: 90 % band", "alarm: channel to blame", "threshold", "true fault"} == entries
+    assert drawn(figure).startswith(b"\x89PNG")
+
+
+def test_picture_draws_threshold_score_and_the_channel_to_blame(detection):
+    parts, _ = detection
+    X, _, score, offset, events = parts
+    figure = plot_detection(*parts)
+    lines = {line.get_label(): np.asarray(line.get_ydata(), float) for line in figure.axes[-1].get_lines()}
+    np.testing.assert_allclose(lines["threshold"], -offset)
+    assert any(len(y) == len(score) and np.allclose(y, score) for y in lines.values())
+    assert len(events) >= 2
+    for ax, name in zip(figure.axes, X.columns, strict=False):
+        blamed = sum(name in channels for channels in events["channels"])
+        assert len(ax.patches) == blamed, name
+    assert len(figure.axes[-1].patches) == len(events)
+
+
+def test_picture_without_events_faults_or_time(detector, normal):
+    X = normal[:200]
+    events = detector.events(X)[:0]
+    figure = plot_detection(X, detector.explain(X), -detector.score_samples(X), detector.offset_, events)
+    assert len(figure.axes) == 3
+    assert figure.axes[-1].get_xlabel() == "row"
+    assert not any("alarm" in t.get_text() or "fault" in t.get_text() for t in figure.legends[0].get_texts())
+    drawn(figure)

@@ -1,0 +1,449 @@
+"""`ImageDetector` finds spots in images after seeing good ones and shows where they are; brightness, contrast, unit
+and missing pixels are no defects.  `SpanPrior` equals the dense Gaussian that it stands for.
+"""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.ndimage import gaussian_filter
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+
+from diffad import FalseAlarmRate, ImageDetector
+from diffad.priors.span import SpanPrior
+
+SIZE = 16
+#: Rows and columns of the spot, and a ring around it that a blurred map may warm.
+SPOT = (slice(5, 8), slice(9, 12))
+NEAR = (slice(2, 11), slice(6, 15))
+
+
+def good(n, seed, height=SIZE, width=SIZE):
+    """Return a fixed pattern under smooth random fields and a little noise, mean 10."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    fields = gaussian_filter(rng.standard_normal((n, height, width)), (0, 4, 4))
+    return 10 + np.sin(y / 4) + np.cos(x / 5) + 4 * fields + 0.1 * rng.standard_normal((n, height, width))
+
+
+def spotted(images, depth=0.5):
+    bad = images.copy()
+    bad[:, *SPOT] += depth
+    return bad
+
+
+def strangeness(detector, images):
+    return -detector.score_samples(images)
+
+
+def roc(detector, normal, strange):
+    y = np.r_[np.zeros(len(normal)), np.ones(len(strange))]
+    return roc_auc_score(y, np.r_[strangeness(detector, normal), strangeness(detector, strange)])
+
+
+def small(**options):
+    return ImageDetector(**{"device": "cpu", **options})
+
+
+def refused(call, *words):
+    """Assert that the call raises ValueError with every one of `words` in its message."""
+    with pytest.raises(ValueError) as caught:
+        call()
+    for word in words:
+        assert word in str(caught.value), f"{word!r} is missing in: {caught.value}"
+
+
+@pytest.fixture(scope="module")
+def training():
+    return good(300, 0)
+
+
+@pytest.fixture(scope="module")
+def new():
+    return good(200, 1)
+
+
+@pytest.fixture(scope="module")
+def detector(training):
+    return small().fit(training)
+
+
+# --- the prior --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dense():
+    """Return a prior on 12 rows of 30 pixels, its mean and covariance in numpy, and rows to judge."""
+    rng = np.random.default_rng(0)
+    train, rows = rng.standard_normal((12, 30)) + 2, rng.standard_normal((5, 30))
+    ridge = 0.3
+    covariance = np.cov(train.T, bias=True) + ridge * np.eye(30)
+    return SpanPrior.fit(torch.from_numpy(train), ridge), train.mean(0), covariance, ridge, rows
+
+
+def test_residual_is_ridge_times_precision_times_difference(dense):
+    prior, mean, covariance, ridge, rows = dense
+    expected = ridge * np.linalg.solve(covariance, (rows - mean).T).T
+    np.testing.assert_allclose(prior.residual(torch.from_numpy(rows)).numpy(), expected, atol=1e-10)
+
+
+def test_fill_is_the_conditional_mean(dense):
+    prior, mean, covariance, _, rows = dense
+    holes = rows.copy()
+    holes[:4][np.random.default_rng(1).random((4, 30)) < 0.4] = np.nan
+    holes[0] = np.nan
+    expected = holes.copy()
+    for row in expected:
+        hidden, seen = np.flatnonzero(np.isnan(row)), np.flatnonzero(~np.isnan(row))
+        gain = covariance[np.ix_(hidden, seen)] @ np.linalg.pinv(covariance[np.ix_(seen, seen)])
+        row[hidden] = mean[hidden] + gain @ (row[seen] - mean[seen])
+    np.testing.assert_allclose(prior.fill(torch.from_numpy(holes)).numpy(), expected, atol=1e-10)
+    np.testing.assert_array_equal(holes[4], rows[4])
+
+
+def test_filled_pixels_have_no_residual(dense):
+    prior, _, _, _, rows = dense
+    holes = rows.copy()
+    holes[:, 3:9] = np.nan
+    residual = prior.residual(prior.fill(torch.from_numpy(holes)))
+    assert residual[:, 3:9].abs().max() < 1e-10 < residual[:, 9:].abs().max()
+
+
+# --- what it finds ----------------------------------------------------------------------------------------
+
+
+def test_spots_are_found(detector, new):
+    assert roc(detector, new, spotted(new)) > 0.99
+    assert (detector.predict(spotted(new, 1.5)) == -1).all()
+    # A spot well below the noise is not to be found: the test above could fail.
+    assert roc(detector, new, spotted(new, 0.01)) < 0.6
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_dark_and_bright_spots_are_found_alike(detector, new, sign):
+    assert roc(detector, new, spotted(new, 0.5 * sign)) > 0.99
+
+
+def test_heat_is_hottest_at_the_spot(detector, new):
+    heat = detector.explain(spotted(new)).heat
+    assert heat.shape == new.shape and np.isfinite(heat).all() and (heat >= 0).all()
+    row, column = np.unravel_index(heat.reshape(len(heat), -1).argmax(1), heat.shape[1:])
+    hit = (abs(row - 6) <= 2) & (abs(column - 10) <= 2)
+    assert hit.mean() > 0.98, f"the maximum lies at the spot in {hit.mean():.0%} of the images"
+
+
+def test_heat_of_good_images_is_about_one(detector, new):
+    # Its unit comes from images that three quarters of the training images had to explain: new ones leave less.
+    assert 0.7 < detector.explain(new).heat.mean() < 1.1
+
+
+def test_expected_image_is_the_good_one(detector, new):
+    expected = detector.explain(spotted(new, 1.0)).expected
+    away = np.ones((SIZE, SIZE), bool)
+    away[NEAR] = False
+    # The noise, of deviation 0.1, cannot be expected: its mean modulus is 0.08.
+    assert np.abs(expected - new)[:, away].mean() < 0.12
+    missed = np.abs(expected - new)[:, *SPOT].mean()
+    assert missed < 0.6, f"of a spot of depth 1 a part of {missed:.2f} is expected"
+
+
+def test_band_covers_90_percent_of_the_pixels_of_new_good_images(detector, new):
+    found = detector.explain(new)
+    assert ((new >= found.lower) & (new <= found.upper)).mean() == pytest.approx(0.9, abs=0.03)
+    np.testing.assert_allclose(found.upper - found.expected, found.expected - found.lower, atol=1e-3)
+    assert (found.upper - found.lower).mean() < 0.25 * (np.quantile(new, 0.95) - np.quantile(new, 0.05))
+
+
+# --- units, shapes ----------------------------------------------------------------------------------------
+
+
+def test_uint8_and_float_images_score_equally(training, new):
+    grey, later = ((x * 15).clip(0, 255).astype(np.uint8) for x in (training, new))
+    on_bytes, on_floats = small().fit(grey), small().fit(grey / 255)
+    # Images are float32: rounding passes through a solve.
+    np.testing.assert_allclose(on_bytes.score_samples(later), on_floats.score_samples(later / 255), rtol=2e-3)
+    np.testing.assert_array_equal(on_bytes.predict(later), on_floats.predict(later / 255))
+    assert np.abs(on_bytes.explain(later).expected - later).mean() < 5, "expected is in the unit that came in"
+
+
+@pytest.mark.parametrize(
+    ("change", "most"), [(lambda x: x + 3, 1e-2), (lambda x: x - 8, 1e-2), (lambda x: 1.15 * x - 1, 0.5)]
+)
+def test_brightness_and_contrast_are_no_defects(detector, new, change, most):
+    before, after = strangeness(detector, new), strangeness(detector, change(new))
+    assert np.median(np.abs(after - before)) < most * before.std()
+    assert stats.spearmanr(before, after).statistic > 0.95
+
+
+def test_three_channels_come_last_and_each_is_watched():
+    train, later = (np.stack([good(120, s + k) for k in range(3)], axis=3) for s in (10, 20))
+    detector = small().fit(train)
+    assert detector.shape_ == (SIZE, SIZE, 3)
+    for channel in range(3):
+        bad = later.copy()
+        bad[..., channel] = spotted(later[..., channel], 1.0)
+        assert roc(detector, later, bad) > 0.95, f"channel {channel}"
+    found = detector.explain(later[:2])
+    assert found.heat.shape == (2, SIZE, SIZE)
+    assert found.expected.shape == found.lower.shape == found.upper.shape == (2, SIZE, SIZE, 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(12, 20), (20, 12), (8, 8)])
+def test_other_sizes(height, width):
+    detector = small().fit(good(100, 0, height, width))
+    normal = good(60, 1, height, width)
+    bad = normal.copy()
+    bad[:, 2:5, 4:7] += 1.5
+    assert roc(detector, normal, bad) > 0.97
+    row, column = np.unravel_index(detector.explain(bad).heat.reshape(60, -1).argmax(1), (height, width))
+    assert np.mean((abs(row - 3) <= 2) & (abs(column - 5) <= 2)) > 0.9
+
+
+def test_one_channel_may_be_written_or_not(detector, training, new):
+    written = small().fit(training[..., None])
+    np.testing.assert_array_equal(written.score_samples(new[..., None]), detector.score_samples(new))
+    np.testing.assert_array_equal(detector.score_samples(new[..., None]), detector.score_samples(new))
+    assert written.explain(new[:2, ..., None]).expected.shape == (2, SIZE, SIZE, 1)
+
+
+def test_a_list_of_images_is_as_good_as_an_array(detector, new):
+    np.testing.assert_array_equal(detector.score_samples(list(new)), detector.score_samples(new))
+
+
+# --- missing pixels ---------------------------------------------------------------------------------------
+
+
+def region(images, rows, columns):
+    holes = images.copy()
+    holes[:, rows, columns] = np.nan
+    return holes
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
+def test_scattered_missing_pixels_give_finite_scores(detector, new, share):
+    holes = np.where(np.random.default_rng(0).random(new.shape) < share, np.nan, new)
+    assert np.isfinite(detector.score_samples(holes)).all()
+    for part in vars(detector.explain(holes)).values():
+        assert np.isfinite(part).all()
+
+
+def test_a_missing_spot_is_no_evidence(detector, new):
+    hidden = region(spotted(new, 3.0), *SPOT)
+    np.testing.assert_array_equal(detector.score_samples(hidden), detector.score_samples(region(new, *SPOT)))
+    assert (detector.predict(hidden) == 1).mean() > 0.95
+    heat = detector.explain(hidden).heat[:, *SPOT].mean()
+    assert heat < 2 * detector.explain(new).heat.mean(), "nothing is hot where nothing is seen"
+    assert heat < 0.02 * detector.explain(spotted(new, 3.0)).heat[:, *SPOT].mean()
+
+
+def test_missing_pixels_are_expected_to_look_as_their_surroundings_say(detector, new):
+    found = detector.explain(region(new, *SPOT))
+    spread = new[:, *SPOT].std()
+    assert np.abs(found.expected - new)[:, *SPOT].mean() < 0.6 * spread
+
+
+@pytest.mark.parametrize("columns", [3, 5, 12, 15])
+def test_a_missing_margin_does_not_make_an_image_stranger(detector, new, columns):
+    holes = region(new, slice(None), slice(0, columns))
+    ratio = np.median(strangeness(detector, holes)) / np.median(strangeness(detector, new))
+    assert ratio < 3, f"without {columns} of {SIZE} columns the median image is {ratio:.1f} times as strange"
+
+
+def test_missing_pixels_in_training_are_no_obstacle(training, new):
+    holes = np.where(np.random.default_rng(0).random(training.shape) < 0.05, np.nan, training)
+    assert roc(small().fit(holes), new, spotted(new, 1.0)) > 0.95
+
+
+def test_an_image_without_any_pixel_is_unremarkable_at_score_time(detector):
+    """There is no evidence against it: score 0, the most normal there is, and the average as what is expected."""
+    nothing = np.full((2, SIZE, SIZE), np.nan)
+    np.testing.assert_array_equal(detector.score_samples(nothing), 0)
+    np.testing.assert_array_equal(detector.predict(nothing), 1)
+    found = detector.explain(nothing)
+    np.testing.assert_array_equal(found.heat, 0)
+    assert np.isfinite(found.expected).all()
+
+
+# --- images at the edge -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 200.0])
+def test_a_constant_image_is_strange_among_patterned_ones(detector, value):
+    flat = np.full((1, SIZE, SIZE), value)
+    assert np.isfinite(detector.score_samples(flat)).all()
+    assert detector.predict(flat)[0] == -1
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 200.0])
+def test_constant_training_images_work_and_a_spot_is_seen(value):
+    flat = np.full((20, SIZE, SIZE), value)
+    detector = small().fit(flat)
+    assert (detector.predict(flat) == 1).all()
+    assert (detector.predict(spotted(flat)) == -1).all()
+    assert np.isfinite(detector.score_samples(spotted(flat))).all()
+
+
+def test_eight_images_are_enough_to_run(new):
+    assert np.isfinite(small().fit(good(8, 0)).score_samples(new)).all()
+
+
+# --- decisions --------------------------------------------------------------------------------------------
+
+
+def test_predict_is_the_sign_of_the_decision_function(detector, new):
+    both = np.r_[new[:50], spotted(new[:50], 2.0)]
+    decision = detector.decision_function(both)
+    np.testing.assert_allclose(decision, detector.score_samples(both) - detector.offset_)
+    np.testing.assert_array_equal(detector.predict(both), np.where(decision < 0, -1, 1))
+    assert set(detector.predict(both)) == {-1, 1}
+
+
+def test_a_score_does_not_depend_on_the_other_images(detector, new):
+    together = detector.score_samples(new)
+    np.testing.assert_allclose(detector.score_samples(new[::-1])[::-1], together, rtol=1e-3)
+    np.testing.assert_allclose(detector.score_samples(new[3:4]), together[3:4], rtol=1e-3)
+
+
+def false_alarms(n, rate):
+    """Return the share of new good images that alarm, over six fits to n images."""
+    fits = [small(threshold=FalseAlarmRate(rate)).fit(good(n, s)) for s in range(20, 26)]
+    return np.mean([(d.predict(good(500, 30 + s)) == -1).mean() for s, d in enumerate(fits)])
+
+
+def test_false_alarm_rate_is_not_exceeded_on_new_images():
+    # Six times 300 training images leave the 95 % quantile a deviation of 0.005.
+    assert (found := false_alarms(300, 0.05)) < 0.065, f"promised 0.05, got {found}"
+
+
+def test_false_alarm_rate_is_not_wasted_on_new_images():
+    assert (found := false_alarms(300, 0.05)) > 0.035, f"promised 0.05, got {found}"
+
+
+def test_p_values(detector):
+    p = detector.p_values(good(1000, 5))
+    # Too large they are, see the false-alarm rate.  300 calibration images: 5 % of distances between equal distributions exceed 0.09.
+    assert stats.kstest(p, "uniform", alternative="greater").statistic < 0.09, "p-values are too small"
+    np.testing.assert_allclose(detector.p_values(spotted(good(5, 1), 5.0)), 1 / 301)
+
+
+def test_contamination_forgives_defects_in_training(training, new):
+    mixed = np.r_[training[:285], spotted(good(15, 7), 1.0)]
+    clean, forgiving = small().fit(training), small(contamination=0.05).fit(mixed)
+    assert roc(forgiving, new, spotted(new)) > roc(clean, new, spotted(new)) - 0.02
+    flagged = forgiving.predict(mixed) == -1
+    assert flagged[285:].all() and flagged.mean() == pytest.approx(0.05, abs=0.005)
+
+
+def test_recalibrate_moves_the_threshold_and_no_score(training):
+    noisy, later = (good(300, s) + 0.2 * np.random.default_rng(s).standard_normal((300, SIZE, SIZE)) for s in (8, 9))
+    detector = small(threshold=FalseAlarmRate(0.05)).fit(training)
+    before = detector.score_samples(later)
+    assert (before < detector.offset_).mean() > 0.1
+    assert detector.recalibrate(noisy) is detector
+    np.testing.assert_array_equal(detector.score_samples(later), before)
+    assert (before < detector.offset_).mean() == pytest.approx(0.05, abs=0.035)
+
+
+def test_same_images_same_bits_stored_or_fitted_again(detector, training, new):
+    expected = detector.score_samples(new)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(detector)).score_samples(new), expected)
+    np.testing.assert_array_equal(small().fit(training).score_samples(new), expected)
+    assert not hasattr(clone(detector), "model_")
+
+
+def test_default_dtype_float64_does_not_matter(detector, training, new):
+    expected = detector.score_samples(new)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        np.testing.assert_array_equal(small().fit(training).score_samples(new), expected)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_input_is_not_written_to(detector, new):
+    holes = region(new, *SPOT)
+    before = holes.copy()
+    detector.explain(holes)
+    detector.score_samples(holes)
+    np.testing.assert_array_equal(holes, before)
+
+
+# --- refused ----------------------------------------------------------------------------------------------
+
+
+def test_images_of_mixed_sizes_as_objects():
+    mixed = np.empty(9, dtype=object)
+    mixed[:] = [np.zeros((8, 8 + k % 2)) for k in range(9)]
+    refused(lambda: small().fit(mixed), "different sizes", "resize")
+
+
+def test_images_of_mixed_sizes_in_a_list():
+    refused(lambda: small().fit([np.zeros((8, 8 + k % 2)) for k in range(9)]), "different sizes")
+
+
+def test_channels_first(training):
+    first = np.stack([training[:20]] * 3, axis=1)
+    refused(lambda: small().fit(first), "channels first", "transpose(0, 2, 3, 1)")
+
+
+def test_another_size_at_score_time(detector):
+    for shape in ((2, 8, 8), (2, SIZE, SIZE + 1), (2, SIZE, SIZE, 3)):
+        refused(lambda shape=shape: detector.predict(np.zeros(shape)), "(16, 16, 1)", "resize")
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinity(detector, training, value):
+    bad = training[:20].copy()
+    bad[3, 4, 5] = value
+    refused(lambda: small().fit(bad), "infinity", "NaN")
+    refused(lambda: detector.explain(bad), "infinity", "NaN")
+
+
+@pytest.mark.parametrize("dtype", [str, complex])
+def test_what_is_no_number(training, dtype):
+    refused(lambda: small().fit(training[:10].astype(dtype)), "numbers")
+
+
+@pytest.mark.parametrize("shape", [(20,), (20, 64), (2, 9, 8, 8, 3)])
+def test_arrays_that_are_no_images(shape):
+    refused(lambda: small().fit(np.zeros(shape)), "(n, height, width)", str(shape))
+
+
+def test_training_images_without_any_pixel_are_refused_by_number(training):
+    bad = training[:20].copy()
+    bad[[3, 7]] = np.nan
+    refused(lambda: small().fit(bad), "[3, 7]", "no pixel")
+
+
+def test_fewer_than_eight_images(training):
+    refused(lambda: small().fit(training[:7]), "7", "at least 8")
+
+
+@pytest.mark.parametrize("shape", [(0, SIZE, SIZE), (9, 0, SIZE), (0, SIZE, SIZE, 1)])
+def test_no_image_and_no_pixel(shape):
+    refused(lambda: small().fit(np.zeros(shape)), "no pixel", str(shape))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"contamination": 0.5}, ("contamination", "0.5")),
+        ({"contamination": "auto"}, ("contamination", "auto")),
+        ({"threshold": 0.01}, ("threshold", "FalseAlarmRate")),
+    ],
+)
+def test_wrong_parameters_are_refused_by_name(training, options, words):
+    refused(lambda: small(**options).fit(training), *words)
+
+
+def test_unfitted(new):
+    for method in ("score_samples", "decision_function", "predict", "p_values", "explain", "recalibrate"):
+        with pytest.raises(NotFittedError):
+            getattr(small(), method)(new)

@@ -362,7 +362,7 @@ class SeriesDetector(Detector, SeriesInput):
         level = self.scaling_.centre[constant]
         # Above any threshold, also one that was set anew.
         alarm = 1 + 2 * max(self.moved_, -getattr(self, "offset_", 0.0))
-        share[:, constant] = alarm * (np.abs(raw[:, constant] - level) > 1e-6 * np.maximum(1, np.abs(level)))
+        share[:, constant] = alarm * (np.abs(raw[:, constant] - level) > 1e-9 * np.abs(level))
         return share
 
     def _share_of_last(self, raw: Scores) -> Scores:

@@ -50,9 +50,12 @@ def test_check_that_check_estimator_leaves_out():
 
 
 @pytest.fixture(scope="module")
-def faulty(gaps):
-    """Return `gaps` with an offset in one channel: rows that alarm."""
-    x = gaps.copy()
+def faulty(waves):
+    """Return `waves` with a few gaps and an offset in one channel: rows that alarm."""
+    x = waves.copy()
+    x[20:24, 0] = np.nan
+    x[100:110, 1] = np.nan
+    x[200:204] = np.nan
     x[150:160, 2] += 3.0
     return x
 

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.signal import lfilter
-from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from diffad import AlarmsPerDay, FalseAlarmRate, SeriesDetector
@@ -143,13 +142,13 @@ def test_a_score_depends_on_nothing_but_the_rows_around(detector):
     )
 
 
-def test_neither_unit_nor_order_of_channels_matters(detector, new):
+def test_neither_unit_nor_order_of_channels_matters(new):
     train = process(300, 0)
     unit, zero, order = np.array([1e-3, 1.0, 1e3, 1e6]), np.array([5.0, 0.0, -1e4, 3e6]), [2, 0, 3, 1]
     x = new[:300].copy()
     x[100:110, 1] += 3.0
-    plain = clone(detector).fit(train)
-    other = clone(detector).fit((train * unit + zero)[:, order])
+    plain = SeriesDetector().fit(train)
+    other = SeriesDetector().fit((train * unit + zero)[:, order])
     seen = (x * unit + zero)[:, order]
     np.testing.assert_allclose(other.score_samples(seen), plain.score_samples(x), rtol=1e-4)
     np.testing.assert_allclose(other.explain(seen).share, plain.explain(x).share.to_numpy()[:, order], atol=1e-3)
@@ -158,18 +157,28 @@ def test_neither_unit_nor_order_of_channels_matters(detector, new):
 # --- faults in the training data --------------------------------------------------------------------------
 
 
-def test_contamination_forgives_faults_in_the_training_data():
-    train = process(1200, 2)
-    dirty = inject(train, ["spike", "shift", "noise", "stuck"], n_events=3, size=10.0, random_state=2)
+MASKED = pytest.param(
+    600,
+    10,
+    marks=pytest.mark.xfail(
+        strict=True, reason="rows beside a fault are as strange as the fault: of 5 % trimmed about half are faulty"
+    ),
+)
+
+
+@pytest.mark.parametrize(("rows", "length"), [(800, 12), MASKED])
+def test_contamination_forgives_faults_in_the_training_data(rows, length):
+    train = process(rows, 2)
+    dirty = inject(train, ["spike", "shift", "noise", "stuck"], 3, length, size=10.0, random_state=2)
     assert 0.03 < dirty.y.mean() <= 0.05
-    test = inject(process(1000, 22), ["spike", "shift", "noise"], n_events=4, size=4.0, random_state=2)
+    test = inject(process(600, 22), ["spike", "shift", "noise"], n_events=3, size=4.0, random_state=2)
     makers = [(0.0, train), (0.05, dirty.X), (0.0, dirty.X)]
     detectors = [SeriesDetector(contamination=c).fit(x) for c, x in makers]
     clean, trimmed, untrimmed = (roc_auc_score(test.y, -d.score_samples(test.X)) for d in detectors)
+    flagged = alarm_rate(detectors[1], dirty.X)
+    assert abs(flagged - 0.05) < 0.01, f"contamination is the share of training rows that alarm, got {flagged}"
     assert trimmed > clean - 0.05, (clean, trimmed, untrimmed)
     assert trimmed > untrimmed + 0.02, (clean, trimmed, untrimmed)
-    flagged = alarm_rate(detectors[1], dirty.X)
-    assert abs(flagged - 0.05) < 0.005, f"contamination is the share of training rows that alarm, got {flagged}"
 
 
 # --- promises on normal rows ------------------------------------------------------------------------------
@@ -177,10 +186,10 @@ def test_contamination_forgives_faults_in_the_training_data():
 
 @pytest.mark.parametrize(("context", "rate"), [("both", 0.01), ("past", 0.05)])
 def test_false_alarms_come_at_the_promised_rate(context, rate):
-    # A recording of 1,200 rows holds a few dozens of independent windows; three recordings average its luck.
+    # A recording of 1,000 rows holds a few dozens of independent windows; three recordings average its luck.
     rates = []
     for seed in range(3):
-        detector = SeriesDetector(context=context, threshold=FalseAlarmRate(rate)).fit(process(1200, seed))
+        detector = SeriesDetector(context=context, threshold=FalseAlarmRate(rate)).fit(process(1000, seed))
         rates.append(alarm_rate(detector, process(1500, 100 + seed)))
     assert rate / 2 < np.mean(rates) < 2 * rate, rates
 
@@ -284,14 +293,18 @@ def short():
     return table(process(300, 0))
 
 
-@pytest.mark.parametrize("kinds", [*[(k,) for k in KINDS], ("quiet", "energy"), tuple(KINDS)], ids="+".join)
+@pytest.mark.parametrize(
+    "kinds",
+    [("energy", "local"), ("step", "filter"), ("window",), ("quiet",), ("shape",), tuple(KINDS)],
+    ids="+".join,
+)
 def test_evidence_has_named_columns_and_none_of_what_is_off(kinds, short):
     detector = SeriesDetector(evidence=kinds).fit(short)
     found = detector.evidence_of(short[:50])
     expected = [c for k in KINDS if k in kinds for c in (["window"] if k == "window" else [f"{k}:{n}" for n in NAMES])]
     assert list(found.columns) == expected
     assert found.shape == (50, len(expected)) and (found >= 0).all(axis=None)
-    assert np.isfinite(detector.score_samples(short)).all()
+    assert np.isfinite(detector.score_samples(short[:50])).all()
 
 
 def test_all_evidence_is_the_default(short):
@@ -300,10 +313,11 @@ def test_all_evidence_is_the_default(short):
 
 
 def test_every_evidence_sees_what_it_is_for(fitted, new):
+    new = new[300:700]
     stuck, spike = new.copy(), new.copy()
-    stuck[500:540, 2] = stuck[500, 2]
-    spike[500, 2] += 8.0
-    for x, kind, rows in ((stuck, "quiet", slice(510, 530)), (spike, "energy", 500), (spike, "filter", 500)):
+    stuck[200:240, 2] = stuck[200, 2]
+    spike[200, 2] += 8.0
+    for x, kind, rows in ((stuck, "quiet", slice(210, 230)), (spike, "energy", 200), (spike, "filter", 200)):
         found = fitted["both"].evidence_of(x).iloc[rows]
         levels = found[[f"{kind}:{k}" for k in range(4)]].to_numpy().reshape(-1, 4)
         assert (levels.argmax(1) == 2).all(), (kind, levels)
@@ -323,11 +337,9 @@ def test_off_evidence_has_no_say(short):
 # --- what is missing --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("rows", "channels"), [(1, [1]), (5, [0, 1, 2, 3]), (60, [0, 2, 3]), (120, [0, 1, 2, 3])], ids=str
-)
+@pytest.mark.parametrize(("rows", "channels"), [(1, [1]), (5, [0, 1, 2, 3]), (60, [0, 2, 3])], ids=str)
 def test_a_gap_alone_is_no_alarm(rows, channels, detector, new):
-    x, gap = new[:350], slice(110, 110 + rows)
+    x, gap = new[:280], slice(110, 110 + rows)
     holes = x.copy()
     holes[gap, channels] = np.nan
     before, after = detector.predict(x) == -1, detector.predict(holes) == -1
@@ -338,14 +350,14 @@ def test_a_gap_alone_is_no_alarm(rows, channels, detector, new):
     score = detector.score_samples(holes)
     assert np.isfinite(score).all()
     # What lies further away than a window is long is scored from the same values.
-    away = np.r_[0 : gap.start - LONGEST, gap.stop + LONGEST : 350]
+    away = np.r_[0 : gap.start - LONGEST, gap.stop + LONGEST : 280]
     assert len(away)
     np.testing.assert_array_equal(score[away], detector.score_samples(x)[away])
 
 
 def test_scores_are_finite_however_much_is_missing(detector, new):
     for share in (0.6, 0.95):
-        x = new[:120].copy()
+        x = new[:80].copy()
         x[np.random.default_rng(0).random(x.shape) < share] = np.nan
         assert np.isfinite(detector.score_samples(x)).all(), share
         assert alarm_rate(detector, x) < 0.03, share
@@ -410,17 +422,17 @@ FIFTH = pytest.param(
 
 @pytest.mark.parametrize("gaps", ["one in twenty", FIFTH, "outages", "installed late"])
 def test_gaps_in_training_do_not_break_the_promise(gaps):
-    train, at_random = process(500, 0), np.random.default_rng(0)
+    train, at_random = process(1200 if gaps == "installed late" else 600, 0), np.random.default_rng(0)
     holes = np.zeros(train.shape, bool)
     if gaps == "one in twenty":
         holes = at_random.random(train.shape) < 0.05
     elif gaps == "a fifth":
         holes = at_random.random(train.shape) < 0.2
     elif gaps == "outages":
-        for start in range(50, 500, 150):
+        for start in range(50, 600, 150):
             holes[start : start + 40] = True
     else:
-        holes[:250, 1] = True
+        holes[:600, 1] = True
     train[holes] = np.nan
     detector = SeriesDetector().fit(train)
     rate = alarm_rate(detector, process(600, 101))
@@ -437,7 +449,7 @@ FEW = pytest.param(
 
 @pytest.mark.parametrize("known", [1, FEW, 20])
 def test_a_channel_hardly_ever_seen_in_training_does_not_break_the_others(known, new):
-    train = process(400, 0)
+    train = process(300, 0)
     train[known:, 1] = np.nan
     detector = SeriesDetector().fit(train)
     x = new[:300].copy()
@@ -490,7 +502,7 @@ def test_a_constant_does_not_change_what_the_others_say(with_valve):
     [
         1.0,
         1e6,
-        pytest.param(1e-9, marks=pytest.mark.xfail(strict=True, reason="moves below 1e-6 do not count, in any unit")),
+        1e-9,
     ],
 )
 def test_the_unit_of_a_constant_does_not_matter(unit):

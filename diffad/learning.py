@@ -16,7 +16,7 @@ from diffad.diffusion.loss import masked_mse, noisy_and_target
 from diffad.diffusion.masks import GAP_KINDS, mixture
 from diffad.diffusion.noise import LogNormalLevels
 from diffad.model import GATE_LEVELS, Context, MaskedDiffusion, gate_position
-from diffad.networks import WindowMixer
+from diffad.networks import AxialTransformer
 from diffad.priors import Conditional
 from diffad.training import Progress, Training, train
 
@@ -62,7 +62,7 @@ def learn(
     judge = HeldOut(model, held_out, held_out_known, seed + 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = WindowMixer(model.length, model.channels).to(model.device)
+        network = AxialTransformer(model.length, model.channels).to(model.device)
     source = Batches(model, windows, known, bank, training)
     history = train(
         network,
@@ -97,10 +97,15 @@ class Batches:
         self.model, self.bank, self.training = model, bank, training
         self.windows = windows.flatten(1).to(model.device)
         self.known = known.flatten(1).to(model.device)
-        self.mean = model.prior.mean.float().to(model.device)
+        self.centres = model.prior.centres.float().to(model.device)
+        phase = model.prior.phase(windows.flatten(1))
+        count = torch.bincount(phase, minlength=len(self.centres))
+        self.phase, self.count = phase.to(model.device), count.to(model.device)
+        self.of_phase = torch.argsort(phase, stable=True).to(model.device)
+        self.first = (count.cumsum(0) - count).to(model.device)
         self.levels = LogNormalLevels()
 
-    def loss(self, network: WindowMixer, generator: torch.Generator) -> Tensor:
+    def loss(self, network: AxialTransformer, generator: torch.Generator) -> Tensor:
         """Draw a batch and return the network's loss on it."""
         n_masks, per_mask = self.training.masks_per_batch, self.training.windows_per_mask
         index = torch.randint(len(self.bank.visible), (n_masks,), generator=generator, device=generator.device)
@@ -118,16 +123,21 @@ class Batches:
 
     def _windows(self, shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         device = generator.device
-        first, second = torch.randint(len(self.windows), (2, *shape), generator=generator, device=device)
+        first = torch.randint(len(self.windows), shape, generator=generator, device=device)
+        # Only windows of one phase have the same mean, which mixing has to keep.
+        phase = self.phase[first]
+        pick = (torch.rand(shape, generator=generator, device=device) * self.count[phase]).long()
+        second = self.of_phase[self.first[phase] + pick]
         angle = 0.8 * torch.rand((*shape, 1), generator=generator, device=device)
         mixed = torch.rand((*shape, 1), generator=generator, device=device) < self.training.mixing
         angle = torch.where(mixed, angle, 0.0)
-        x = (self.windows[first] - self.mean) * angle.cos() + (self.windows[second] - self.mean) * angle.sin()
-        return x + self.mean, self.known[first] & (self.known[second] | ~mixed)
+        centre = self.centres[phase]
+        x = (self.windows[first] - centre) * angle.cos() + (self.windows[second] - centre) * angle.sin()
+        return x + centre, self.known[first] & (self.known[second] | ~mixed)
 
 
 def velocity_loss(
-    network: WindowMixer,
+    network: AxialTransformer,
     context: Context,
     given: Conditional,
     x: Tensor,
@@ -167,7 +177,7 @@ class HeldOut:
         self.theta = theta.expand(self.x.shape[:2]).to(model.device)
 
     @torch.no_grad()
-    def loss(self, network: WindowMixer, gate: Tensor | None = None) -> float:
+    def loss(self, network: AxialTransformer, gate: Tensor | None = None) -> float:
         """Return the loss relative to the prior's on the same windows, noise and levels."""
         z, target = _noisy(self.context, self.given, self.x, self.theta, self.white)
         where = self.context.hidden & self.known
@@ -179,7 +189,7 @@ class HeldOut:
         return float(masked_mse(velocity, target, where) / prior)
 
     @torch.no_grad()
-    def gate(self, network: WindowMixer) -> Tensor:
+    def gate(self, network: AxialTransformer) -> Tensor:
         """Return the share of the velocity to admit: E[F t] / E[F^2] per gap kind and level.
 
         That is the least-squares weight of the network's velocity F for its target t; entries of

@@ -189,6 +189,7 @@ class Context:
     value: Tensor  # visible value or conditional mean
     surprise: Tensor  # at visible entries
     log_scale: Tensor
+    centre: Tensor  # mean of the windows this is one of, 0 in padding
     visible: Tensor
     hidden: Tensor
     shape: tuple[int, int]
@@ -204,6 +205,7 @@ class Context:
             torch.where(visible, x, mean),
             torch.where(visible, explained, 0.0),
             given.scale.log()[:, None].expand(x.shape),
+            torch.where(visible | hidden, given.centre(x), 0.0),
             visible,
             hidden,
             shape,
@@ -211,7 +213,7 @@ class Context:
 
     def repeat(self, n_samples: int) -> Context:
         """Repeat every window for each sample: (M, B, d) -> (M, S * B, d)."""
-        fields = ("mean", "value", "surprise", "log_scale", "visible", "hidden")
+        fields = ("mean", "value", "surprise", "log_scale", "centre", "visible", "hidden")
         return replace(self, **{name: getattr(self, name).repeat(1, n_samples, 1) for name in fields})
 
     @property
@@ -228,6 +230,7 @@ class Context:
                 self.surprise.clamp(-8, 8),
                 torch.where(self.hidden, z, 0.0).clamp(-8, 8),
                 self.log_scale,
+                self.centre,
                 self.visible.float(),
                 self.hidden.float(),
             ],

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags, check_random_state
+from tqdm.auto import tqdm
 
 from diffad import tracking
 from diffad.calibration import spread
@@ -263,7 +264,12 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
     ) -> Iterator[tuple[Segment, Array, Array, NDArray[np.bool_]]]:
         """Yield segments with samples (S, rows, modelled channels), prior scale and missing entries."""
         scaled = [self.scaling_.forward(s).astype(np.float32) for s in recording.series]
-        for batch in segments([len(s) for s in scaled]):
+        lengths = [len(s) for s in scaled]
+        # Shown on a terminal only, and only where it takes a while.
+        bar = tqdm(
+            total=sum(lengths), desc="filling", unit="row", unit_scale=True, delay=2.0, leave=False, disable=None
+        )
+        for batch in _progressing(segments(lengths), bar):
             if not self.scaling_.modelled.any():
                 yield from self._constants(recording, batch, n_samples)
                 continue
@@ -298,6 +304,14 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
             missing = np.isnan(recording.series[segment.series][segment.start : segment.stop])
             nothing = np.zeros((n_samples, len(missing), 0), np.float32)
             yield segment, nothing, nothing[0], missing
+
+
+def _progressing(batches: Iterator[list[Segment]], bar: tqdm) -> Iterator[list[Segment]]:
+    """Yield batches of segments and count the rows that are done."""
+    with bar:
+        for batch in batches:
+            yield batch
+            bar.update(sum(s.stop - s.start for s in batch))
 
 
 def _kinds(hidden: NDArray[np.bool_], window: int) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from diffad.diffusion.masks import GAP_KINDS, mixture
 from diffad.diffusion.noise import SCHEDULES
 from diffad.learning import Batches, HeldOut
 from diffad.model import GATE_LEVELS, MaskedDiffusion, Sampler
-from diffad.networks import WindowMixer
+from diffad.networks import AxialTransformer
 from diffad.priors import GaussianPrior, LowRankPrior, StandardPrior
 from diffad.training import Training
 
@@ -52,7 +52,7 @@ def model_with(network, prior="gaussian", device="cpu", length=LENGTH):
 
 def trained_like(length=LENGTH):
     """Return a network with weights far from zero; the same ones in every test."""
-    network = WindowMixer(length, CHANNELS, width=16, depth=2)
+    network = AxialTransformer(length, CHANNELS, width=16, depth=2)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -363,7 +363,7 @@ def test_training_keeps_to_one_device(one_device, prior):
 
 @pytest.mark.parametrize("place", ["position", "level"])
 def test_the_guard_of_devices_catches_a_stray_tensor(one_device, place):
-    class Stray(WindowMixer):
+    class Stray(AxialTransformer):
         def forward(self, inputs, theta):
             if place == "position":
                 inputs = inputs + torch.arange(self.length)[:, None, None]

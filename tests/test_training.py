@@ -14,7 +14,7 @@ from torch import nn
 from diffad.diffusion.masks import mixture
 from diffad.learning import Batches, HeldOut, learn, velocity_loss
 from diffad.model import Context, MaskedDiffusion
-from diffad.networks import WindowMixer
+from diffad.networks import AxialTransformer
 from diffad.priors import GaussianPrior, StandardPrior
 from diffad.training import Training, train
 
@@ -434,7 +434,7 @@ def test_mixtures_of_two_windows_keep_mean_and_covariance():
     )
     seen = []
 
-    class Spy(WindowMixer):
+    class Spy(AxialTransformer):
         def forward(self, inputs, theta):
             seen.append((inputs, theta))
             return super().forward(inputs, theta)

@@ -1,5 +1,5 @@
 """Networks behind the denoiser; each maps standardised entries and a noise angle to a velocity."""
 
-from diffad.networks.mixer import WindowMixer
+from diffad.networks.axial import AxialTransformer
 
-__all__ = ["WindowMixer"]
+__all__ = ["AxialTransformer"]

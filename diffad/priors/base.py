@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol, Self
 
+import torch
 from torch import Tensor
 
 
@@ -26,6 +27,9 @@ class Conditional(Protocol):
     @property
     def scale(self) -> Tensor:
         """(M, d) conditional standard deviation at hidden entries, 1 elsewhere."""
+
+    def centre(self, x: Tensor) -> Tensor:
+        """Return the mean of the windows x is one of: (M, B, d), visible entries or not."""
 
     def explain(self, x: Tensor) -> Tensor:
         """Return the conditional mean at hidden entries and the *surprise* at visible ones.
@@ -46,6 +50,13 @@ class Prior(Protocol):
 
     mean: Tensor  #: (d,)
 
+    @property
+    def centres(self) -> Tensor:
+        """(P, d) means of the kinds of rows the prior tells apart; `mean` alone for most."""
+
+    def phase(self, x: Tensor) -> Tensor:
+        """Return the index of the centre of complete rows (n, d): (n,) int64."""
+
     @classmethod
     def fit(cls, x: Tensor, known: Tensor) -> Self:
         """Fit to rows (n, d) of which the entries with `known` true were observed."""
@@ -55,3 +66,18 @@ class Prior(Protocol):
 
     def log_density(self, x: Tensor) -> Tensor:
         """Return log p(x) of complete rows (n, d) -> (n,)."""
+
+
+class OneCentre:
+    """What priors with a single mean answer about their centres."""
+
+    mean: Tensor
+
+    @property
+    def centres(self) -> Tensor:
+        """(1, d)."""
+        return self.mean[None]
+
+    def phase(self, x: Tensor) -> Tensor:
+        """Return zeros (n,)."""
+        return torch.zeros(len(x), dtype=torch.int64)

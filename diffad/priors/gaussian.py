@@ -13,6 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from diffad.priors.base import OneCentre
 from diffad.priors.covariance import eigh, ledoit_wolf
 
 #: Added to the variances, in squared standard deviations: what no sensor resolves.
@@ -35,6 +36,9 @@ class GaussianConditional:
     hidden: Tensor  # (M, d)
     scale: Tensor  # (M, d)
 
+    def centre(self, x: Tensor) -> Tensor:
+        return self.mean.expand(x.shape)
+
     def explain(self, x: Tensor) -> Tensor:
         given = torch.where(self.visible[:, None], x - self.mean, 0.0)
         result = given @ self.operator.mT
@@ -53,7 +57,7 @@ class GaussianConditional:
         )
 
 
-class GaussianPrior:
+class GaussianPrior(OneCentre):
     """Multivariate normal over d entries.
 
     Parameters
@@ -93,21 +97,22 @@ class GaussianPrior:
         return GaussianConditional(self.mean.float(), operator, visible, hidden, scale)
 
     def _fill(self, operator: Tensor, scale: Tensor, seen: Tensor, unseen: Tensor) -> None:
-        covariance = self.covariance[unseen[:, None], unseen]
-        if len(seen):
-            precision = torch.linalg.inv(self.covariance[seen[:, None], seen])
-            operator[seen[:, None], seen] = (precision / precision.diagonal().sqrt()[:, None]).float()
-        if len(seen) and len(unseen):
-            cross = self.covariance[unseen[:, None], seen]
-            gain = cross @ precision
-            operator[unseen[:, None], seen] = gain.float()
-            covariance = covariance - gain @ cross.T
+        precision = torch.linalg.inv(self.covariance[seen[:, None], seen])
+        operator[seen[:, None], seen] = (precision / precision.diagonal().sqrt()[:, None]).float()
         if not len(unseen):
             return
-        values, vectors = eigh(covariance)
+        cross = self.covariance[unseen[:, None], seen]
+        gain = cross @ precision
+        operator[unseen[:, None], seen] = gain.float()
+        covariance = self.covariance[unseen[:, None], unseen] - gain @ cross.T
+        values, vectors = eigh(covariance + self._doubt(seen, unseen, precision, gain))
         root = (vectors * values.clamp(min=1e-8).sqrt()) @ vectors.T
         operator[unseen[:, None], unseen] = root.float()
         scale[unseen] = root.norm(dim=1).float()
+
+    def _doubt(self, seen: Tensor, unseen: Tensor, precision: Tensor, gain: Tensor) -> Tensor:
+        """Return the covariance that an uncertain mean adds to the hidden entries; here none."""
+        return torch.zeros((), dtype=torch.float64)
 
     def log_density(self, x: Tensor) -> Tensor:
         """Return log p(x) of complete rows (n, d) -> (n,), float64."""

@@ -14,6 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from diffad.priors.base import OneCentre
 from diffad.priors.covariance import _column_means, eigh
 from diffad.priors.gaussian import NUGGET
 
@@ -31,6 +32,9 @@ class LowRankConditional:
     hidden: Tensor  # (M, d)
     scale: Tensor  # (M, d)
     surprise_scale: Tensor  # (M, d) root of the diagonal of the visible precision
+
+    def centre(self, x: Tensor) -> Tensor:
+        return self.mean.expand(x.shape)
 
     def explain(self, x: Tensor) -> Tensor:
         given = torch.where(self.visible[:, None], x - self.mean, 0.0) / self.noise_variance
@@ -60,7 +64,7 @@ class LowRankConditional:
         )
 
 
-class LowRankPrior:
+class LowRankPrior(OneCentre):
     """Normal with covariance ``factor factor' + diag(noise_variance)``.
 
     Parameters

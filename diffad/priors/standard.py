@@ -9,6 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from diffad.priors.base import OneCentre
+
 
 @dataclass(frozen=True)
 class StandardConditional:
@@ -21,6 +23,9 @@ class StandardConditional:
     def scale(self) -> Tensor:
         return torch.ones(self.visible.shape, device=self.visible.device)
 
+    def centre(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
     def explain(self, x: Tensor) -> Tensor:
         return torch.where(self.visible[:, None], x, 0.0)
 
@@ -31,7 +36,7 @@ class StandardConditional:
         return StandardConditional(self.visible[index], self.hidden[index])
 
 
-class StandardPrior:
+class StandardPrior(OneCentre):
     """N(0, I) over d entries; the network alone learns the data."""
 
     def __init__(self, d: int) -> None:

@@ -5,13 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffad.networks import WindowMixer
-from diffad.networks.mixer import N_INPUTS, angle_features
+from diffad.networks import AxialTransformer
+from diffad.networks.axial import N_INPUTS, angle_features
 
 
 def trained_like(length, channels, **options):
     """Return a network whose every parameter is away from its initial zero."""
-    network = WindowMixer(length, channels, width=16, depth=2, **options)
+    network = AxialTransformer(length, channels, width=16, depth=2, **options)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -27,7 +27,7 @@ def batch(n, length, channels, seed=0):
 @settings(max_examples=20, deadline=None)
 @given(n=st.integers(1, 4), length=st.integers(1, 14), channels=st.integers(1, 5), patch=st.integers(1, 6))
 def test_untrained_output_is_exactly_zero_for_any_shape(n, length, channels, patch):
-    out = WindowMixer(length, channels, width=8, depth=1, patch=patch)(*batch(n, length, channels))
+    out = AxialTransformer(length, channels, width=8, depth=1, patch=patch)(*batch(n, length, channels))
     assert out.shape == (n, length, channels)
     assert not bool(out.any())
 
@@ -61,7 +61,7 @@ def test_output_depends_on_the_noise_level():
 
 
 def test_a_first_step_of_training_moves_the_output():
-    network = WindowMixer(6, 2, width=8, depth=1)
+    network = AxialTransformer(6, 2, width=8, depth=1)
     inputs, theta = batch(3, 6, 2)
     ((network(inputs, theta) - 1) ** 2).mean().backward()
     with torch.no_grad():

@@ -57,8 +57,9 @@ def fit_windows(
 ) -> Fitted:
     """Fit prior, network, gate and bands to standardised series (n_timestamps, channels), NaN = missing.
 
-    Recordings of fewer rows than eight windows have nothing to hold out: their model is the prior
-    with Gaussian bands.
+    Prior ``"auto"`` is the Gaussian, around a mean cycle where held-out windows say that this is
+    better.  Recordings of fewer rows than eight windows have nothing to hold out: their model is
+    the Gaussian with Gaussian bands.
     """
     channels = series[0].shape[1]
     if channels == 0:
@@ -75,7 +76,7 @@ def fit_windows(
     plausible = _windows(_split(completed, held, False), length)
     judge = _windows(_split(completed, held, True), length, most=4000)
     final_prior, model.prior = model.prior, _fit_prior(prior, plausible)
-    if isinstance(final_prior, GaussianPrior):
+    if prior == "auto" and isinstance(final_prior, GaussianPrior):
         rest = [np.where(h[:, None], np.float32(np.nan), s) for s, h in zip(completed, held, strict=True)]
         period = find_period(rest, 2 * length)
         if period is not None:
@@ -103,9 +104,8 @@ def _fit_prior(name: str | None, windows: Tensor) -> Prior:
     known = ~x.isnan()
     if name is None:
         return StandardPrior.fit(x, known)
-    if name == "gaussian" and x.shape[1] > DENSE_LIMIT:
-        name = "lowrank"
-    return PRIORS[name].fit(x, known)
+    dense = name != "lowrank" and x.shape[1] <= DENSE_LIMIT
+    return PRIORS["gaussian" if dense else "lowrank"].fit(x, known)
 
 
 def _fit_cyclic(series: list[Array], period: int, windows: Tensor) -> CyclicPrior:

@@ -48,10 +48,12 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
     ----------
     window : int, default=48
         Time steps the model sees at once. Longer windows see more context and cost more.
-    prior : {"gaussian", "lowrank", None}, default="gaussian"
+    prior : {"auto", "gaussian", "lowrank", None}, default="auto"
         Closed-form model below the network. ``"gaussian"`` is dense up to 1,200 entries per
-        window (time steps x channels) and low rank plus diagonal beyond; None is textbook
-        diffusion (CSDI).
+        window (time steps x channels) and low rank plus diagonal (``"lowrank"``) beyond.
+        ``"auto"`` is the same, but around a mean cycle whose phase each window tells, where the
+        recording has a period of at most two windows and held-out data say that it helps. None is
+        textbook diffusion (CSDI).
     training : Training or None, default=None
         How to train the network; None is ``Training()``. ``Training(max_steps=0)`` is the prior
         alone, fitted in about a second.
@@ -105,7 +107,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
     def __init__(
         self,
         window: int = 48,
-        prior: str | None = "gaussian",
+        prior: str | None = "auto",
         training: Training | None = None,
         sampler: Sampler | str = "angle",
         n_samples: int = 100,
@@ -234,8 +236,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
     def _check_parameters(self) -> None:
         if not isinstance(self.window, Integral) or self.window < 2:
             raise ValueError(f"window must be an integer of at least 2, got {self.window!r}")
-        if self.prior is not None and self.prior not in PRIORS:
-            raise ValueError(f"prior must be one of {[*PRIORS, None]}, got {self.prior!r}")
+        if self.prior not in ("auto", *PRIORS, None):
+            raise ValueError(f"prior must be one of {['auto', *PRIORS, None]}, got {self.prior!r}")
         _check_positive(self.n_samples, "n_samples")
         self._sampler()
 

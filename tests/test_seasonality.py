@@ -59,3 +59,4 @@ def test_an_imputer_takes_the_cycle_where_it_helps():
     assert isinstance(imputer.model_.prior, CyclicPrior)
     noise = np.random.default_rng(0).normal(size=(1500, 2))
     assert not isinstance(imputer.fit(noise).model_.prior, CyclicPrior)
+    assert not isinstance(imputer.set_params(prior="gaussian").fit(x).model_.prior, CyclicPrior)

@@ -90,7 +90,7 @@ def test_a_fit_becomes_a_run_with_everything_that_describes_it(logged, store, fe
     assert run.info.run_name == "SeriesImputer"
     assert mlflow.get_experiment(run.info.experiment_id).name == "diffad"
     params = run.data.params
-    assert (params["window"], params["prior"], params["random_state"]) == ("8", "gaussian", "7")
+    assert (params["window"], params["prior"], params["random_state"]) == ("8", "auto", "7")
     assert (params["training__max_steps"], params["sampler__n_steps"]) == ("20", "1")
     assert run.data.tags["data_digest"] == data_digest(frame)
     assert run.data.tags["data_shape"] == "(300, 3)"

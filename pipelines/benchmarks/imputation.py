@@ -6,12 +6,18 @@ missing values; errors on the hidden entries in training standard deviations.
     python pipelines/benchmarks/imputation.py --csv ../shared/data/series/ETTh1.csv
     python pipelines/benchmarks/imputation.py --csv FILE --part validation --steps 2000 --seeds 0 1 2
 
-Textbook CSDI is ours with ``prior=None`` and the same training.  PyPOTS' SAITS joins when it is installed.
+    python pipelines/benchmarks/imputation.py --curve 0.125 0.25 0.5   # CRPS after shares of the training
+    python pipelines/benchmarks/imputation.py --speed                  # sampling beside PyPOTS' CSDI
+
+Textbook CSDI is ours with ``prior=None`` and the same training.  PyPOTS' SAITS joins when it is
+installed (extra ``bench``), as shipped and with the spread of its own errors on the last tenth of
+the training part as a distribution.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import platform
 import time
 from collections.abc import Callable
@@ -22,11 +28,14 @@ import pandas as pd
 import sklearn
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 
 from diffad import SeriesImputer, Training
 from diffad.metrics import coverage, crps
 
 LENGTH = 48
+#: What is not the default prior.
+PRIORS = {"plain Gaussian": "gaussian", "textbook CSDI": None}
 Array = NDArray[np.float64]
 
 
@@ -83,9 +92,46 @@ def score_points(
     for pattern, mask in masks(truth.shape, seed).items():
         started = time.perf_counter()
         filled = impute(train, np.where(mask, truth, np.nan))
-        error = np.abs(filled - truth)[~mask].mean()
-        result.append(row(name, pattern, seed, error, error, np.nan, time.perf_counter() - started, 0.0))
+        error = np.abs(filled - truth)
+        seconds = time.perf_counter() - started
+        result.append(row(name, pattern, seed, error[~mask].mean(), per_window(error, mask), np.nan, seconds, 0.0))
     return result
+
+
+def score_saits(train: Array, truth: Array, seed: int, epochs: int, n_samples: int) -> list[dict]:
+    """Score PyPOTS' SAITS: its value, and its value plus errors it makes on held-out training windows."""
+    from pypots.imputation import SAITS
+
+    torch.manual_seed(seed)
+    windows = np.lib.stride_tricks.sliding_window_view(train, LENGTH, 0).transpose(0, 2, 1)
+    cut = int(0.9 * len(windows))
+    channels = train.shape[1]
+    sizes = {"n_layers": 2, "d_model": 128, "n_heads": 4, "d_k": 32, "d_v": 32, "d_ffn": 256}
+    model = SAITS(LENGTH, channels, **sizes, epochs=epochs, verbose=False)
+    started = time.perf_counter()
+    model.fit({"X": np.ascontiguousarray(windows[:cut:2]).astype(np.float32)})
+    fit_seconds = time.perf_counter() - started
+    held_out = np.ascontiguousarray(windows[cut + LENGTH :: 12])
+    rng, result = np.random.default_rng(seed), []
+    for pattern, mask in masks(truth.shape, seed).items():
+        here = masks(held_out.shape, seed + 1)[pattern]
+        errors = (held_out - model.predict({"X": np.where(here, held_out, np.nan)})["imputation"])[~here]
+        started = time.perf_counter()
+        filled = model.predict({"X": np.where(mask, truth, np.nan)})["imputation"]
+        seconds = time.perf_counter() - started
+        samples = filled[:, None] + rng.choice(errors, (len(truth), n_samples, *truth.shape[1:]))
+        samples = samples.transpose(1, 0, 2, 3)
+        lower, upper = filled + np.quantile(errors, 0.05), filled + np.quantile(errors, 0.95)
+        covered = coverage(lower[~mask], upper[~mask], truth[~mask])
+        mae = np.abs(filled - truth)[~mask].mean()
+        each = per_window(crps(samples, truth), mask)
+        result.append(row("SAITS + residuals", pattern, seed, mae, each, covered, seconds, fit_seconds))
+    return result
+
+
+def per_window(values: Array, mask: NDArray[np.bool_]) -> Array:
+    """Return the sum over hidden entries of each window and their number: (n, 2)."""
+    return np.stack([np.where(mask, 0.0, values).sum((1, 2)), (~mask).sum((1, 2))], 1)
 
 
 def score_samples(name: str, model: SeriesImputer, train: Array, truth: Array, seed: int, n_samples: int) -> list[dict]:
@@ -102,16 +148,64 @@ def score_samples(name: str, model: SeriesImputer, train: Array, truth: Array, s
         lower, upper = model.interval(gaps, 0.9, n_samples=n_samples)
         mae = np.abs(np.median(samples, 0) - truth[gap]).mean()
         covered = coverage(lower[gap], upper[gap], truth[gap])
-        result.append(row(name, pattern, seed, mae, crps(samples, truth[gap]).mean(), covered, seconds, fit_seconds))
+        error = np.zeros(truth.shape)
+        error[gap] = crps(samples, truth[gap])
+        result.append(row(name, pattern, seed, mae, per_window(error, mask), covered, seconds, fit_seconds))
     for entry in model.history_:
         print(f"  {name}: {entry['seconds']:.0f} s, loss {entry['loss']:.4f}, held out {entry['validation']:.4f}")
     return result
 
 
-def row(name: str, pattern: str, seed: int, *values: float) -> dict:
-    """Name the figures of one line of the table."""
-    keys = ("MAE", "CRPS", "coverage", "seconds", "fit seconds")
-    return {"method": name, "pattern": pattern, "seed": seed} | dict(zip(keys, values, strict=True))
+def row(
+    name: str, pattern: str, seed: int, mae: float, each: Array, covered: float, seconds: float, fit_seconds: float
+) -> dict:
+    """Name the figures of one line of the table; `each` holds the CRPS of every window."""
+    return {
+        "method": name,
+        "pattern": pattern,
+        "seed": seed,
+        "MAE": mae,
+        "CRPS": each[:, 0].sum() / each[:, 1].sum(),
+        "coverage": covered,
+        "seconds": seconds,
+        "fit seconds": fit_seconds,
+        "windows": each[:, 0] / np.maximum(each[:, 1], 1),
+    }
+
+
+def compare(lines: list[dict], ours: str) -> None:
+    """Print paired tests over windows (Wilcoxon's signed ranks) of our CRPS against every other method's."""
+    frame = pd.DataFrame(lines).set_index(["method", "seed", "pattern"])["windows"]
+    print(f"CRPS per window of {ours} against others: ratio of means, share of windows better, p")
+    for method in frame.index.unique("method").drop(ours):
+        for pattern in frame.index.unique("pattern"):
+            a, b = (
+                np.concatenate(frame.xs((m, pattern), level=("method", "pattern")).to_list()) for m in (ours, method)
+            )
+            p = stats.wilcoxon(a, b).pvalue
+            print(f"  {method:18s} {pattern:15s} {a.mean() / b.mean():.3f}  {(a < b).mean():.2f}  {p:.1e}")
+
+
+def compare_speed(train: Array, n_windows: int, steps: int) -> None:
+    """Print the seconds for the median of 20 samples of windows that miss half, ours and PyPOTS' CSDI."""
+    from pypots.imputation import CSDI
+
+    windows = np.lib.stride_tricks.sliding_window_view(train, LENGTH, 0).transpose(0, 2, 1)[:: len(train) // n_windows]
+    gaps = np.where(np.random.default_rng(0).random(windows.shape) < 0.5, np.nan, windows)
+    ours = SeriesImputer(training=Training(max_steps=steps)).fit(train)
+    started = time.perf_counter()
+    np.median(ours.sample(gaps, n_samples=20), 0)
+    own = (time.perf_counter() - started) / len(gaps)
+    sizes = {"n_layers": 4, "n_heads": 8, "n_channels": 64}
+    embeddings = {"d_time_embedding": 128, "d_feature_embedding": 16, "d_diffusion_embedding": 128}
+    theirs = CSDI(LENGTH, train.shape[1], **sizes, **embeddings, epochs=1, batch_size=8, verbose=False)
+    theirs.fit({"X": gaps[:8].astype(np.float32)})
+    started = time.perf_counter()
+    theirs.predict({"X": gaps[:8].astype(np.float32)}, n_sampling_times=20)
+    peer = (time.perf_counter() - started) / 8
+    print(
+        f"seconds a window: ours {own:.4f} ({len(gaps)} windows), CSDI {peer:.3f} (8 windows), ratio {peer / own:.0f}"
+    )
 
 
 def main() -> None:
@@ -123,28 +217,35 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--csdi", action="store_true", help="also train the network without a prior")
+    parser.add_argument("--curve", type=float, nargs="+", default=[], help="also train for these shares of the steps")
+    parser.add_argument("--saits-epochs", type=int, default=20)
+    parser.add_argument("--speed", action="store_true", help="only compare the speed of sampling")
     args = parser.parse_args()
     print(f"python {platform.python_version()} torch {torch.__version__} scikit-learn {sklearn.__version__}")
     print(f"{torch.get_num_threads()} threads; {vars(args)}")
     train, truth = load(args.csv, args.part)
+    if args.speed:
+        return compare_speed(train, 1000, min(args.steps, 200))
     lines: list[dict] = []
     for seed in args.seeds:
         lines += score_points("interpolation", interpolation, train, truth, seed)
         for peer in ("KNNImputer", "IterativeImputer"):
             lines += score_points(peer, row_imputer(peer), train, truth, seed)
-        models = {"prior alone": SeriesImputer(training=Training(max_steps=0), random_state=seed)}
-        if args.csdi:
-            models["textbook CSDI"] = SeriesImputer(
-                prior=None, training=Training(max_steps=args.steps), random_state=seed
-            )
-        models["diffad"] = SeriesImputer(training=Training(max_steps=args.steps), random_state=seed)
-        for name, model in models.items():
+        if importlib.util.find_spec("pypots"):
+            lines += score_saits(train, truth, seed, args.saits_epochs, args.samples)
+        trained = {"plain Gaussian": 0, "prior alone": 0}
+        trained |= {f"diffad, {share:.0%} of the steps": int(share * args.steps) for share in args.curve}
+        trained |= {"textbook CSDI": args.steps} if args.csdi else {}
+        for name, steps in (trained | {"diffad": args.steps}).items():
+            model = SeriesImputer(prior=PRIORS.get(name, "auto"), training=Training(max_steps=steps), random_state=seed)
             lines += score_samples(name, model, train, truth, seed, args.samples)
-    table = pd.DataFrame(lines).groupby(["method", "pattern"], sort=False).mean().drop(columns="seed")
-    print(table.round(3).to_string())
+    table = pd.DataFrame(lines).drop(columns="windows").groupby(["method", "pattern"], sort=False).mean()
+    print(table.drop(columns="seed").round(3).to_string())
+    compare(lines, "diffad")
     mean = table["CRPS"].unstack()
-    ratio = mean.loc["diffad"] / mean.loc["prior alone"]
-    print("CRPS of diffad / prior alone:", ratio.round(3).to_dict(), "mean", round(float(ratio.mean()), 3))
+    for name in mean.index.drop("plain Gaussian"):
+        ratio = mean.loc[name] / mean.loc["plain Gaussian"]
+        print(f"CRPS / plain Gaussian: {name:24s} {ratio.round(3).to_dict()} mean {ratio.mean():.3f}")
 
 
 if __name__ == "__main__":

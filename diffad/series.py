@@ -60,7 +60,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
     sampler : Sampler or str, default="angle"
         How to sample; a string names the solver.
     n_samples : int, default=100
-        Samples behind `transform`, `quantile` and `interval`.
+        Samples behind `quantile` and `interval`.
     regularize : bool, default=False
         Put irregular timestamps on a regular grid (rows appear where none was); False refuses.
     device : str, default="auto"
@@ -161,11 +161,13 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         return self
 
     def transform(self, X: Any, groups: Any = None) -> Any:
-        """Return X with every missing entry replaced by the median of its distribution.
+        """Return X with every missing entry replaced by the middle of its distribution.
 
+        That is where the probability flow carries the prior's mean: the median of one missing value
+        (a flow in one dimension keeps order), and near it for many, without drawing a sample.
         Observed values, index, columns and float dtypes come back as they were.
         """
-        recording, pieces = self._reduce(X, groups, lambda s, _scale, _kind: np.median(s, 0))
+        recording, pieces = self._reduce(X, groups, lambda s, _scale, _kind: s[0], None)
         filled = recording.fill(recording.assemble(pieces))
         if isinstance(filled, pd.DataFrame) and not self.fitted_on_frame_:
             filled.columns = self.get_feature_names_out()
@@ -207,7 +209,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         def reduce(samples: Array, scale: Array, kind: NDArray[np.int64]) -> NDArray[np.float64]:
             return np.median(samples, 0) + spread(samples, scale) * self.bands_.quantile(q, kind)
 
-        recording, pieces = self._reduce(X, groups, reduce, n_samples)
+        recording, pieces = self._reduce(X, groups, reduce, self._n_samples(n_samples))
         return recording.assemble(pieces)
 
     def interval(
@@ -222,7 +224,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
             middle, width = np.median(samples, 0), spread(samples, scale)
             return np.stack([middle + width * self.bands_.quantile(q, kind) for q in edges])
 
-        recording, pieces = self._reduce(X, groups, reduce, n_samples)
+        recording, pieces = self._reduce(X, groups, reduce, self._n_samples(n_samples))
         lower, upper = recording.assemble(pieces)
         return lower, upper
 
@@ -244,10 +246,13 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
     def _sampler(self) -> Sampler:
         return Sampler(self.sampler) if isinstance(self.sampler, str) else self.sampler
 
-    def _reduce(self, X: Any, groups: Any, reduce: Any, n_samples: int | None = None) -> tuple[Recording, list[Any]]:
-        """Sample every gap and reduce the samples, a segment at a time: memory does not grow with S."""
+    def _n_samples(self, n_samples: int | None) -> int:
         n_samples = self.n_samples if n_samples is None else n_samples
         _check_positive(n_samples, "n_samples")
+        return n_samples
+
+    def _reduce(self, X: Any, groups: Any, reduce: Any, n_samples: int | None) -> tuple[Recording, list[Any]]:
+        """Sample every gap and reduce the samples, a segment at a time: memory does not grow with S."""
         recording = self._open(X, groups)
         pieces: list[Any] = [None] * len(recording.series)
         for segment, samples, scale, hidden in self._segments(recording, n_samples, everywhere=True):
@@ -262,9 +267,12 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         return recording, pieces
 
     def _segments(
-        self, recording: Recording, n_samples: int, everywhere: bool = False
+        self, recording: Recording, n_samples: int | None, everywhere: bool = False
     ) -> Iterator[tuple[Segment, Array, Array, NDArray[np.bool_]]]:
-        """Yield segments with samples (S, rows, modelled channels), prior scale and missing entries."""
+        """Yield segments with samples (S, rows, modelled channels), prior scale and missing entries.
+
+        None samples: the middle of the distribution as the only one.
+        """
         scaled = [self.scaling_.forward(s).astype(np.float32) for s in recording.series]
         lengths = [len(s) for s in scaled]
         # Shown on a terminal only, and only where it takes a while.
@@ -273,12 +281,12 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         )
         for batch in _progressing(segments(lengths), bar):
             if not self.scaling_.modelled.any():
-                yield from self._constants(recording, batch, n_samples)
+                yield from self._constants(recording, batch, n_samples or 1)
                 continue
             cover = Cover.build(scaled, batch, self.window)
-            noise = np.zeros((n_samples, *cover.windows.shape), np.float32)
-            for i, k in enumerate(cover.owner):
-                noise[:, i] = white_noise(self.seed_, scaled[batch[k].series], cover.rows[i], n_samples)
+            noise = np.zeros((n_samples or 1, *cover.windows.shape), np.float32)
+            for i, k in enumerate(cover.owner if n_samples else ()):
+                noise[:, i] = white_noise(self.seed_, scaled[batch[k].series], cover.rows[i], len(noise))
             visible = ~np.isnan(cover.windows)
             hidden = ~visible & cover.inside[..., None]
             with torch.no_grad(), pinned_defaults():
@@ -287,7 +295,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
                     torch.from_numpy(visible),
                     torch.from_numpy(hidden),
                     torch.from_numpy(noise),
-                    self._sampler(),
+                    self._sampler() if n_samples else Sampler(),
                     torch.Generator().manual_seed(self.seed_),
                 )
             weights = cover.weights()

@@ -154,7 +154,7 @@ def measure(
     table = {}
     for name, model in (("closed form alone", prior), ("diffad", imputer)):
         median = model.transform(gaps).to_numpy()
-        lower, upper = model.interval(gaps, 0.9)
+        lower, upper = model.interval(gaps, 0.9, n_samples=50)
         samples = model.sample(gaps, n_samples=50)[:, gap]
         table[name] = {
             "MAE": np.mean(np.abs(median - truth.to_numpy())[gap] / unit),

@@ -6,6 +6,7 @@ A failure to log warns and never stops a fit.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -166,13 +167,28 @@ def _log_fitted(estimator: Any, X: Any) -> None:
     example = X[:8] if not isinstance(X, pd.DataFrame) else X.iloc[:8]
     example = pd.DataFrame(example).astype(float)
     model = _as_pyfunc(estimator)
-    mlflow.pyfunc.log_model(
-        name="model",
-        python_model=model,
-        signature=infer_signature(example, model.predict(None, example)),
-        input_example=example,
-        pip_requirements=["diffad"],
-    )
+    with _quiet():
+        mlflow.pyfunc.log_model(
+            name="model",
+            python_model=model,
+            signature=infer_signature(example, model.predict(None, example)),
+            input_example=example,
+            pip_requirements=["diffad"],
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MLflow's advice on type hints and pickles to itself: its reader did not write the model class."""
+    log = logging.getLogger("mlflow.pyfunc")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*[Tt]ype hint.*", category=UserWarning)
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _as_pyfunc(estimator: Any) -> Any:

@@ -61,8 +61,8 @@ class Bands:
             Kind of gap and channel of each.
         shape : (kinds, channels)
         block : array (n,) of int, optional
-            Held-out block each error comes from. Data drift: bands are widened from what all
-            blocks need together to what the worst of them needs.
+            Held-out block each error comes from. Data drift, each channel in its own way: a
+            channel's bands are widened from what all blocks need together to what the worse half needs.
         """
         bands = cls.gaussian(*shape)
         if len(z) < ENOUGH:
@@ -75,7 +75,9 @@ class Bands:
                 here = of_kind & (channel == k)
                 bands.table[g, k] = _quantiles(z[here]) if here.sum() >= ENOUGH else fallback
         if block is not None:
-            bands.table[...] *= _widening(z, block, everything)
+            for k in range(shape[1]):
+                here = channel == k
+                bands.table[:, k] *= _widening(z[here], block[here])
         return bands
 
     def quantile(self, q: float, kind: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -92,12 +94,18 @@ def _quantiles(z: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _widening(z: NDArray[np.float64], block: NDArray[np.int64], everything: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return, per level, how much further out the worst block's quantile lies; from 1 to `WIDEST`."""
+def _widening(z: NDArray[np.float64], block: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return, per level, how much further out the worse half of the blocks lies; from 1 to `WIDEST`.
+
+    The worst block alone would widen bands by its noise where nothing drifts.
+    """
     blocks = [z[block == b] for b in np.unique(block)]
-    each = np.stack([_quantiles(b) for b in blocks if len(b) >= ENOUGH] or [everything])
-    worst = np.where(LEVELS < 0.5, each.min(0), each.max(0))
+    each = np.abs([_quantiles(b) for b in blocks if len(b) >= ENOUGH])
+    if len(each) < 2:
+        return np.ones(len(LEVELS))
+    worse = np.sort(each, 0)[len(each) // 2 :].mean(0)
+    together = np.abs(_quantiles(z))
     # Near the median the ratio of two small numbers means nothing.
-    outer = np.abs(everything) > 0.25
-    ratio = np.where(outer, worst / np.where(outer, everything, 1.0), 1.0)
+    outer = together > 0.25
+    ratio = np.where(outer, worse / np.where(outer, together, 1.0), 1.0)
     return np.clip(ratio, 1.0, WIDEST)

@@ -146,8 +146,10 @@ def test_flows_agree_with_the_list_of_attacks(flows, events):
     assert (marked["start"] >= marked["start_event"] - second).all()
     assert (marked["start"] <= marked["end"] + second).all()
     for ends in ("source", "destination"):
-        allowed = dict(zip(events["attack_id"], events[ends].str.split(";").map(set)))
-        assert all(address in allowed[attack] for address, attack in zip(marked[ends], marked["attack_id"]))
+        allowed = dict(zip(events["attack_id"], events[ends].str.split(";").map(set), strict=True))
+        assert all(
+            address in allowed[attack] for address, attack in zip(marked[ends], marked["attack_id"], strict=True)
+        )
 
 
 def test_normal_life_goes_on_beside_the_attacks(flows):
@@ -199,7 +201,7 @@ def test_plan_is_bounded_and_stays_on_the_machine():
     assert len({attack.id for attack in plan}) == len(plan)
     assert sum(attack.count for attack in plan) < 10_000
     for attack in plan:
-        assert 0 <= attack.start and attack.start + attack.seconds <= attacks.PART, attack.id
+        assert attack.start >= 0 and attack.start + attack.seconds <= attacks.PART, attack.id
         assert all(ipaddress.ip_address(source).is_loopback for source in attack.sources), attack.id
     short = attacks.plan(60)
     assert max(attack.start + attack.seconds for attack in short) <= 60
@@ -352,7 +354,10 @@ def test_a_label_needs_the_same_ends_at_the_same_time():
 def test_rows_are_sorted_and_on_the_neutral_clock():
     labels = Labels([Entry("a-1", "tcp", "127.0.0.1", 40000, "127.0.0.2", 80, 162.0, 163.0)])
     late, early = make_flow(162, 163.25), make_flow(100, 101, "udp", 5353, 53)
-    rows = [dict(zip(table.COLUMNS, row)) for row in table.table([late, early], labels, {"a-1": "flood"}, origin=99.0)]
+    rows = [
+        dict(zip(table.COLUMNS, row, strict=True))
+        for row in table.table([late, early], labels, {"a-1": "flood"}, origin=99.0)
+    ]
     assert [row["start"] for row in rows] == ["2026-01-05T08:00:01.000Z", "2026-01-05T08:01:03.000Z"]
     assert [row["duration"] for row in rows] == ["1.000", "1.250"]
     assert [(row["label"], row["attack_id"]) for row in rows] == [("", ""), ("flood", "a-1")]

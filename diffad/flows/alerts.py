@@ -1,0 +1,302 @@
+"""From flows to explained alerts: a model of normal traffic, what is strange about a flow, and incidents.
+
+Data flow one way: flow table -> features -> detector -> alerts (with reasons) -> incidents.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import joblib
+import numpy as np
+import pandas as pd
+
+from diffad.detection import Explanation
+from diffad.flows.features import FlowFeatures, FlowStream
+from diffad.tabular import TabularDetector
+from diffad.thresholds import FalseAlarmRate
+
+#: Share of the flows, the last, that are not fitted on but set the threshold: traffic of another hour.
+HELD_OUT = 0.25
+#: Fewest flows to learn from.
+FEWEST = 200
+#: Reasons named with an alert, and the share of the score below which a feature is none.
+REASONS, LEAST_SHARE = 3, 0.1
+#: Seconds without an alert of a source after which its next one is another incident.
+QUIET = 600.0
+DAY = 86_400.0
+
+
+@dataclass
+class Watch:
+    """Features of a log that comes in chunks and whose past is unknown.
+
+    Windows that reach back beyond the beginning of the log are missing: what nobody has seen is no
+    evidence, neither of quiet nor of noise.
+    """
+
+    stream: FlowStream
+    begin: pd.Timestamp | None = None
+
+    def update(self, flows: pd.DataFrame) -> pd.DataFrame:
+        """Return the features of the next flows."""
+        if self.begin is None and len(flows):
+            self.begin = flows["start"].min()
+        return _known(self.stream.update(flows), flows, self.begin)
+
+
+def _known(table: pd.DataFrame, flows: pd.DataFrame, begin: pd.Timestamp | None) -> pd.DataFrame:
+    if begin is None:
+        return table
+    age = (flows["start"] - begin).dt.total_seconds()
+    windows = {name: re.fullmatch(r".*_(\d+(?:\.\d+)?)s", name) for name in table}
+    return table.assign(**{n: table[n].where(age >= float(m[1])) for n, m in windows.items() if m})
+
+
+@dataclass(frozen=True)
+class FlowModel:
+    """What normal traffic looks like: features, a detector, and how much traffic a day brings.
+
+    Examples
+    --------
+    >>> from diffad.flows import load_flows
+    >>> from diffad.flows.alerts import FlowModel
+    >>> model = FlowModel.fit(load_flows("conn.log"))  # doctest: +SKIP
+    >>> model.save("traffic.model")  # doctest: +SKIP
+    """
+
+    features: FlowFeatures
+    detector: TabularDetector
+    flows_per_day: float
+
+    @classmethod
+    def fit(cls, flows: pd.DataFrame, contamination: float = 0.0) -> Self:
+        """Learn from a flow table in the order of its log; the last quarter sets the threshold.
+
+        Parameters
+        ----------
+        flows : DataFrame
+            As of `diffad.flows.load_flows`; at least 200 flows.
+        contamination : float, default=0.0
+            Share of the flows that may be attacks.
+        """
+        if len(flows) < FEWEST:
+            raise ValueError(f"flows holds {len(flows)} flows; a model of normal traffic takes at least {FEWEST}")
+        features = FlowFeatures()
+        table = _known(features.fit_transform(flows), flows, flows["start"].min())
+        cut = int((1 - HELD_OUT) * len(table))
+        detector = TabularDetector(contamination=contamination).fit(table.iloc[:cut])
+        detector.recalibrate(table.iloc[cut:])
+        seconds = (flows["start"].max() - flows["start"].min()).total_seconds()
+        return cls(features, detector, len(flows) * DAY / max(seconds, 1.0))
+
+    def watch(self) -> Watch:
+        """Return what goes through a log with `alerts`; it can be pickled between chunks."""
+        return Watch(self.features.stream())
+
+    def threshold(self, alerts_per_day: float) -> float:
+        """Return the strangeness that normal traffic passes so many times a day."""
+        if not 0 < alerts_per_day < self.flows_per_day:
+            raise ValueError(
+                f"alerts_per_day must lie between 0 and the {self.flows_per_day:.0f} flows of a day, "
+                f"got {alerts_per_day!r}"
+            )
+        return FalseAlarmRate(alerts_per_day / self.flows_per_day).find(self.detector.normal_, None)
+
+    def alerts(self, flows: pd.DataFrame, watch: Watch, threshold: float) -> pd.DataFrame:
+        """Return the flows stranger than the threshold, with scores and reasons.
+
+        Parameters
+        ----------
+        flows : DataFrame
+            The next flows of a log.
+        watch : Watch
+            Of `watch()`: what its sources did before.
+        threshold : float
+
+        Returns
+        -------
+        DataFrame
+            The columns of the flows, ``score``, ``p_value`` and ``reasons`` (list of dict with ``feature``,
+            ``value``, ``expected``, ``lower``, ``upper`` and ``text``).
+        """
+        table = watch.update(flows)
+        score = -self.detector.score_samples(table)
+        strange = np.flatnonzero(score > threshold)
+        found = flows.iloc[strange].copy()
+        found["score"] = score[strange]
+        found["p_value"] = self.detector.normal_.p_values(score[strange])
+        found["reasons"] = _reasons(table.iloc[strange], self.detector) if len(strange) else []
+        return found
+
+    def save(self, path: str | Path) -> None:
+        """Write the model; never half of it."""
+        path = Path(path)
+        partial = path.with_name(path.name + ".partial")
+        joblib.dump(self, partial)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a model that `save` wrote. Like every pickle it may run code: load what you trust."""
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no model {path}; make one with: diffad flows fit LOG -o {path}")
+        try:
+            model = joblib.load(path)
+        except Exception as error:
+            raise ValueError(f"{path} is no model of diffad flows, or broken: {error}") from error
+        if not isinstance(model, cls):
+            raise ValueError(f"{path} holds a {type(model).__name__}, no model of diffad flows")
+        return model
+
+
+def _reasons(table: pd.DataFrame, detector: TabularDetector) -> list[list[dict[str, Any]]]:
+    explanation = detector.explain(table)
+    result = []
+    for row in range(len(table)):
+        share = explanation.share.iloc[row]
+        top = share.sort_values(ascending=False).head(REASONS)
+        named = [str(name) for name in top.index if top[name] >= LEAST_SHARE * share.sum()] or [str(top.index[0])]
+        result.append([_reason(name, table.iloc[row][name], explanation, row) for name in named])
+    return result
+
+
+def _reason(name: str, value: Any, explanation: Explanation, row: int) -> dict[str, Any]:
+    """Say what a feature showed and what it should have, in the units of the log."""
+    values = [value, *(getattr(explanation, part)[name].iloc[row] for part in ("expected", "lower", "upper"))]
+    plain = name.removeprefix("log_")
+    if name.startswith("log_"):
+        values = [v if pd.isna(v) else float(np.expm1(max(v, 0.0))) for v in values]
+    values = [None if pd.isna(v) else v for v in values]
+    shown = [_shown(plain, v) for v in values]
+    label = plain.removesuffix("_ms").replace("_", " ")
+    normal = f"normal {shown[1]}" if values[2] is None else f"normal {shown[2]} to {shown[3]}"
+    keys = ("value", "expected", "lower", "upper")
+    return {"feature": plain, **dict(zip(keys, values, strict=True)), "text": f"{label} {shown[0]}, {normal}"}
+
+
+def _shown(name: str, value: Any) -> str:
+    """Write a value with its unit."""
+    if value is None:
+        return "missing"
+    if isinstance(value, str):
+        return value
+    if name.endswith("_ms"):
+        return f"{value / 1000:.3g} s"
+    if name.startswith("bytes"):
+        for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+            if value >= size:
+                return f"{value / size:.3g} {unit}"
+        return f"{value:.3g} B"
+    return f"{value:.3g}"
+
+
+@dataclass
+class Incidents:
+    """Group alerts by source and time, in the order of the log: a scan of 1,000 ports is one incident.
+
+    Attributes
+    ----------
+    open : dict
+        Source -> (incident, time of its last alert); those quiet for `QUIET` seconds are forgotten.
+    """
+
+    open: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    def assign(self, alerts: pd.DataFrame) -> pd.DataFrame:
+        """Return the alerts with a column ``incident``."""
+        names = []
+        times = alerts["start"].to_numpy(dtype="datetime64[ns]").astype("int64") / 1e9
+        for source, time in zip(alerts["source"].fillna("unknown"), times, strict=True):
+            name, last = self.open.get(source, ("", -np.inf))
+            if abs(time - last) > QUIET:
+                name = f"{source}@{pd.Timestamp(time, unit='s').strftime('%Y%m%dT%H%M%S')}"
+            self.open[source] = (name, max(time, last) if np.isfinite(last) else time)
+            names.append(name)
+        if len(times):
+            self.open = {s: (n, last) for s, (n, last) in self.open.items() if times.max() - last <= QUIET}
+        return alerts.assign(incident=names)
+
+
+def incidents(alerts: pd.DataFrame) -> pd.DataFrame:
+    """Summarise alerts that `Incidents` has grouped, the strangest incident first.
+
+    Returns
+    -------
+    DataFrame
+        ``incident``, ``source``, ``start``, ``end``, ``alerts``, ``destinations``, ``ports`` (numbers of different
+        ones), ``score`` (the highest), ``p_value`` (the lowest) and ``why`` (of the strangest alert).
+    """
+    columns = ["incident", "source", "start", "end", "alerts", "destinations", "ports", "score", "p_value", "why"]
+    rows = [
+        (
+            name,
+            group["source"].iloc[0],
+            group["start"].min(),
+            group["start"].max(),
+            len(group),
+            group["destination"].nunique(),
+            group["destination_port"].nunique(),
+            group["score"].max(),
+            group["p_value"].min(),
+            why(group.loc[group["score"].idxmax(), "reasons"]),
+        )
+        for name, group in alerts.reset_index(drop=True).groupby("incident", sort=False)
+    ]
+    return pd.DataFrame(rows, columns=columns).sort_values("score", ascending=False, ignore_index=True)
+
+
+def why(reasons: list[dict[str, Any]]) -> str:
+    """Return the reasons of an alert as one sentence."""
+    return "; ".join(reason["text"] for reason in reasons)
+
+
+def ecs_lines(alerts: pd.DataFrame) -> list[str]:
+    """Return alerts as JSON lines with the field names of the Elastic Common Schema (ECS 8)."""
+    return [json.dumps(_pruned(_ecs(alert)), allow_nan=False) for alert in alerts.to_dict("records")]
+
+
+def _ecs(alert: dict[str, Any]) -> dict[str, Any]:
+    ends = {
+        end: {
+            "ip": alert[end],
+            "port": alert[f"{end}_port"],
+            "bytes": alert[f"bytes_{way}"],
+            "packets": alert[f"packets_{way}"],
+        }
+        for end, way in (("source", "out"), ("destination", "in"))
+    }
+    return {
+        "@timestamp": alert["start"].isoformat(),
+        "event": {
+            "kind": "alert",
+            "category": ["network"],
+            "duration": None if pd.isna(alert["duration"]) else round(alert["duration"] * 1e9),
+            "risk_score": alert["score"],
+            "reason": why(alert["reasons"]),
+        },
+        **ends,
+        "network": {"transport": alert["protocol"], "protocol": alert["service"]},
+        "diffad": {
+            "incident": alert["incident"],
+            "p_value": alert["p_value"],
+            "state": alert["state"],
+            "reasons": alert["reasons"],
+        },
+    }
+
+
+def _pruned(value: Any) -> Any:
+    """Leave out what is missing; turn NumPy's numbers into Python's."""
+    if isinstance(value, dict):
+        kept = {k: _pruned(v) for k, v in value.items()}
+        return {k: v for k, v in kept.items() if v is not None}
+    if isinstance(value, list):
+        return [_pruned(v) for v in value]
+    if value is None or pd.isna(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value

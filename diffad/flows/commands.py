@@ -1,0 +1,108 @@
+"""The command line of network traffic: ``diffad flows fit`` and ``diffad flows score``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from diffad.flows.alerts import FlowModel
+
+flows = typer.Typer(help="Learn what traffic is normal, and find what is not.", no_args_is_help=True)
+
+FORMAT_HELP = "auto, zeek, zeek-json, suricata, nfdump, cicflowmeter or pcap."
+
+
+@flows.command()
+def fit(
+    logs: Annotated[list[Path], typer.Argument(help="Flow logs of normal traffic, in the order of time.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to save the model.")],
+    format: Annotated[str, typer.Option(help=FORMAT_HELP)] = "auto",
+    contamination: Annotated[float, typer.Option(help="Share of the flows that may be attacks.")] = 0.0,
+) -> None:
+    """Learn what traffic is normal."""
+    import pandas as pd
+
+    from diffad.flows.alerts import FlowModel
+    from diffad.flows.readers import load_flows
+
+    try:
+        table = pd.concat([load_flows(log, format) for log in logs], ignore_index=True)
+        model = FlowModel.fit(table, contamination)
+        model.save(output)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        _fail(error)
+    typer.echo(f"learnt from {len(table)} flows, {model.flows_per_day:.0f} a day; model: {output}")
+
+
+@flows.command()
+def score(
+    log: Annotated[Path, typer.Argument(help="Flow log to judge.")],
+    model: Annotated[Path, typer.Option(help="As saved by `diffad flows fit`.")],
+    alerts_per_day: Annotated[float, typer.Option(help="Alerts a day on normal traffic to put up with.")] = 20.0,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="JSON lines (ECS), or CSV by its ending. Default: LOG.alerts.jsonl"),
+    ] = None,
+    format: Annotated[str, typer.Option(help=FORMAT_HELP)] = "auto",
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with lines that are yet to come.")] = False,
+    state: Annotated[
+        Path | None, typer.Option(help="With --follow: what a restart needs. Default: OUTPUT.state")
+    ] = None,
+) -> None:
+    """Write alerts with reasons, grouped into incidents."""
+    from diffad.flows.alerts import FlowModel
+
+    output = output or log.with_name(log.name + ".alerts.jsonl")
+    try:
+        judge = FlowModel.load(model)
+        threshold = judge.threshold(alerts_per_day)
+        if follow:
+            _follow(log, judge, output, threshold, format, state or output.with_name(output.name + ".state"))
+        else:
+            _score(log, judge, output, threshold, format)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        _fail(error)
+
+
+def _score(log: Path, model: FlowModel, output: Path, threshold: float, format: str) -> None:
+    import pandas as pd
+
+    from diffad.flows.alerts import Incidents, ecs_lines, incidents, why
+    from diffad.flows.readers import read_flows
+
+    watch, grouping = model.watch(), Incidents()
+    n_flows, parts = 0, []
+    for chunk in read_flows(log, format):
+        n_flows += len(chunk)
+        parts.append(grouping.assign(model.alerts(chunk, watch, threshold)))
+    alerts = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    partial = output.with_name(output.name + ".partial")
+    if output.suffix == ".csv":
+        alerts.assign(reasons=alerts["reasons"].map(why) if len(alerts) else []).to_csv(partial, index=False)
+    else:
+        partial.write_text("".join(line + "\n" for line in ecs_lines(alerts)))
+    partial.replace(output)
+    found = incidents(alerts) if len(alerts) else alerts
+    typer.echo(f"{len(alerts)} alerts in {len(found)} incidents among {n_flows} flows; written to {output}")
+    for row in found.head(20).itertuples():
+        typer.echo(f"  {row.incident}  {row.alerts} flows to {row.destinations} hosts, {row.ports} ports: {row.why}")
+
+
+def _follow(log: Path, model: FlowModel, output: Path, threshold: float, format: str, state: Path) -> None:
+    from diffad.flows.follow import Follower
+    from diffad.flows.readers import format_of
+
+    follower = Follower(log, model, output, threshold, format_of(log) if format == "auto" else format, state)
+    typer.echo(f"following {log}; alerts go to {output}; stop with Ctrl-C")
+    try:
+        follower.run()
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from here")
+
+
+def _fail(error: Exception) -> None:
+    typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+    raise typer.Exit(1) from None

@@ -1,0 +1,392 @@
+"""Readers of flow logs and packet captures, in chunks, plain or gzip; see `diffad.flows.formats` for what they read.
+
+Lines become fields in `SeparatedLines` (columns under headers) or `JsonLines`, fields become flows in
+`diffad.flows.table`. A line that is no flow is counted and reported, whatever it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import pandas as pd
+
+from diffad.flows.formats import FORMATS, NUMERIC, Format
+from diffad.flows.table import COLUMNS, ReadReport, flow_table
+
+#: First bytes of pcap in both byte orders and resolutions, and of pcapng.
+PCAP_MAGIC = tuple(map(bytes.fromhex, ("a1b2c3d4", "d4c3b2a1", "a1b23c4d", "4d3cb2a1", "0a0d0d0a")))
+#: Characters after which a line is cut in two, lest a file without line ends fill the memory.
+LONGEST_LINE = 1 << 20
+
+
+@dataclass
+class SeparatedLines:
+    """Lines of separated fields under headers, which may change at any time."""
+
+    format: Format
+    report: ReadReport
+    timezone: str = "UTC"
+    separator: str = ","
+    unset: str = ""
+    empty: str = ""
+    kind: str = "line without a header"
+    columns: dict[str, int] = field(default_factory=dict)
+    width: int = 0
+    in_totals: bool = False
+
+    def parse(self, lines: Sequence[str]) -> pd.DataFrame:
+        """Return the flows of complete lines, given without their line ends."""
+        self.report.lines += len(lines)
+        tables: list[pd.DataFrame] = []
+        batch: list[str] = []
+        first = 0
+        # Flows begin with a time, a number or an address, so few lines need a closer look.
+        for k in (k for k, line in enumerate(lines) if not "0" <= line[:1] <= "9"):
+            header, totals = self.header(lines[k]), lines[k].startswith("Summary")
+            if header is None and not self._comment(lines[k]):
+                continue
+            batch += lines[first:k]
+            first = k + 1
+            self.report.headers += 1
+            if header is not None or totals:
+                tables += self._flows(batch)
+                batch = []
+                self.in_totals = totals
+                self._lay_out(header or [])
+        tables += self._flows(batch + list(lines[first:]))
+        return _join(tables)
+
+    def header(self, line: str) -> list[str] | None:
+        """Return the field names if the line is a header, else None."""
+        if line.startswith("#fields"):
+            return line.split(self.separator)[1:]
+        if line.startswith("#") or self.separator not in line:
+            return None
+        names = [name.strip(' "').lower().replace(" ", "_") for name in line.split(self.separator)]
+        return names if self.format.needs <= self._find(names).keys() else None
+
+    def _find(self, names: list[str]) -> dict[str, int]:
+        """Return the position of each field that the format knows."""
+        found = {ours: [names.index(n) for n in theirs if n in names] for ours, theirs in self.format.names.items()}
+        return {name: at[0] for name, at in found.items() if at}
+
+    def _comment(self, line: str) -> bool:
+        """Return whether the line is a comment, after taking from it what Zeek says there."""
+        value = line.split(self.separator, 1)[-1]
+        if line.startswith("#separator"):
+            code = re.fullmatch(r"#separator \\x([0-9a-fA-F]{2})", line.strip())
+            self.separator = chr(int(code[1], 16)) if code else self.separator
+        elif line.startswith("#unset_field"):
+            self.unset = value
+        elif line.startswith("#empty_field"):
+            self.empty = value
+        elif line.startswith("#path"):
+            self.kind = f"Zeek {value} record"
+        return not line.strip(" ") or line.startswith(("#", "Summary", "No matched"))
+
+    def _lay_out(self, header: list[str]) -> None:
+        self.width, self.columns = len(header), self._find(header)
+        proof = self.format.proof
+        if not self.format.needs <= self.columns.keys() or (proof and set(proof).isdisjoint(header)):
+            self.columns = {}
+
+    def _flows(self, lines: list[str]) -> list[pd.DataFrame]:
+        if self.in_totals:
+            self.report.headers += len(lines)
+            return []
+        if not self.columns:
+            self.report.note(self.report.other, self.kind, lines, len(lines))
+            return []
+        n_separators = self.width - 1
+        whole = [line for line in lines if line.count(self.separator) == n_separators]
+        broken = (line for line in lines if line.count(self.separator) != n_separators)
+        self.report.note(self.report.left_out, "wrong number of fields", broken, len(lines) - len(whole))
+        if not whole:
+            return []
+        text = "\n".join(whole)
+        numeric = {self.columns[name]: "float64" for name in NUMERIC & self.columns.keys()}
+        try:
+            frame = self._read(text, numeric)
+        except ValueError:  # some number is unreadable: `flow_table` says which
+            frame = self._read(text, dict.fromkeys(numeric, "object"))
+        return [flow_table(self.format.finish(frame), whole, self.report, self.timezone)]
+
+    def _read(self, text: str, numeric: dict[int, str]) -> pd.DataFrame:
+        frame = pd.read_csv(
+            # A quote that is never closed must not swallow lines, so quotes are no syntax.
+            io.StringIO(text if self.separator == "\t" else text.replace('"', "")),
+            sep=self.separator,
+            header=None,
+            usecols=sorted(self.columns.values()),
+            dtype={k: "object" for name, k in self.columns.items() if name not in ("start", "end")} | numeric,
+            quoting=csv.QUOTE_NONE,
+            keep_default_na=False,
+            na_values=[self.unset, self.empty, ""],
+            skip_blank_lines=False,
+            lineterminator="\n",
+            low_memory=False,
+        )
+        return pd.DataFrame({name: frame[k] for name, k in self.columns.items()})
+
+
+@dataclass
+class JsonLines:
+    """One JSON object a line."""
+
+    format: Format
+    report: ReadReport
+    timezone: str = "UTC"
+
+    def parse(self, lines: Sequence[str]) -> pd.DataFrame:
+        """Return the flows of complete lines, given without their line ends."""
+        given = [line for line in lines if line.strip()]
+        self.report.lines += len(lines)
+        self.report.headers += len(lines) - len(given)
+        records, kept = [], []
+        for line, record in zip(given, _objects(given), strict=True):
+            if not isinstance(record, dict):
+                self.report.note(self.report.left_out, "no JSON object", [line], 1)
+            elif record.get("event_type", "flow") != "flow" or record.keys().isdisjoint(self.format.proof):
+                kind = record.get("event_type", record.get("_path", "unnamed"))
+                self.report.note(self.report.other, f"{kind} record", [line], 1)
+            else:
+                records.append(record)
+                kept.append(line)
+        if not records:
+            return _join([])
+        frame = pd.DataFrame({name: _column(records, key) for name, (key,) in self.format.names.items()}, dtype=object)
+        return flow_table(self.format.finish(frame), kept, self.report, self.timezone)
+
+
+def _column(records: list[dict[str, Any]], key: str) -> list[Any]:
+    """Return a field of every record; ``id.orig_h`` is a name of its own or ``orig_h`` inside of ``id``."""
+    values = [record.get(key) for record in records]
+    outer, _, inner = key.partition(".")
+    if not inner or None not in values:
+        return values
+    nests = (record.get(outer) for record in records)
+    pairs = zip(values, nests, strict=True)
+    return [nest.get(inner) if value is None and isinstance(nest, dict) else value for value, nest in pairs]
+
+
+def _objects(lines: list[str]) -> list[Any]:
+    """Return what each line says in JSON, None where it is broken."""
+    try:
+        together = json.loads(f"[{','.join(lines)}]")
+        if len(together) == len(lines):
+            return list(together)
+    except (ValueError, RecursionError):
+        pass
+    objects = []
+    for line in lines:
+        try:
+            objects.append(json.loads(line))
+        except (ValueError, RecursionError):
+            objects.append(None)
+    return objects
+
+
+def line_parser(format: str, report: ReadReport, timezone: str = "UTC") -> SeparatedLines | JsonLines:
+    """Return the parser of a format of lines; feed its `parse` with the lines of a growing log, in order.
+
+    It remembers headers from call to call and fills the report; parameters as of `read_flows`.
+    """
+    if format not in FORMATS or format == "pcap":
+        raise ValueError(f"format must be one of {[name for name in FORMATS if name != 'pcap']}, got {format!r}")
+    if format == "zeek":
+        return SeparatedLines(FORMATS[format], report, timezone, "\t", "-", "(empty)")
+    return (JsonLines if format in ("zeek-json", "suricata") else SeparatedLines)(FORMATS[format], report, timezone)
+
+
+def read_flows(
+    path: str | os.PathLike[str],
+    format: str = "auto",
+    chunk_rows: int = 100_000,
+    timezone: str = "UTC",
+    report: ReadReport | None = None,
+) -> Iterator[pd.DataFrame]:
+    """Read a log of flows in chunks, in the order of the file.
+
+    Parameters
+    ----------
+    path : path
+        A log or a packet capture, plain or gzip.
+    format : {"auto", "zeek", "zeek-json", "suricata", "nfdump", "cicflowmeter", "pcap"}, default="auto"
+        "auto" looks at the content. Captures need the extra ``network``.
+    chunk_rows : int, default=100_000
+        Lines held in memory at a time.
+    timezone : str, default="UTC"
+        Zone of times written without one: nfdump and CICFlowMeter write those of the machine they ran on.
+    report : ReadReport, optional
+        A new one, filled while reading.
+
+    Yields
+    ------
+    DataFrame with the columns `diffad.flows.COLUMNS`, never empty
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is empty, of an unknown format, or holds lines and none of them a flow. A log of headers only
+        is an hour without traffic: no chunk and no error.
+    ImportError
+        If a capture is to be read without nfstream.
+
+    Warns
+    -----
+    UserWarning
+        At the end, with counts and examples of lines left out and values set to missing.
+    """
+    path, report = Path(path), report if report is not None else ReadReport()
+    if not isinstance(chunk_rows, int) or chunk_rows < 1:
+        raise ValueError(f"chunk_rows must be a number of lines of at least 1, got {chunk_rows!r}")
+    if format not in ("auto", *FORMATS):
+        raise ValueError(f"format must be 'auto' or one of {list(FORMATS)}, got {format!r}")
+    if report.lines:
+        raise ValueError("report holds the counts of another file; give each file a new ReadReport()")
+    try:
+        ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"timezone must be a name such as 'Europe/Berlin', got {timezone!r}") from error
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    sample, zipped = _sample(path)
+    format = _detect(sample, path) if format == "auto" else format
+    if format == "pcap":
+        return _finished(_captured(path, zipped, chunk_rows, report), path, format, report)
+    parser = line_parser(format, report, timezone)
+    return _finished(map(parser.parse, _blocks(path, zipped, chunk_rows, report)), path, format, report)
+
+
+def load_flows(
+    path: str | os.PathLike[str], format: str = "auto", timezone: str = "UTC", report: ReadReport | None = None
+) -> pd.DataFrame:
+    """Read a log of flows into one table; parameters and errors as of `read_flows`.
+
+    Returns
+    -------
+    DataFrame with the columns `diffad.flows.COLUMNS`, in the order of the file
+    """
+    return _join(list(read_flows(path, format, timezone=timezone, report=report)))
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """Return the format of a log or capture by its content, as "auto" of `read_flows` does."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}; say format='zeek' or another to wait for it")
+    return _detect(_sample(path)[0], path)
+
+
+def _join(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    filled = [table for table in tables if len(table)]
+    if len(filled) == 1:
+        return filled[0]
+    if filled:
+        return pd.concat(filled, ignore_index=True)
+    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
+
+
+def _finished(tables: Iterable[pd.DataFrame], path: Path, format: str, report: ReadReport) -> Iterator[pd.DataFrame]:
+    yield from (table for table in tables if len(table))
+    if not report.flows and (report.left_out or report.other):
+        raise ValueError(f"{path} holds no flow that can be read as {format}: {report}")
+    if report.left_out or report.set_missing:
+        warnings.warn(f"{path}: {report}", UserWarning, stacklevel=2)
+
+
+def _sample(path: Path) -> tuple[bytes, bool]:
+    """Return the beginning of a file, unzipped, and whether it is zipped."""
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    if not head.startswith(b"\x1f\x8b"):
+        return head, False
+    try:
+        return zlib.decompressobj(wbits=31).decompress(head), True
+    except zlib.error as error:
+        raise ValueError(f"{path} begins like gzip but cannot be unzipped: {error}") from error
+
+
+def _detect(sample: bytes, path: Path) -> str:
+    if sample[:4] in PCAP_MAGIC:
+        return "pcap"
+    text = sample.decode("utf-8-sig", errors="replace")
+    lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise ValueError(f"{path} is empty")
+    if lines[0].startswith("[{"):
+        raise ValueError(f"{path} is one JSON array; write one object a line, as with: jq -c '.[]'")
+    if lines[0].startswith("{"):
+        if '"event_type"' in text or "orig_h" in text:
+            return "suricata" if '"event_type"' in text else "zeek-json"
+        raise ValueError(f"{path} is JSON of neither Suricata (event_type) nor Zeek (id.orig_h): {lines[0][:200]}")
+    if lines[0].startswith(("#separator", "#fields", "#path")):
+        return "zeek"
+    for format in ("zeek", "nfdump", "cicflowmeter"):
+        parser = line_parser(format, ReadReport())
+        if isinstance(parser, SeparatedLines) and any(parser.header(line) for line in lines[:20]):
+            return format
+    raise ValueError(
+        f"{path} has no header of Zeek, nfdump (ts,td,pr,sa,da,... or firstSeen,...) or CICFlowMeter (Timestamp, Flow "
+        f"Duration, ...), and is neither JSON nor a capture; it begins with {lines[0][:200]!r}"
+    )
+
+
+def _blocks(path: Path, zipped: bool, n: int, report: ReadReport) -> Iterator[list[str]]:
+    """Yield lists of n lines without their ends; a broken gzip stream ends them and is reported."""
+    block: list[str] = []
+    with gzip.open(path) if zipped else path.open("rb") as file:
+        # Only the newline ends a line: a carriage return or another separator inside is data.
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="\n")  # type: ignore[type-var]
+        try:
+            for line in iter(partial(text.readline, LONGEST_LINE), ""):
+                block.append(line.rstrip("\r\n"))
+                if len(block) == n:
+                    yield block
+                    block = []
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            report.lines += 1
+            report.note(report.left_out, f"the gzip stream breaks off ({error})", block[-1:], 1)
+        if block:
+            yield block
+
+
+def _captured(path: Path, zipped: bool, n: int, report: ReadReport) -> Iterator[pd.DataFrame]:
+    """Yield the flows of a packet capture, bytes as of IP packets."""
+    try:
+        from nfstream import NFStreamer
+    except ImportError as error:
+        raise ImportError(
+            f"reading the capture {path} needs nfstream: pip install 'diffad[network]', or give Zeek's conn.log of it"
+        ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        if zipped:
+            unzipped = Path(folder) / "capture.pcap"
+            with gzip.open(path) as source, unzipped.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            path = unzipped
+        # Several meters would hand flows over in any order.
+        flows = iter(NFStreamer(source=str(path), statistical_analysis=True, accounting_mode=1, n_meters=1))
+        kind = FORMATS["pcap"]
+        while block := list(islice(flows, n)):
+            report.lines += len(block)
+            frame = pd.DataFrame({name: [getattr(f, key) for f in block] for name, (key,) in kind.names.items()})
+            yield flow_table(kind.finish(frame), [f"{f.src_ip} -> {f.dst_ip}" for f in block], report)

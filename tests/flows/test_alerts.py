@@ -1,0 +1,260 @@
+"""From a log to explained alerts and incidents, in one go and following a log that grows and breaks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from diffad.cli import app
+from diffad.flows import load_flows
+from diffad.flows.alerts import FlowModel, Incidents, ecs_lines, incidents
+from diffad.flows.follow import Follower
+
+HEADER = (
+    "#separator \\x09\n#path\tconn\n"
+    "#fields\tts\tuid\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\tservice\tduration\torig_bytes\tresp_bytes"
+    "\tconn_state\torig_pkts\tresp_pkts\n"
+)
+SCANNER, THIEF = "10.0.0.66", "10.0.0.7"
+
+
+def line(ts, source, destination, port, service="http", duration=0.1, out=500, back=4000, state="SF", packets=8):
+    fields = (f"{ts:.6f}", "C1", source, 40000, destination, port, "tcp", service, f"{duration:.6f}", out, back)
+    return "\t".join(map(str, (*fields, state, packets, packets))) + "\n"
+
+
+def normal(n, seed=0, start=1_000_000.0):
+    rng = np.random.default_rng(seed)
+    ts = start + np.cumsum(rng.exponential(2.0, n))
+    lines = []
+    for t in ts:
+        source, web = f"10.0.0.{rng.integers(1, 9)}", rng.random() < 0.7
+        size = rng.lognormal(0, 0.4)
+        if web:
+            lines.append(
+                line(t, source, "10.0.1.1", 80, duration=0.1 * size, out=int(500 * size), back=int(4e4 * size))
+            )
+        else:
+            lines.append(
+                line(t, source, "10.0.1.2", 53, "dns", 0.01 * size, int(60 * size), int(120 * size), packets=1)
+            )
+    return lines
+
+
+def attacks(start):
+    scan = [line(start + 0.01 * k, SCANNER, "10.0.1.1", 1 + k, "-", 0.0, 0, 0, "REJ", 1) for k in range(1000)]
+    theft = [line(start + 60, THIEF, "203.0.113.9", 80, "http", 30.0, 48_000_000, 3000, packets=40_000)]
+    return scan + theft
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    where = tmp_path_factory.mktemp("flows")
+    (where / "good.log").write_text(HEADER + "".join(normal(4000)))
+    start = 1_100_000.0
+    (where / "new.log").write_text(HEADER + "".join(normal(600, 1, start) + attacks(start + 2000)))
+    model = FlowModel.fit(load_flows(where / "good.log"))
+    model.save(where / "traffic.model")
+    return where
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return FlowModel.load(folder / "traffic.model")
+
+
+@pytest.fixture(scope="module")
+def alerts(folder, model):
+    flows = load_flows(folder / "new.log")
+    return Incidents().assign(model.alerts(flows, model.watch(), model.threshold(20)))
+
+
+def test_attacks_are_found_and_normal_traffic_is_left_alone(alerts):
+    sources = alerts["source"].value_counts()
+    assert sources[SCANNER] > 900
+    assert (alerts["bytes_out"] == 48_000_000).sum() == 1
+    assert len(alerts) - sources[SCANNER] <= 10
+
+
+def test_a_scan_of_a_thousand_ports_is_one_incident(alerts):
+    scan = incidents(alerts).set_index("source").loc[[SCANNER]]
+    assert len(scan) == 1
+    assert scan["ports"].iloc[0] > 900
+
+
+def test_reasons_are_in_the_units_of_the_log(alerts):
+    theft = alerts[alerts["bytes_out"] == 48_000_000].iloc[0]
+    reasons = {r["feature"]: r for r in theft["reasons"]}
+    assert any("48 MB" in r["text"] or "30 s" in r["text"] or "packets" in r["text"] for r in theft["reasons"])
+    for reason in reasons.values():
+        if reason["lower"] is not None:
+            assert reason["lower"] <= reason["expected"] <= reason["upper"]
+
+
+def test_json_lines_have_the_names_of_ecs(alerts):
+    lines = [json.loads(text) for text in ecs_lines(alerts)]
+    assert len(lines) == len(alerts)
+    theft = next(x for x in lines if x["source"].get("bytes") == 48_000_000)
+    assert theft["@timestamp"].startswith("1970-01-13")
+    assert theft["destination"] == {"ip": "203.0.113.9", "port": 80, "bytes": 3000.0, "packets": 40000.0}
+    assert theft["network"] == {"transport": "tcp", "protocol": "http"}
+    assert theft["event"]["kind"] == "alert" and theft["event"]["duration"] == 30_000_000_000
+
+
+def test_more_alerts_a_day_are_a_lower_threshold(model):
+    assert model.threshold(1) > model.threshold(20) > model.threshold(500)
+    with pytest.raises(ValueError, match="alerts_per_day"):
+        model.threshold(0)
+    with pytest.raises(ValueError, match="alerts_per_day"):
+        model.threshold(1e9)
+
+
+def test_a_pause_starts_another_incident():
+    table = pd.DataFrame(
+        {"start": pd.to_datetime([0, 300, 2000, 2100], unit="s", utc=True), "source": ["a", "a", "a", "b"]}
+    )
+    names = Incidents().assign(table)["incident"]
+    assert names[0] == names[1] and names.nunique() == 3
+    grouping = Incidents()
+    halves = [grouping.assign(table.iloc[:1]), grouping.assign(table.iloc[1:])]
+    assert pd.concat(halves)["incident"].tolist() == names.tolist()
+    assert len(grouping.open) == 2
+
+
+def test_command_line_fits_and_scores(folder, tmp_path):
+    run, out = CliRunner(), tmp_path / "alerts.csv"
+    done = run.invoke(app, ["flows", "fit", str(folder / "good.log"), "-o", str(tmp_path / "m")])
+    assert done.exit_code == 0 and "4000 flows" in done.output
+    done = run.invoke(app, ["flows", "score", str(folder / "new.log"), "--model", str(tmp_path / "m"), "-o", str(out)])
+    assert done.exit_code == 0 and SCANNER in done.output
+    assert (pd.read_csv(out)["source"] == SCANNER).sum() > 900
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", None])
+def test_a_broken_model_is_an_error_and_no_traceback(folder, tmp_path, content):
+    path = tmp_path / "m"
+    if content is not None:
+        path.write_bytes(content)
+    done = CliRunner().invoke(app, ["flows", "score", str(folder / "new.log"), "--model", str(path)])
+    assert done.exit_code == 1 and "model" in done.output
+
+
+def test_too_few_flows_are_refused(folder):
+    with pytest.raises(ValueError, match="at least 200"):
+        FlowModel.fit(load_flows(folder / "good.log").head(50))
+
+
+def expected_lines(model, path):
+    flows = load_flows(path)
+    found = Incidents().assign(model.alerts(flows, model.watch(), model.threshold(20)))
+    return ecs_lines(found)
+
+
+def same(found, expected):
+    """Equal alerts; scores of other batches round differently."""
+    found, expected = ([json.loads(text) for text in lines] for lines in (found, expected))
+    key = [(x["@timestamp"], x["source"], x["destination"], x["diffad"]["incident"]) for x in found]
+    assert key == [(x["@timestamp"], x["source"], x["destination"], x["diffad"]["incident"]) for x in expected]
+    scores = [[x["event"]["risk_score"] for x in lines] for lines in (found, expected)]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-3)
+
+
+def follower(model, where):
+    return Follower(where / "conn.log", model, where / "out.jsonl", model.threshold(20), "zeek", where / "state")
+
+
+def test_following_equals_reading_at_once_across_restarts_and_rotation(folder, model, tmp_path):
+    log, new = tmp_path / "conn.log", (folder / "new.log").read_text()
+    turn = new.index("\n", len(new) // 2) + 1
+    watch = follower(model, tmp_path)
+    for part in (new[:turn], HEADER + new[turn:]):
+        if log.exists():
+            log.rename(tmp_path / "conn.log.1")
+        for k, piece in enumerate(np.array_split(np.array(list(part)), 6)):  # cut in the middle of lines
+            with log.open("a") as file:
+                file.write("".join(piece))
+            # Another process every second time; the last sees the rotation only after a restart.
+            watch = follower(model, tmp_path) if k % 2 == 0 else watch
+            while k < 5 and watch.step():
+                pass
+    while watch.step():
+        pass
+    same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
+
+
+@pytest.mark.slow
+def test_a_killed_follower_loses_and_repeats_nothing(folder, tmp_path):
+    new = (folder / "new.log").read_text()
+    log, out, state = tmp_path / "conn.log", tmp_path / "out.jsonl", tmp_path / "state"
+    log.write_text(HEADER)
+    command = [sys.executable, "-m", "diffad.cli", "flows", "score", str(log), "--model", str(folder / "traffic.model")]
+    command += ["--format", "zeek", "--follow", "-o", str(out), "--state", str(state)]
+    body = new[len(HEADER) :]
+    rng = np.random.default_rng(0)
+    position = 0
+    while position < len(body):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        killed_at = time.monotonic() + 4 + 3 * rng.random()
+        while time.monotonic() < killed_at:
+            step = int(rng.integers(2000, 9000))
+            with log.open("a") as file:
+                file.write(body[position : position + step])
+            position += step
+            time.sleep(0.2)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    model = FlowModel.load(folder / "traffic.model")
+    watch = Follower(log, model, out, model.threshold(20), "zeek", state)
+    while watch.step():
+        pass
+    same(out.read_text().splitlines(), expected_lines(model, folder / "new.log"))
+
+
+def test_output_of_a_half_written_batch_is_cut_back(folder, model, tmp_path):
+    log = tmp_path / "conn.log"
+    log.write_text((folder / "new.log").read_text())
+    watch = follower(model, tmp_path)
+    while watch.step():
+        pass
+    whole = (tmp_path / "out.jsonl").read_bytes()
+    with (tmp_path / "out.jsonl").open("ab") as file:
+        file.write(b'{"half": ')
+    again = follower(model, tmp_path)
+    assert again.step() == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == whole
+
+
+def test_a_lost_output_or_state_is_said(folder, model, tmp_path):
+    log = tmp_path / "conn.log"
+    log.write_text((folder / "new.log").read_text())
+    watch = follower(model, tmp_path)
+    while watch.step():
+        pass
+    (tmp_path / "out.jsonl").unlink()
+    with pytest.raises(ValueError, match="put it back"):
+        follower(model, tmp_path)
+    (tmp_path / "state").write_bytes(b"x")
+    with pytest.raises(ValueError, match="broken"):
+        follower(model, tmp_path)
+
+
+def test_a_log_that_is_cut_is_read_from_its_beginning(folder, model, tmp_path):
+    log = tmp_path / "conn.log"
+    lines = (folder / "new.log").read_text().splitlines(keepends=True)
+    log.write_text("".join(lines))
+    watch = follower(model, tmp_path)
+    while watch.step():
+        pass
+    log.write_text(HEADER + lines[-1])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert watch.step() == HEADER.count("\n") + 1
+    assert any("shorter" in str(w.message) for w in caught)

@@ -165,7 +165,9 @@ def _log_fitted(estimator: Any, X: Any) -> None:
     if np.ndim(X) != 2:
         return  # model signatures know tables only
     example = X[:8] if not isinstance(X, pd.DataFrame) else X.iloc[:8]
-    example = pd.DataFrame(example).astype(float)
+    example = pd.DataFrame(example)
+    numbers = example.select_dtypes("number").columns
+    example = example.astype({c: float if c in numbers else object for c in example.columns})
     model = _as_pyfunc(estimator)
     with _quiet():
         mlflow.pyfunc.log_model(

@@ -159,7 +159,9 @@ def _reasons(table: pd.DataFrame, detector: TabularDetector) -> list[list[dict[s
     result = []
     for row in range(len(table)):
         share = explanation.share.iloc[row]
-        top = share.sort_values(ascending=False).head(REASONS)
+        # A category that is as expected is no reason an analyst could follow.
+        plain = explanation.expected.iloc[row].to_numpy(dtype=object) == table.iloc[row].to_numpy(dtype=object)
+        top = share[~plain.astype(bool)].sort_values(ascending=False).head(REASONS)
         named = [str(name) for name in top.index if top[name] >= LEAST_SHARE * share.sum()] or [str(top.index[0])]
         result.append([_reason(name, table.iloc[row][name], explanation, row) for name in named])
     return result
@@ -169,8 +171,11 @@ def _reason(name: str, value: Any, explanation: Explanation, row: int) -> dict[s
     """Say what a feature showed and what it should have, in the units of the log."""
     values = [value, *(getattr(explanation, part)[name].iloc[row] for part in ("expected", "lower", "upper"))]
     plain = name.removeprefix("log_")
+    if not isinstance(value, str):
+        # Every number of a flow is at least 0; a band around it need not know.
+        values = [v if pd.isna(v) or isinstance(v, str) else max(float(v), 0.0) for v in values]
     if name.startswith("log_"):
-        values = [v if pd.isna(v) else float(np.expm1(max(v, 0.0))) for v in values]
+        values = [v if pd.isna(v) else float(np.expm1(v)) for v in values]
     values = [None if pd.isna(v) else v for v in values]
     shown = [_shown(plain, v) for v in values]
     label = plain.removesuffix("_ms").replace("_", " ")

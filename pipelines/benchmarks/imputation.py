@@ -4,7 +4,7 @@ Split 60/20/20 in time, standardised on the training part, windows of 48 steps, 
 missing values; errors on the hidden entries in training standard deviations.
 
     python pipelines/benchmarks/imputation.py --csv ../shared/data/series/ETTh1.csv
-    python pipelines/benchmarks/imputation.py --csv FILE --part validation --steps 2000 --seeds 0 1 2
+    python pipelines/benchmarks/imputation.py --csv FILE --parts validation --steps 2000 --seeds 0 1 2
 
     python pipelines/benchmarks/imputation.py --curve 0.125 0.25 0.5   # CRPS after shares of the training
     python pipelines/benchmarks/imputation.py --speed                  # sampling beside PyPOTS' CSDI
@@ -20,7 +20,7 @@ import argparse
 import importlib.util
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +39,16 @@ PRIORS = {"plain Gaussian": "gaussian", "textbook CSDI": None}
 Array = NDArray[np.float64]
 
 
-def load(path: Path, part: str) -> tuple[Array, Array]:
-    """Return training rows and windows (n, 48, channels) of the part that is scored."""
+def load(path: Path) -> tuple[Array, dict[str, Array]]:
+    """Return training rows, and windows (n, 48, channels) of each part that can be scored."""
     rows = pd.read_csv(path, index_col=0).to_numpy(float)
     train, validation = int(0.6 * len(rows)), int(0.8 * len(rows))
     rows = (rows - rows[:train].mean(0)) / rows[:train].std(0)
-    scored = rows[train:validation] if part == "validation" else rows[validation:]
-    n = len(scored) // LENGTH
-    return rows[:train], scored[: n * LENGTH].reshape(n, LENGTH, -1)
+    parts = {"validation": rows[train:validation], "test": rows[validation:]}
+    return rows[:train], {
+        name: scored[: len(scored) // LENGTH * LENGTH].reshape(-1, LENGTH, rows.shape[1])
+        for name, scored in parts.items()
+    }
 
 
 def masks(shape: tuple[int, ...], seed: int) -> dict[str, NDArray[np.bool_]]:
@@ -63,6 +65,13 @@ def masks(shape: tuple[int, ...], seed: int) -> dict[str, NDArray[np.bool_]]:
         start = rng.integers(length - 11)
         outage[i, start : start + 12] = False
     return patterns | {"24-step blocks": blocks, "12-step outage": outage}
+
+
+def cases(parts: dict[str, Array], seed: int) -> Iterator[tuple[str, str, Array, NDArray[np.bool_]]]:
+    """Yield part, pattern, truth and mask of everything that is scored."""
+    for part, truth in parts.items():
+        for pattern, mask in masks(truth.shape, seed).items():
+            yield part, pattern, truth, mask
 
 
 def interpolation(train: Array, gaps: Array) -> Array:
@@ -85,20 +94,21 @@ def row_imputer(name: str) -> Callable[[Array, Array], Array]:
 
 
 def score_points(
-    name: str, impute: Callable[[Array, Array], Array], train: Array, truth: Array, seed: int
+    name: str, impute: Callable[[Array, Array], Array], train: Array, parts: dict[str, Array], seed: int
 ) -> list[dict]:
     """Score a peer that gives one value per gap: its CRPS is its MAE."""
     result = []
-    for pattern, mask in masks(truth.shape, seed).items():
+    for part, pattern, truth, mask in cases(parts, seed):
         started = time.perf_counter()
         filled = impute(train, np.where(mask, truth, np.nan))
         error = np.abs(filled - truth)
         seconds = time.perf_counter() - started
-        result.append(row(name, pattern, seed, error[~mask].mean(), per_window(error, mask), np.nan, seconds, 0.0))
+        mae, each = error[~mask].mean(), per_window(error, mask)
+        result.append(row(name, part, pattern, seed, mae, each, np.nan, seconds, 0.0))
     return result
 
 
-def score_saits(train: Array, truth: Array, seed: int, epochs: int, n_samples: int) -> list[dict]:
+def score_saits(train: Array, parts: dict[str, Array], seed: int, epochs: int, n_samples: int) -> list[dict]:
     """Score PyPOTS' SAITS: its value, and its value plus errors it makes on held-out training windows."""
     from pypots.imputation import SAITS
 
@@ -113,7 +123,7 @@ def score_saits(train: Array, truth: Array, seed: int, epochs: int, n_samples: i
     fit_seconds = time.perf_counter() - started
     held_out = np.ascontiguousarray(windows[cut + LENGTH :: 12])
     rng, result = np.random.default_rng(seed), []
-    for pattern, mask in masks(truth.shape, seed).items():
+    for part, pattern, truth, mask in cases(parts, seed):
         here = masks(held_out.shape, seed + 1)[pattern]
         errors = (held_out - model.predict({"X": np.where(here, held_out, np.nan)})["imputation"])[~here]
         started = time.perf_counter()
@@ -125,7 +135,7 @@ def score_saits(train: Array, truth: Array, seed: int, epochs: int, n_samples: i
         covered = coverage(lower[~mask], upper[~mask], truth[~mask])
         mae = np.abs(filled - truth)[~mask].mean()
         each = per_window(crps(samples, truth), mask)
-        result.append(row("SAITS + residuals", pattern, seed, mae, each, covered, seconds, fit_seconds))
+        result.append(row("SAITS + residuals", part, pattern, seed, mae, each, covered, seconds, fit_seconds))
     return result
 
 
@@ -134,13 +144,15 @@ def per_window(values: Array, mask: NDArray[np.bool_]) -> Array:
     return np.stack([np.where(mask, 0.0, values).sum((1, 2)), (~mask).sum((1, 2))], 1)
 
 
-def score_samples(name: str, model: SeriesImputer, train: Array, truth: Array, seed: int, n_samples: int) -> list[dict]:
+def score_samples(
+    name: str, model: SeriesImputer, train: Array, parts: dict[str, Array], seed: int, n_samples: int
+) -> list[dict]:
     """Score samples and calibrated bands of a model of ours."""
     started = time.perf_counter()
     model.fit(train)
     fit_seconds = time.perf_counter() - started
     result = []
-    for pattern, mask in masks(truth.shape, seed).items():
+    for part, pattern, truth, mask in cases(parts, seed):
         gaps, gap = np.where(mask, truth, np.nan), ~mask
         started = time.perf_counter()
         samples = model.sample(gaps, n_samples=n_samples)[:, gap]
@@ -150,18 +162,27 @@ def score_samples(name: str, model: SeriesImputer, train: Array, truth: Array, s
         covered = coverage(lower[gap], upper[gap], truth[gap])
         error = np.zeros(truth.shape)
         error[gap] = crps(samples, truth[gap])
-        result.append(row(name, pattern, seed, mae, per_window(error, mask), covered, seconds, fit_seconds))
+        result.append(row(name, part, pattern, seed, mae, per_window(error, mask), covered, seconds, fit_seconds))
     for entry in model.history_:
         print(f"  {name}: {entry['seconds']:.0f} s, loss {entry['loss']:.4f}, held out {entry['validation']:.4f}")
     return result
 
 
 def row(
-    name: str, pattern: str, seed: int, mae: float, each: Array, covered: float, seconds: float, fit_seconds: float
+    name: str,
+    part: str,
+    pattern: str,
+    seed: int,
+    mae: float,
+    each: Array,
+    covered: float,
+    seconds: float,
+    fit_seconds: float,
 ) -> dict:
     """Name the figures of one line of the table; `each` holds the CRPS of every window."""
     return {
         "method": name,
+        "part": part,
         "pattern": pattern,
         "seed": seed,
         "MAE": mae,
@@ -175,15 +196,14 @@ def row(
 
 def compare(lines: list[dict], ours: str) -> None:
     """Print paired tests over windows (Wilcoxon's signed ranks) of our CRPS against every other method's."""
-    frame = pd.DataFrame(lines).set_index(["method", "seed", "pattern"])["windows"]
+    frame = pd.DataFrame(lines).set_index(["method", "part", "pattern", "seed"])["windows"].sort_index()
     print(f"CRPS per window of {ours} against others: ratio of means, share of windows better, p")
     for method in frame.index.unique("method").drop(ours):
-        for pattern in frame.index.unique("pattern"):
-            a, b = (
-                np.concatenate(frame.xs((m, pattern), level=("method", "pattern")).to_list()) for m in (ours, method)
-            )
+        for part, pattern in frame.loc[method].index.droplevel("seed").unique():
+            a, b = (np.concatenate(frame.loc[m, part, pattern].to_list()) for m in (ours, method))
             p = stats.wilcoxon(a, b).pvalue
-            print(f"  {method:18s} {pattern:15s} {a.mean() / b.mean():.3f}  {(a < b).mean():.2f}  {p:.1e}")
+            ratio, better = a.mean() / b.mean(), (a < b).mean()
+            print(f"  {method:18s} {part:11s} {pattern:15s} {ratio:.3f}  {better:.2f}  {p:.1e}")
 
 
 def compare_speed(train: Array, n_windows: int, steps: int) -> None:
@@ -212,7 +232,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--csv", type=Path, default=Path("../shared/data/series/ETTh1.csv"))
-    parser.add_argument("--part", choices=["validation", "test"], default="test")
+    parser.add_argument("--parts", choices=["validation", "test"], nargs="+", default=["validation", "test"])
     parser.add_argument("--steps", type=int, default=Training().max_steps)
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -223,29 +243,30 @@ def main() -> None:
     args = parser.parse_args()
     print(f"python {platform.python_version()} torch {torch.__version__} scikit-learn {sklearn.__version__}")
     print(f"{torch.get_num_threads()} threads; {vars(args)}")
-    train, truth = load(args.csv, args.part)
+    train, both = load(args.csv)
+    parts = {part: both[part] for part in args.parts}
     if args.speed:
         return compare_speed(train, 1000, min(args.steps, 200))
     lines: list[dict] = []
     for seed in args.seeds:
-        lines += score_points("interpolation", interpolation, train, truth, seed)
+        lines += score_points("interpolation", interpolation, train, parts, seed)
         for peer in ("KNNImputer", "IterativeImputer"):
-            lines += score_points(peer, row_imputer(peer), train, truth, seed)
+            lines += score_points(peer, row_imputer(peer), train, parts, seed)
         if importlib.util.find_spec("pypots"):
-            lines += score_saits(train, truth, seed, args.saits_epochs, args.samples)
+            lines += score_saits(train, parts, seed, args.saits_epochs, args.samples)
         trained = {"plain Gaussian": 0, "prior alone": 0}
         trained |= {f"diffad, {share:.0%} of the steps": int(share * args.steps) for share in args.curve}
         trained |= {"textbook CSDI": args.steps} if args.csdi else {}
         for name, steps in (trained | {"diffad": args.steps}).items():
             model = SeriesImputer(prior=PRIORS.get(name, "auto"), training=Training(max_steps=steps), random_state=seed)
-            lines += score_samples(name, model, train, truth, seed, args.samples)
-    table = pd.DataFrame(lines).drop(columns="windows").groupby(["method", "pattern"], sort=False).mean()
-    print(table.drop(columns="seed").round(3).to_string())
+            lines += score_samples(name, model, train, parts, seed, args.samples)
+    table = pd.DataFrame(lines).drop(columns="windows").groupby(["part", "method", "pattern"], sort=False).mean()
+    print(table.drop(columns="seed").round(4).to_string())
     compare(lines, "diffad")
-    mean = table["CRPS"].unstack()
-    for name in mean.index.drop("plain Gaussian"):
-        ratio = mean.loc[name] / mean.loc["plain Gaussian"]
-        print(f"CRPS / plain Gaussian: {name:24s} {ratio.round(3).to_dict()} mean {ratio.mean():.3f}")
+    for part, mean in table["CRPS"].unstack(sort=False).groupby("part", sort=False):
+        ratio = mean.droplevel("part") / mean.loc[part, "plain Gaussian"]
+        print(f"CRPS / plain Gaussian, {part}")
+        print(ratio.assign(mean=ratio.mean(axis=1)).round(3).to_string())
 
 
 if __name__ == "__main__":

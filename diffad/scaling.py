@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from diffad.marginals import Marginals
+
 #: Share of a channel's values that must sit on its extreme for the extreme to be a bound.
 ATOM = 0.02
 #: Standard deviations at which values are cut: beyond, squares leave the range of float32.
@@ -29,6 +31,7 @@ class Scaling:
     scale: NDArray[np.float64]  # 0 for a constant channel, NaN for one never observed
     lower: NDArray[np.float64]  # in standardised units
     upper: NDArray[np.float64]
+    marginals: Marginals | None = None  # of the modelled channels in standardised units
 
     @classmethod
     def fit(cls, rows: NDArray[np.float64]) -> Scaling:
@@ -45,13 +48,15 @@ class Scaling:
         """Standardise the modelled channels of (..., channels)."""
         keep = self.modelled
         with np.errstate(over="ignore"):
-            return np.clip((rows[..., keep] - self.centre[keep]) / self.scale[keep], -FARTHEST, FARTHEST)
+            z = np.clip((rows[..., keep] - self.centre[keep]) / self.scale[keep], -FARTHEST, FARTHEST)
+        return z if self.marginals is None else self.marginals.forward(z)
 
     def inverse(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
         """Undo :meth:`forward`, inside the bounds; unmodelled channels get their constant or NaN."""
         keep = self.modelled
         result = np.empty((*rows.shape[:-1], len(keep)))
         result[...] = self.centre
+        rows = rows if self.marginals is None else self.marginals.inverse(rows)
         bounded = np.clip(rows, self.lower[keep], self.upper[keep])
         result[..., keep] = bounded * self.scale[keep] + self.centre[keep]
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from diffad import tracking
 from diffad.calibration import spread
 from diffad.defaults import pinned_defaults
 from diffad.diffusion.masks import gap_kinds
-from diffad.fitting import fit_windows
+from diffad.fitting import WILD, fit_marginals, fit_windows
 from diffad.model import Sampler
 from diffad.priors import PRIORS
 from diffad.recordings import Recording
@@ -27,9 +28,6 @@ from diffad.training import Training
 from diffad.windows import Cover, Segment, segments, white_noise
 
 Array = NDArray[np.float32]
-
-#: Standard deviations at which training values are cut: one wild reading must not own the prior.
-WILD = 8.0
 
 
 class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
@@ -49,9 +47,10 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
     window : int, default=48
         Time steps the model sees at once. Longer windows see more context and cost more.
     prior : {"auto", "gaussian", "lowrank", None}, default="auto"
-        Closed-form model below the network. ``"gaussian"`` is dense up to 1,200 entries per
+        Closed-form model below the network. ``"gaussian"`` is dense up to 1,536 entries per
         window (time steps x channels) and low rank plus diagonal (``"lowrank"``) beyond.
-        ``"auto"`` is the same, but around a mean cycle whose phase each window tells, where the
+        ``"auto"`` is the same, but of normal scores of the channels where held-out data say that this
+        is better (bursts, saturation), and around a mean cycle whose phase each window tells, where the
         recording has a period of at most two windows and held-out data say that it helps. None is
         textbook diffusion (CSDI).
     training : Training or None, default=None
@@ -144,6 +143,9 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         scaling = self._fit_scaling(recording)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with tracking.run_of(self, X) as on_progress, pinned_defaults():
+            if self.prior == "auto" and scaling.modelled.any():
+                standardised = [scaling.forward(s).astype(np.float32) for s in recording.series]
+                scaling = replace(scaling, marginals=fit_marginals(standardised, self.window, seed))
             fitted = fit_windows(
                 [scaling.forward(s).clip(-WILD, WILD).astype(np.float32) for s in recording.series],
                 self.window,

@@ -70,7 +70,15 @@ class Columns:
         return cls(names, centre, scale, categories, frequency)
 
     def encode(self, table: pd.DataFrame) -> Matrix:
-        """Return rows (n, width): standardised numbers, and indicators of categories.
+        """Return rows (n, width): standardised numbers, and indicators of categories; see `raw`."""
+        rows = self.raw(table)
+        entry = np.searchsorted(self.owner, np.arange(len(self.names)))
+        for k in set(range(len(self.names))) - set(self.categories):
+            rows[:, entry[k]] = np.clip((rows[:, entry[k]] - self.centre[k]) / self.scale[k], -FARTHEST, FARTHEST)
+        return rows
+
+    def raw(self, table: pd.DataFrame) -> Matrix:
+        """Return rows (n, width): numbers as they are, and indicators of categories.
 
         An unseen category has none of the indicators and is as far from every other as they are
         from each other; a missing one is NaN in all of them.
@@ -79,9 +87,7 @@ class Columns:
         for k, name in enumerate(self.names):
             column = table.iloc[:, k]
             if k not in self.categories:
-                parts.append(
-                    np.clip((_numbers(column, name) - self.centre[k]) / self.scale[k], -FARTHEST, FARTHEST)[:, None]
-                )
+                parts.append(_numbers(column, name)[:, None])
                 continue
             codes = column.map(self.categories[k]).to_numpy(float)
             # Two different categories are one unit apart, and an unseen one is from all.

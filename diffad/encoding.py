@@ -27,7 +27,9 @@ class Columns:
     ----------
     names : list of str
     centre, scale : array (n_columns,)
-        Mean and standard deviation of numeric columns; 1 where they do not vary.
+        Mean and standard deviation of numeric columns; 1 where they do not vary, and the distance of
+        the two values of a column that has but two: it is a category in all but name, and in units of
+        its deviation a rare one would drown the rest.
     categories : dict of int to dict
         Per categorical column the code of each category.
     frequency : dict of int to array
@@ -66,6 +68,8 @@ class Columns:
                 values = _numbers(column, name)
                 centre[k] = np.nanmean(values)
                 spread = float(np.nanstd(values))
+                if len(distinct := np.unique(values[~np.isnan(values)])) == 2:
+                    spread = float(distinct[1] - distinct[0])
                 scale[k] = spread if spread > 1e-12 * abs(centre[k]) else 1.0
         return cls(names, centre, scale, categories, frequency)
 

@@ -32,6 +32,8 @@ MOST_ROWS, MOST_DONORS = 4_000, 3_000
 NARROW, LEAST_ROWS = 40, 800
 #: Encoded entries beyond which the only candidate is a Gaussian of low rank.
 MOST_DENSE = 200
+#: Encoded entries beyond which "auto" leaves out mixtures: each component would have too many numbers.
+MOST_MIXED = 64
 #: Rows below which nothing is held out.
 ENOUGH_ROWS = 40
 #: Part of the rows held out, the most of them, those that choose, and the entries hidden in them.
@@ -218,7 +220,7 @@ def fit_filler(rows: Matrix, owner: NDArray[np.int64], prior: str, seed: int) ->
     train, truth = rows[order[n_out:]], rows[order[:n_out]]
     holes = _hide(truth, owner, rng)
     first = slice(0, max(CHOOSING // 4, int(effort * CHOOSING)))
-    kinds = ("wide",) if rows.shape[1] > MOST_DENSE else _candidates(prior)
+    kinds = _candidates(prior, rows.shape[1])
     trial = _compared(space, train, holes[first], truth[first], kinds, seed)
     losses = {f.name: value for f, value in trial}
     chosen = _pooled([f for f, _ in trial], losses, holes[first], truth[first])
@@ -240,35 +242,33 @@ def _compared(
         fillers = [Filler(space[name], model, None, f"{name} {kind}") for kind, model in models.items()]
         return [(f, loss(f, holes, truth)) for f in fillers]
 
-    found = [pair for name in space for pair in tried(name, kinds[:PROBES])]
+    found = [pair for name in space for pair in tried(name, tuple(kinds[:PROBES]))]
     best = min(found, key=lambda pair: pair[1])[0].name.split(" ")[0]
-    return found + tried(best, kinds[PROBES:])
+    return found + tried(best, tuple(kinds[PROBES:]))
 
 
-def _candidates(prior: str) -> tuple[str, ...]:
-    mixtures = tuple(f"mixture-{k}" for k in N_COMPONENTS)
+def _candidates(prior: str, width: int) -> tuple[str, ...]:
+    if width > MOST_DENSE:
+        return ("wide",)
     kernels = tuple(f"kernel-{h}" for h in BANDWIDTHS)
-    return {
-        "auto": ("gaussian", *mixtures, *kernels),
-        "gaussian": ("gaussian",),
-        "mixture": mixtures,
-        "kernel": kernels,
-    }[prior]
+    mixtures = tuple(f"mixture-{k}" for k in N_COMPONENTS)
+    if prior == "auto":
+        return ("gaussian", *(mixtures if width <= MOST_MIXED else ()), *kernels)
+    return {"gaussian": ("gaussian",), "mixture": mixtures, "kernel": kernels}[prior]
 
 
 def _models(z: Matrix, kinds: Sequence[str], seed: int) -> dict[str, Any]:
     """Fit models of rows (n, width) on the normal scale by name."""
     x = torch.from_numpy(z)
+    if kinds == ("wide",):
+        return {"wide": WideGaussian.fit(x)}
+    gaussian = MixturePrior.fit(x, 1)
     found: dict[str, Any] = {}
-    gaussian: MixturePrior | None = None
     for name in kinds:
         kind, _, number = name.partition("-")
-        if kind == "wide":
-            found[name] = WideGaussian.fit(x)
-        elif kind == "mixture":
-            found[name] = MixturePrior.fit(x, int(number), seed)
+        if kind == "mixture":
+            found[name] = MixturePrior.fit(x, int(number), seed, gaussian)
         else:
-            gaussian = gaussian or MixturePrior.fit(x, 1)
             found[name] = gaussian if kind == "gaussian" else KernelPrior.fit(x[:MOST_DONORS], gaussian, float(number))
     return found
 

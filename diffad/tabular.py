@@ -27,10 +27,11 @@ BAND = 1.645
 class TabularDetector(Detector, TableInput):
     """Find strange rows in tables of numbers and categories, and say which columns made them so.
 
-    1. Numbers are standardised, categories become indicators; NaN is filled by its conditional
+    1. Numbers are standardised, categories (and columns of two values) become indicators; NaN is filled by its conditional
        mean under a Gaussian, so that what is missing is no evidence.
-    2. Distances to the nearest normal rows (to one and to five, Euclidean and Manhattan) and a
-       Gaussian mixture (components by BIC) are kinds of evidence.
+    2. Distances to the nearest normal rows (to one and to five, Euclidean and Manhattan, and among
+       ranks), the sheet on which the neighbours lie and a Gaussian mixture (components by BIC) are
+       kinds of evidence.
     3. Each becomes the probability that a normal row looks as strange, by cross-fitting on random
        folds; a power mean of them is the score.
     4. The same cross-fitted scores set the threshold and give conformal p-values.
@@ -46,7 +47,7 @@ class TabularDetector(Detector, TableInput):
         None takes the columns of text, category and bool.
     evidence : sequence of str or None, default=None
         Kinds of evidence to use; None is all of ``("nearest", "neighbours", "nearest_manhattan",
-        "neighbours_manhattan", "mixture")``.
+        "neighbours_manhattan", "mixture", "ranks", "sheet")``. Fewer are faster.
     random_state : int, RandomState instance or None, default=0
         Seed of the folds, and of the sample of 10,000 rows where there are more.
 

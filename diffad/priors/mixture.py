@@ -9,7 +9,6 @@ normal mixture estimation"), so that a component of few rows stays a density.
 from __future__ import annotations
 
 import math
-from typing import Self
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ COMPONENTS, ROWS_PER_COMPONENT = (1, 2, 3, 5, 8, 12), 20
 #: Iterations of EM, and the gain in log-likelihood per row below which it stops.
 ITERATIONS, TOLERANCE = 40, 1e-3
 #: Iterations of EM for incomplete rows under one Gaussian.
-INCOMPLETE_ITERATIONS = 8
+INCOMPLETE_ITERATIONS = 6
 #: Rounds of completing rows by draws and fitting to the draws.
 ROUNDS = 3
 #: Weight of the conjugate prior in multiples of its smallest proper one, d + 2 rows.
@@ -58,15 +57,17 @@ class MixturePrior:
         self.covariances = covariances.double()
 
     @classmethod
-    def fit(cls, x: Tensor, n_components: int | None = None, seed: int = 0) -> Self:
+    def fit(
+        cls, x: Tensor, n_components: int | None = None, seed: int = 0, gaussian: MixturePrior | None = None
+    ) -> MixturePrior:
         """Fit to rows (n, d), NaN = missing; None chooses the number of components by BIC.
 
         One component is fitted by EM with the exact moments of the missing entries.  For more, rows
         are completed by a draw from what has been learnt so far, in rounds (stochastic EM; Celeux and
-        Diebolt 1985).
+        Diebolt 1985), beginning with `gaussian`, the fit of one component, where it is at hand.
         """
         x = x.double()
-        gaussian = cls(*_gaussian(x))
+        gaussian = gaussian or cls(*_gaussian(x))
         if n_components == 1:
             return gaussian
         generator = torch.Generator().manual_seed(seed)

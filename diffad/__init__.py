@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from diffad.series import SeriesImputer
     from diffad.series_detector import SeriesDetector
     from diffad.tabular import TabularDetector
+    from diffad.tabular_imputer import TabularImputer
     from diffad.thresholds import AlarmsPerDay, FalseAlarmRate
     from diffad.tracking import autolog
     from diffad.training import Training
@@ -21,6 +22,7 @@ __all__ = [
     "SeriesDetector",
     "SeriesImputer",
     "TabularDetector",
+    "TabularImputer",
     "Training",
     "autolog",
 ]
@@ -29,6 +31,7 @@ _HOMES = {
     "SeriesImputer": "series",
     "SeriesDetector": "series_detector",
     "TabularDetector": "tabular",
+    "TabularImputer": "tabular_imputer",
     "ImageDetector": "image",
     "FalseAlarmRate": "thresholds",
     "AlarmsPerDay": "thresholds",

@@ -27,7 +27,9 @@ class Columns:
     ----------
     names : list of str
     centre, scale : array (n_columns,)
-        Mean and standard deviation of numeric columns; 1 where they do not vary.
+        Mean and standard deviation of numeric columns; 1 where they do not vary, and the distance of
+        the two values of a column that has but two: it is a category in all but name, and in units of
+        its deviation a rare one would drown the rest.
     categories : dict of int to dict
         Per categorical column the code of each category.
     frequency : dict of int to array
@@ -66,11 +68,21 @@ class Columns:
                 values = _numbers(column, name)
                 centre[k] = np.nanmean(values)
                 spread = float(np.nanstd(values))
+                if len(distinct := np.unique(values[~np.isnan(values)])) == 2:
+                    spread = float(distinct[1] - distinct[0])
                 scale[k] = spread if spread > 1e-12 * abs(centre[k]) else 1.0
         return cls(names, centre, scale, categories, frequency)
 
     def encode(self, table: pd.DataFrame) -> Matrix:
-        """Return rows (n, width): standardised numbers, and indicators of categories.
+        """Return rows (n, width): standardised numbers, and indicators of categories; see `raw`."""
+        rows = self.raw(table)
+        entry = np.searchsorted(self.owner, np.arange(len(self.names)))
+        for k in set(range(len(self.names))) - set(self.categories):
+            rows[:, entry[k]] = np.clip((rows[:, entry[k]] - self.centre[k]) / self.scale[k], -FARTHEST, FARTHEST)
+        return rows
+
+    def raw(self, table: pd.DataFrame) -> Matrix:
+        """Return rows (n, width): numbers as they are, and indicators of categories.
 
         An unseen category has none of the indicators and is as far from every other as they are
         from each other; a missing one is NaN in all of them.
@@ -79,9 +91,7 @@ class Columns:
         for k, name in enumerate(self.names):
             column = table.iloc[:, k]
             if k not in self.categories:
-                parts.append(
-                    np.clip((_numbers(column, name) - self.centre[k]) / self.scale[k], -FARTHEST, FARTHEST)[:, None]
-                )
+                parts.append(_numbers(column, name)[:, None])
                 continue
             codes = column.map(self.categories[k]).to_numpy(float)
             # Two different categories are one unit apart, and an unseen one is from all.

@@ -2,7 +2,8 @@
 
 No single evidence is best on all tables: neighbours win where classes are ragged, in the sum of
 differences where columns are many, mixtures where columns are correlated.  Each becomes the
-probability that a normal row looks as strange, and a power mean lets any of them speak.
+probability that a normal row looks as strange, and a power mean lets any of them speak.  Diversity
+carries over to other tables better than a lucky pair.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import NearestNeighbors
 
 from diffad.priors.covariance import ledoit_wolf
 from diffad.priors.gaussian import NUGGET, fill_missing
+from diffad.row_neighbours import Neighbours, Ranks, Sheet
 from diffad.tails import LogTail
 
 Matrix = NDArray[np.float64]
@@ -33,38 +34,11 @@ FOLDS = 5
 COMPONENTS, ROWS_PER_COMPONENT = (1, 2, 3, 5, 8, 12), 20
 #: Principal components of a mixture.
 MOST_DIMENSIONS = 30
-#: Distance below which two rows are the same one, up to rounding.
-SAME = 1e-6
 #: Kinds of evidence: distance to the nearest and to the five nearest rows, the same as sums of
-#: differences, and the density of a mixture.
-KINDS = ("nearest", "neighbours", "nearest_manhattan", "neighbours_manhattan", "mixture")
-N_NEIGHBOURS = 5
+#: differences, the density of a mixture, the distance among ranks and to the sheet of the neighbours.
+KINDS = ("nearest", "neighbours", "nearest_manhattan", "neighbours_manhattan", "mixture", "ranks", "sheet")
 #: Exponent of the mean over kinds.
 POWER = 4
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """Distances to the nearest other rows, the small-noise limit of the kernel prior's denoiser.
-
-    A row that equals a training row is taken for it, and one such match is left out: rows fitted
-    on are judged by the others.
-    """
-
-    index: NearestNeighbors
-
-    @classmethod
-    def fit(cls, rows: Matrix, metric: str) -> Neighbours:
-        """Index complete rows (n, d)."""
-        return cls(NearestNeighbors(n_neighbors=min(N_NEIGHBOURS + 1, len(rows)), metric=metric).fit(rows))
-
-    def __call__(self, rows: Matrix) -> Matrix:
-        """Return the distances (n, up to `N_NEIGHBOURS`), the nearest first."""
-        found = self.index.kneighbors(rows)[0]
-        if found.shape[1] == 1:
-            return np.asarray(found)
-        itself = found[:, :1] <= SAME
-        return np.where(itself, found[:, 1:], found[:, :-1])
 
 
 @dataclass(frozen=True)
@@ -109,6 +83,8 @@ class RowModels:
     euclidean: Neighbours | None
     manhattan: Neighbours | None
     mixture: Mixture | None
+    ranks: Ranks | None
+    sheet: Sheet | None
     kinds: tuple[str, ...]
 
     @classmethod
@@ -118,6 +94,8 @@ class RowModels:
             Neighbours.fit(rows, "euclidean") if {"nearest", "neighbours"} & set(kinds) else None,
             Neighbours.fit(rows, "manhattan") if {"nearest_manhattan", "neighbours_manhattan"} & set(kinds) else None,
             Mixture.fit(rows, n_components) if "mixture" in kinds else None,
+            Ranks.fit(rows) if "ranks" in kinds else None,
+            Sheet.fit(rows) if "sheet" in kinds else None,
             kinds,
         )
 
@@ -130,6 +108,10 @@ class RowModels:
                 found |= {f"nearest{suffix}": distances[:, 0], f"neighbours{suffix}": distances.mean(1)}
         if self.mixture is not None:
             found["mixture"] = self.mixture(rows)
+        if self.ranks is not None:
+            found["ranks"] = self.ranks(rows)
+        if self.sheet is not None:
+            found["sheet"] = self.sheet(rows)
         return {kind: found[kind] for kind in self.kinds}
 
 

@@ -8,13 +8,14 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
 from diffad.detection import Detector, Explanation
 from diffad.encoding import Columns
 from diffad.row_evidence import KINDS, fit_rows, score
+from diffad.tabular_input import TableInput
 from diffad.thresholds import NormalScores, Threshold
 
 Scores = NDArray[np.float64]
@@ -23,13 +24,14 @@ Scores = NDArray[np.float64]
 BAND = 1.645
 
 
-class TabularDetector(Detector):
+class TabularDetector(Detector, TableInput):
     """Find strange rows in tables of numbers and categories, and say which columns made them so.
 
-    1. Numbers are standardised, categories become indicators; NaN is filled by its conditional
+    1. Numbers are standardised, categories (and columns of two values) become indicators; NaN is filled by its conditional
        mean under a Gaussian, so that what is missing is no evidence.
-    2. Distances to the nearest normal rows (to one and to five, Euclidean and Manhattan) and a
-       Gaussian mixture (components by BIC) are kinds of evidence.
+    2. Distances to the nearest normal rows (to one and to five, Euclidean and Manhattan, and among
+       ranks), the sheet on which the neighbours lie and a Gaussian mixture (components by BIC) are
+       kinds of evidence.
     3. Each becomes the probability that a normal row looks as strange, by cross-fitting on random
        folds; a power mean of them is the score.
     4. The same cross-fitted scores set the threshold and give conformal p-values.
@@ -45,7 +47,7 @@ class TabularDetector(Detector):
         None takes the columns of text, category and bool.
     evidence : sequence of str or None, default=None
         Kinds of evidence to use; None is all of ``("nearest", "neighbours", "nearest_manhattan",
-        "neighbours_manhattan", "mixture")``.
+        "neighbours_manhattan", "mixture", "ranks", "sheet")``. Fewer are faster.
     random_state : int, RandomState instance or None, default=0
         Seed of the folds, and of the sample of 10,000 rows where there are more.
 
@@ -164,23 +166,6 @@ class TabularDetector(Detector):
             expected[name], lower[name], upper[name] = middle, middle - half, middle + half
         shares = pd.DataFrame(share, table.index, self.columns_.names)
         return Explanation(shares, pd.DataFrame(expected, index=table.index), lower, upper)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.categorical = True
-        return tags
-
-    def _table(self, X: Any, reset: bool) -> pd.DataFrame:
-        if isinstance(X, pd.DataFrame):
-            validate_data(self, X, reset=reset, skip_check_array=True)
-            if X.columns.has_duplicates:
-                raise ValueError(f"columns {list(X.columns[X.columns.duplicated()])} occur more than once; rename them")
-            if not len(X):
-                raise ValueError("X holds no row")
-            return X
-        rows = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
-        return pd.DataFrame(rows)
 
     def _strangeness(self, X: Any) -> Scores:
         check_is_fitted(self)

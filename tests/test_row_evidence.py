@@ -15,15 +15,14 @@ from diffad.priors.gaussian import NUGGET
 from diffad.row_evidence import (
     KINDS,
     MOST_DIMENSIONS,
-    N_NEIGHBOURS,
     Filler,
     Mixture,
-    Neighbours,
     RowModels,
     best_components,
     fit_rows,
     score,
 )
+from diffad.row_neighbours import FLOOR, GLOBAL, N_LOCAL, N_NEIGHBOURS, Neighbours, Ranks, Sheet
 
 
 def gaussian(n, d, seed):
@@ -79,13 +78,52 @@ def test_kinds_are_the_nearest_and_the_mean_of_five_in_both_metrics():
         expected = brute(train, rows, order)
         np.testing.assert_allclose(found[f"nearest{suffix}"], expected[:, 0], rtol=1e-9)
         np.testing.assert_allclose(found[f"neighbours{suffix}"], expected.mean(1), rtol=1e-9)
-    np.testing.assert_allclose(found["mixture"], Mixture.fit(train, 1)(rows))
+    for kind, model in (("mixture", Mixture.fit(train, 1)), ("ranks", Ranks.fit(train)), ("sheet", Sheet.fit(train))):
+        np.testing.assert_allclose(found[kind], model(rows))
 
 
 def test_only_the_kinds_asked_for_are_fitted():
     models = RowModels.fit(gaussian(50, 3, 0), ("neighbours_manhattan",), 1)
     assert tuple(models(gaussian(5, 3, 1))) == ("neighbours_manhattan",)
     assert models.euclidean is None and models.mixture is None
+
+
+def test_ranks_are_distances_among_normal_scores():
+    rng = np.random.default_rng(0)
+    train, rows = np.c_[rng.standard_cauchy(400), np.arange(400) % 2], np.c_[rng.standard_normal(30), np.arange(30) % 2]
+    order = np.sort(train[:, 0])
+    scores = stats.norm.ppf((np.arange(400) + 0.5) / 400)
+
+    def place(x):
+        return np.c_[np.interp(x[:, 0], order, scores), x[:, 1]]
+
+    expected = brute(place(train), place(rows), 1).mean(1)
+    np.testing.assert_allclose(Ranks.fit(train)(rows), expected, rtol=1e-9)
+    far = np.array([[order[-1] + 1, 0.0], [order[-1] + 50, 0.0]])
+    assert np.diff(Ranks.fit(train)(far)) == pytest.approx(49), "beyond the extremes strange goes on"
+
+
+def test_sheet_is_the_mahalanobis_distance_to_the_neighbours():
+    train, rows = gaussian(200, 3, 0), gaussian(10, 3, 1)
+    floor = GLOBAL * np.cov(train.T, bias=True) + FLOOR * np.eye(3)
+    for row, found in zip(rows, Sheet.fit(train)(rows), strict=True):
+        near = train[np.argsort(np.linalg.norm(train - row, axis=1))[:N_LOCAL]]
+        off = row - near.mean(0)
+        assert np.exp(found) == pytest.approx(off @ np.linalg.solve(np.cov(near.T, bias=True) + floor, off), rel=1e-4)
+
+
+def test_sheet_sees_a_row_beside_it_that_distances_take_for_near():
+    rng = np.random.default_rng(0)
+    train, on = (np.c_[rng.uniform(-1, 1, (n, 2)), 0.01 * rng.standard_normal(n)] for n in (1000, 100))
+    beside = on + np.array([0, 0, 0.1])
+    assert Sheet.fit(train)(beside).min() > np.quantile(Sheet.fit(train)(on), 0.9)
+
+
+@pytest.mark.parametrize("n", [1, 2, 10])
+def test_few_rows_have_ranks_and_a_sheet(n):
+    train = gaussian(n, 3, 0)
+    for model in (Ranks.fit(train), Sheet.fit(train)):
+        assert np.isfinite(model(gaussian(5, 3, 1))).all() and np.isfinite(model(train)).all()
 
 
 # --- densities --------------------------------------------------------------------------------------------
@@ -175,9 +213,14 @@ def test_encoding_keeps_nan_and_knows_whose_entry_is_whose():
     columns = Columns.fit(table, None)
     rows = columns.encode(table)
     assert columns.owner.tolist() == [0, 1, 1, 1, 2]
-    np.testing.assert_allclose(rows[:, 0], [-1, 1, np.nan])
+    np.testing.assert_allclose(rows[:, 0], [-0.5, 0.5, np.nan])
     assert np.isnan(rows[1, 1:4]).all() and not np.isnan(rows[[0, 2], 1:4]).any()
     np.testing.assert_array_equal(rows[:, 4], 0)
+
+
+def test_a_column_of_two_values_counts_as_a_category():
+    table = pd.DataFrame({"rare": [0.0] * 999 + [8.0]})
+    assert np.ptp(Columns.fit(table, None).encode(table)) == 1.0
 
 
 # --- all together -----------------------------------------------------------------------------------------

@@ -1,0 +1,349 @@
+"""The distribution of the hidden entries of rows: which closed form suits a table, and how far to trust it.
+
+Candidates are two scales of the columns (linear, normal scores) times Gaussian, mixtures and kernel
+densities.  Entries hidden in held-out rows choose by CRPS and Brier score, how much of a mixture and
+of a kernel to pool as well; they calibrate the bands of what was chosen.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+from diffad.calibration import Bands
+from diffad.column_scale import ColumnScale
+from diffad.priors.conditional_rows import Marginals, RowConditional, pool
+from diffad.priors.kernel import KernelPrior
+from diffad.priors.mixture import MixturePrior
+from diffad.priors.wide import WideGaussian
+
+Matrix = NDArray[np.float64]
+
+#: Rows learnt from, a random sample of more, and those of them that a kernel keeps.
+MOST_ROWS, MOST_DONORS = 4_000, 3_000
+#: Width up to which that many are used; beyond, a row costs more by the square of the width.
+NARROW, LEAST_ROWS = 40, 800
+#: Encoded entries beyond which the only candidate is a Gaussian of low rank.
+MOST_DENSE = 200
+#: Encoded entries beyond which "auto" leaves out mixtures: each component would have too many numbers.
+MOST_MIXED = 64
+#: Rows below which nothing is held out.
+ENOUGH_ROWS = 40
+#: Part of the rows held out, the most of them, those that choose, and the entries hidden in them.
+HELD_OUT, MOST_HELD_OUT, CHOOSING, HIDDEN = 0.25, 1500, 400, 0.2
+#: Candidates.
+N_COMPONENTS, BANDWIDTHS = (5, 12), (0.3, 0.5, 0.7)
+#: Candidates that are tried on both scales.
+PROBES = 2
+#: Shares of the kernel in a pool that are compared.
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+#: Powers of probabilities that are compared.
+SHARPNESS = (0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
+#: Times that held-out rows are hidden in anew where they are few.
+MOST_REPEATS = 6
+#: Levels at which distributions are compared.
+LEVELS = tuple(((np.arange(20) + 0.5) / 20).tolist())
+PRIORS = ("auto", "gaussian", "mixture", "kernel")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Several models of rows, mixed with fixed shares."""
+
+    models: tuple[Any, ...]
+    shares: tuple[float, ...]
+
+    @property
+    def chunk(self) -> int:
+        """Rows to condition on at a time."""
+        return int(min(m.chunk for m in self.models))
+
+    def condition(self, x: torch.Tensor) -> RowConditional:
+        """Return p(hidden | visible) of rows (n, d)."""
+        return pool([m.condition(x) for m in self.models], self.shares)
+
+
+@dataclass(frozen=True)
+class Space:
+    """Scales of the numeric entries of encoded rows, and the blocks of the categorical ones."""
+
+    scales: dict[int, ColumnScale]
+    blocks: list[NDArray[np.int64]]
+
+    @classmethod
+    def fit(cls, rows: Matrix, owner: NDArray[np.int64], linear: bool) -> Space:
+        """Learn from encoded rows (n, width) and the column behind each entry."""
+        groups = [np.flatnonzero(owner == k) for k in np.unique(owner)]
+        scales = {int(g[0]): ColumnScale.fit(rows[:, g[0]], linear) for g in groups if len(g) == 1}
+        return cls(scales, [g for g in groups if len(g) > 1])
+
+    def forward(self, rows: Matrix) -> Matrix:
+        """Bring numbers to the normal scale."""
+        result = rows.copy()
+        for entry, scale in self.scales.items():
+            result[:, entry] = scale.forward(rows[:, entry])
+        return result
+
+
+@dataclass(frozen=True)
+class Filler:
+    """A model of rows with the scales of their columns and calibrated bands.
+
+    Expected indicators are probabilities that grow linearly with what is visible; `sharpness` is the
+    power that makes calibrated ones of them.
+    """
+
+    space: Space
+    model: Any
+    bands: Bands | None
+    name: str
+    sharpness: float = 1.0
+
+    def fill(self, rows: Matrix, levels: Sequence[float]) -> tuple[Matrix, Matrix]:
+        """Fill the gaps of encoded rows (n, width).
+
+        Returns
+        -------
+        values : array (len(levels), n, width)
+            Calibrated quantiles of numbers; the indicator of the most likely category.
+        probabilities : array (n, width)
+            Of each category; of what is known 0 or 1.  Numeric entries mean nothing.
+        """
+        values = np.repeat(rows[None], len(levels), 0)
+        probabilities = rows * np.sqrt(2)
+        for part, conditional in self._conditionals(rows):
+            row, entry = (~conditional.known).numpy().nonzero()
+            marginals = conditional.marginals()
+            place = self._quantiles(marginals, entry, levels)
+            for e, scale in self.space.scales.items():
+                here = entry == e
+                values[:, part[row[here]], e] = scale.inverse(place[here]).T
+            mean = marginals.mean().numpy()
+            for block in self.space.blocks:
+                gap = part[np.isnan(rows[part, block[0]])]
+                if len(gap):
+                    chance = _chances(mean[np.isin(entry, block)].reshape(len(gap), len(block)), self.sharpness)
+                    probabilities[np.ix_(gap, block)] = chance
+                    values[:, gap[:, None], block] = np.eye(len(block))[chance.argmax(1)] / np.sqrt(2)
+        return values, probabilities
+
+    def sample(self, rows: Matrix, n_samples: int, seed: int) -> Matrix:
+        """Draw completed rows (n_samples, n, width): numbers together, then category by category given them."""
+        uniform, noise = _randomness(rows, n_samples, seed, len(self.space.blocks))
+        drawn = np.repeat(rows[None], n_samples, 0)
+        for part, conditional in self._conditionals(rows):
+            z = conditional.sample(torch.from_numpy(uniform[:, part, 0]), torch.from_numpy(noise[:, part])).numpy()
+            for e, scale in self.space.scales.items():
+                gap = np.isnan(rows[part, e])
+                drawn[:, part, e] = np.where(gap, scale.inverse(z[:, :, e]), rows[part, e])
+        for b, block in enumerate(self.space.blocks):
+            gap = np.isnan(rows[:, block[0]])
+            if not gap.any():
+                continue
+            chance = self.fill(drawn[:, gap].reshape(-1, rows.shape[1]), (0.5,))[1][:, block]
+            pick = (chance.cumsum(1) < uniform[:, gap, 1 + b].reshape(-1, 1)).sum(1).clip(max=len(block) - 2)
+            hot = np.eye(len(block))[pick] / np.sqrt(2)
+            drawn[np.ix_(np.arange(n_samples), np.flatnonzero(gap), block)] = hot.reshape(n_samples, -1, len(block))
+        return drawn
+
+    def _conditionals(self, rows: Matrix) -> Iterator[tuple[NDArray[np.int64], RowConditional]]:
+        gaps = np.flatnonzero(np.isnan(rows).any(1))
+        for start in range(0, len(gaps), self.model.chunk):
+            part = gaps[start : start + self.model.chunk]
+            yield part, self.model.condition(torch.from_numpy(self.space.forward(rows[part])))
+
+    def _quantiles(self, marginals: Marginals, entry: NDArray[np.int64], levels: Sequence[float]) -> Matrix:
+        level = np.repeat(np.asarray(levels, float)[None], len(entry), 0)
+        if self.bands is not None:
+            width = self.bands.table.shape[1]
+            for i, q in enumerate(levels):
+                level[:, i] = ndtr(self.bands.quantile(q, np.zeros((1, width), np.int64))[0])[entry]
+        return np.asarray(marginals.quantile(torch.from_numpy(level.clip(1e-9, 1 - 1e-9))).numpy())
+
+
+def _chances(mean: Matrix, sharpness: float) -> Matrix:
+    """Turn expected indicators (n, categories + 1) into probabilities; the last, unseen, has none."""
+    chance = np.clip(mean * np.sqrt(2), 1e-6, 1.0) ** sharpness
+    chance[:, -1] = 0.0
+    return np.asarray(chance / chance.sum(1, keepdims=True))
+
+
+def _randomness(rows: Matrix, n_samples: int, seed: int, n_blocks: int) -> tuple[Matrix, Matrix]:
+    """Return uniform numbers (S, n, 1 + blocks) and white noise (S, n, width) that belong to the rows' content."""
+    uniform = np.empty((n_samples, len(rows), 1 + n_blocks))
+    noise = np.zeros((n_samples, *rows.shape))
+    for i in np.flatnonzero(np.isnan(rows).any(1)):
+        key = zlib.crc32(np.where(np.isnan(rows[i]), np.nan, rows[i] + 0.0).tobytes())
+        rng = np.random.Generator(np.random.Philox(key=[seed, key]))
+        uniform[:, i] = rng.random((n_samples, 1 + n_blocks))
+        noise[:, i] = rng.standard_normal((n_samples, rows.shape[1]))
+    return uniform, noise
+
+
+def fit_filler(rows: Matrix, owner: NDArray[np.int64], prior: str, seed: int) -> tuple[Filler, dict[str, float]]:
+    """Learn to fill encoded rows.
+
+    Parameters
+    ----------
+    rows : array (n, width)
+        Raw numbers and indicators of categories (of length sqrt(1/2)), NaN = missing.
+    owner : array (width,) of int
+        Column behind each entry.
+    prior : one of `PRIORS`
+    seed : int
+        Of samples of rows, held-out entries and starting points.
+
+    Returns
+    -------
+    Filler
+    losses : dict
+        Held-out loss of each candidate that was compared.
+    """
+    rng = np.random.default_rng(seed)
+    rows = rows[~np.isnan(rows).all(1)]
+    effort = min(1.0, (NARROW / rows.shape[1]) ** 2)
+    rows = rows[np.sort(rng.permutation(len(rows))[: max(LEAST_ROWS, int(effort * MOST_ROWS))])]
+    space = {name: Space.fit(rows, owner, name == "linear") for name in ("linear", "scores")}
+    n_out = min(int(HELD_OUT * len(rows)), MOST_HELD_OUT)
+    n_calibrating = max(LEAST_ROWS, int(2 * effort * MOST_HELD_OUT))
+    if len(rows) < ENOUGH_ROWS or len(space["linear"].scales) + len(space["linear"].blocks) < 2:
+        model = _models(space["linear"].forward(rows), ("gaussian",), seed)["gaussian"]
+        return Filler(space["linear"], model, None, "linear gaussian"), {}
+    order = rng.permutation(len(rows))
+    train, truth = rows[order[n_out:]], rows[order[:n_out]]
+    holes = _hide(truth, owner, rng)
+    first = slice(0, max(CHOOSING // 4, int(effort * CHOOSING)))
+    kinds = _candidates(prior, rows.shape[1])
+    trial = _compared(space, train, holes[first], truth[first], kinds, seed)
+    losses = {f.name: value for f, value in trial}
+    chosen = _pooled([f for f, _ in trial], losses, holes[first], truth[first])
+    chosen = _sharpened(chosen, holes[first], truth[first])
+    bands = _bands(chosen, truth, owner, n_calibrating, rng)
+    parts = chosen.name.split(" ", 1)[1].split(" + ")
+    final = _models(chosen.space.forward(rows), tuple(parts), seed)
+    model = final[parts[0]] if len(parts) == 1 else Pool(tuple(final[p] for p in parts), chosen.model.shares)
+    return replace(chosen, model=model, bands=bands), losses
+
+
+def _compared(
+    space: dict[str, Space], train: Matrix, holes: Matrix, truth: Matrix, kinds: Sequence[str], seed: int
+) -> list[tuple[Filler, float]]:
+    """Fit candidates and return them with their losses: a few on both scales, the rest on the better one."""
+
+    def tried(name: str, kinds: Sequence[str]) -> list[tuple[Filler, float]]:
+        models = _models(space[name].forward(train), kinds, seed)
+        fillers = [Filler(space[name], model, None, f"{name} {kind}") for kind, model in models.items()]
+        return [(f, loss(f, holes, truth)) for f in fillers]
+
+    found = [pair for name in space for pair in tried(name, tuple(kinds[:PROBES]))]
+    best = min(found, key=lambda pair: pair[1])[0].name.split(" ")[0]
+    return found + tried(best, tuple(kinds[PROBES:]))
+
+
+def _candidates(prior: str, width: int) -> tuple[str, ...]:
+    if width > MOST_DENSE:
+        return ("wide",)
+    kernels = tuple(f"kernel-{h}" for h in BANDWIDTHS)
+    mixtures = tuple(f"mixture-{k}" for k in N_COMPONENTS)
+    if prior == "auto":
+        return ("gaussian", *(mixtures if width <= MOST_MIXED else ()), *kernels)
+    return {"gaussian": ("gaussian",), "mixture": mixtures, "kernel": kernels}[prior]
+
+
+def _models(z: Matrix, kinds: Sequence[str], seed: int) -> dict[str, Any]:
+    """Fit models of rows (n, width) on the normal scale by name."""
+    x = torch.from_numpy(z)
+    if kinds == ("wide",):
+        return {"wide": WideGaussian.fit(x)}
+    gaussian = MixturePrior.fit(x, 1)
+    found: dict[str, Any] = {}
+    for name in kinds:
+        kind, _, number = name.partition("-")
+        if kind == "mixture":
+            found[name] = MixturePrior.fit(x, int(number), seed, gaussian)
+        else:
+            found[name] = gaussian if kind == "gaussian" else KernelPrior.fit(x[:MOST_DONORS], gaussian, float(number))
+    return found
+
+
+def _hide(truth: Matrix, owner: NDArray[np.int64], rng: np.random.Generator) -> Matrix:
+    """Hide whole columns of rows at random, at least one that was known and never all."""
+    columns = np.unique(owner)
+    known = np.stack([~np.isnan(truth[:, np.flatnonzero(owner == k)[0]]) for k in columns], 1)
+    order = np.where(known, rng.random(known.shape), np.inf).argsort(1)
+    place = order.argsort(1)
+    count = known.sum(1, keepdims=True)
+    wanted = np.maximum(1, rng.binomial(count, HIDDEN))
+    hide = place < np.minimum(wanted, np.maximum(count - 1, 0))
+    return np.where(hide[:, np.searchsorted(columns, owner)], np.nan, truth)
+
+
+def loss(filler: Filler, holes: Matrix, truth: Matrix) -> float:
+    """Return the mean over columns of CRPS in standard deviations of numbers, and Brier score of categories."""
+    values, chances = filler.fill(holes, LEVELS)
+    gap = np.isnan(holes) & ~np.isnan(truth)
+    found = []
+    for e, scale in filler.space.scales.items():
+        here = gap[:, e]
+        error = truth[here, e] - values[:, here, e]
+        if here.any():
+            level = np.array(LEVELS)[:, None]
+            found.append(2 * np.maximum(level * error, (level - 1) * error).mean() / scale.spread)
+    for block in filler.space.blocks:
+        here = gap[:, block[0]]
+        if here.any():
+            hot = truth[np.ix_(here, block)] * np.sqrt(2)
+            found.append(0.5 * ((chances[np.ix_(here, block)] - hot) ** 2).sum(1).mean())
+    return float(np.mean(found))
+
+
+def _pooled(trial: list[Filler], losses: dict[str, float], holes: Matrix, truth: Matrix) -> Filler:
+    """Return the best candidate, or the pool of the best mixture and the best kernel on its scale."""
+    best = min(trial, key=lambda f: losses[f.name])
+    scale = best.name.split(" ")[0]
+    here = [f for f in trial if f.name.startswith(scale)]
+    kernels = [f for f in here if "kernel" in f.name]
+    others = [f for f in here if "kernel" not in f.name]
+    if not kernels or not others:
+        return best
+    kernel, other = (min(group, key=lambda f: losses[f.name]) for group in (kernels, others))
+    name = f"{other.name} + {kernel.name.split(' ')[1]}"
+    for share in SHARES[1:-1]:
+        mixed = Filler(best.space, Pool((other.model, kernel.model), (1 - share, share)), None, name)
+        losses[f"{name} {share}"] = loss(mixed, holes, truth)
+        if losses[f"{name} {share}"] < min(v for k, v in losses.items() if k != f"{name} {share}"):
+            best = mixed
+    return best
+
+
+def _sharpened(filler: Filler, holes: Matrix, truth: Matrix) -> Filler:
+    """Return the filler with the sharpness of the smallest Brier score."""
+    if not filler.space.blocks:
+        return filler
+    categories = replace(filler, space=replace(filler.space, scales={}))
+    scores = {s: loss(replace(categories, sharpness=s), holes, truth) for s in SHARPNESS}
+    return replace(filler, sharpness=min(scores, key=lambda s: scores[s]))
+
+
+def _bands(filler: Filler, truth: Matrix, owner: NDArray[np.int64], most: int, rng: np.random.Generator) -> Bands:
+    """Calibrate on held-out entries: where the truth lies in the predicted distributions."""
+    z, column = [], []
+    truth = np.tile(truth, (MOST_REPEATS, 1))[:most]
+    holes = _hide(truth, owner, rng)
+    target = filler.space.forward(truth)
+    for part, conditional in filler._conditionals(holes):
+        row, entry = (~conditional.known).numpy().nonzero()
+        value = target[part[row], entry]
+        use = ~np.isnan(value) & np.isin(entry, list(filler.space.scales))
+        level = conditional.marginals().cdf(torch.from_numpy(np.nan_to_num(value))[:, None]).numpy()[:, 0]
+        z.append(ndtri(level[use].clip(1e-6, 1 - 1e-6)))
+        column.append(entry[use])
+    kind = np.zeros(sum(map(len, z)), np.int64)
+    return Bands.fit(np.concatenate(z), kind, np.concatenate(column), (1, truth.shape[1]))

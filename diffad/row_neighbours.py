@@ -1,0 +1,118 @@
+"""What the nearest normal rows say about a row: how far they are, and whether it lies on their sheet.
+
+Distances are the small-noise limit of the kernel prior's denoiser (Livernoche et al. 2024); the
+same among ranks hears nothing of units and tails; the Mahalanobis distance to the neighbours under
+their own covariance sees a row beside a sheet that distances alone take for near (local PCA; Kambhatla
+and Leen 1997).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
+
+from diffad.column_scale import ColumnScale
+
+Matrix = NDArray[np.float64]
+
+#: Distance below which two rows are the same one, up to rounding.
+SAME = 1e-6
+#: Neighbours of a distance, and of a covariance.
+N_NEIGHBOURS, N_LOCAL = 5, 20
+#: Part of the covariance of all rows in a local one, and least variance.
+GLOBAL, FLOOR = 0.05, 1e-3
+#: Rows judged at a time.
+CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest other rows.
+
+    A row that equals a training row is taken for it, and one such match is left out: rows fitted
+    on are judged by the others.
+    """
+
+    index: NearestNeighbors
+
+    @classmethod
+    def fit(cls, rows: Matrix, metric: str, n_neighbors: int = N_NEIGHBOURS) -> Neighbours:
+        """Index complete rows (n, d)."""
+        return cls(NearestNeighbors(n_neighbors=min(n_neighbors + 1, len(rows)), metric=metric).fit(rows))
+
+    def __call__(self, rows: Matrix) -> Matrix:
+        """Return the distances (n, up to `n_neighbors`), the nearest first."""
+        return self.find(rows)[0]
+
+    def find(self, rows: Matrix) -> tuple[Matrix, NDArray[np.int64]]:
+        """Return distances and row numbers (n, up to `n_neighbors`), the nearest first."""
+        distance, place = self.index.kneighbors(rows)
+        if distance.shape[1] == 1:
+            return distance, place
+        itself = distance[:, :1] <= SAME
+        return np.where(itself, distance[:, 1:], distance[:, :-1]), np.where(itself, place[:, 1:], place[:, :-1])
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Distances to neighbours among normal scores of the columns, in sums of differences.
+
+    Beyond the extremes of the training rows scores go on in standard deviations.  Columns of two
+    values are left as they are.
+    """
+
+    scales: dict[int, ColumnScale]
+    neighbours: Neighbours
+
+    @classmethod
+    def fit(cls, rows: Matrix) -> Ranks:
+        """Learn from complete, standardised rows (n, d)."""
+        columns = [k for k in range(rows.shape[1]) if len(np.unique(rows[:, k])) > 2]
+        scales = {k: ColumnScale.fit(rows[:, k], linear=False) for k in columns}
+        return cls(scales, Neighbours.fit(cls._scores(scales, rows), "manhattan"))
+
+    def __call__(self, rows: Matrix) -> Matrix:
+        """Return the mean distances (n,)."""
+        return np.asarray(self.neighbours(self._scores(self.scales, rows)).mean(1))
+
+    @staticmethod
+    def _scores(scales: dict[int, ColumnScale], rows: Matrix) -> Matrix:
+        result = rows.copy()
+        for k, scale in scales.items():
+            beyond = rows[:, k] - rows[:, k].clip(scale.values[0], scale.values[-1])
+            result[:, k] = scale.forward(rows[:, k]) + beyond
+        return result
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Log Mahalanobis distance of a row to its neighbours, under their covariance and a little of everyone's."""
+
+    rows: Matrix
+    neighbours: Neighbours
+    everyone: Matrix  # (d, d)
+
+    @classmethod
+    def fit(cls, rows: Matrix) -> Sheet:
+        """Learn from complete rows (n, d)."""
+        centred = rows - rows.mean(0)
+        everyone = GLOBAL * centred.T @ centred / len(rows) + FLOOR * np.eye(rows.shape[1])
+        return cls(rows, Neighbours.fit(rows, "euclidean", N_LOCAL), everyone)
+
+    def __call__(self, rows: Matrix) -> Matrix:
+        """Return evidence (n,)."""
+        place = self.neighbours.find(rows)[1]
+        parts = [self._judge(rows[i : i + CHUNK], place[i : i + CHUNK]) for i in range(0, len(rows), CHUNK)]
+        return np.concatenate(parts)
+
+    def _judge(self, rows: Matrix, place: NDArray[np.int64]) -> Matrix:
+        near = self.rows[place]
+        centre = near.mean(1)
+        spread = near - centre[:, None]
+        covariance = spread.transpose(0, 2, 1) @ spread / near.shape[1] + self.everyone
+        off = (rows - centre)[:, :, None]
+        distance = (off * np.linalg.solve(covariance, off)).sum((1, 2))
+        return np.asarray(np.log(distance + SAME))

@@ -1,0 +1,243 @@
+"""`TabularImputer`: fill the gaps of mixed tables, with distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from diffad import tracking
+from diffad.defaults import pinned_defaults
+from diffad.encoding import Columns
+from diffad.row_filling import PRIORS, fit_filler
+from diffad.tabular_input import TableInput
+
+Matrix = NDArray[np.float64]
+
+
+class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
+    """Fill gaps in tables of numbers and categories from p(hidden columns | the others).
+
+    1. Numbers are brought to the scale of a normal, linearly or by their ranks (normal scores),
+       categories become indicators.
+    2. A Gaussian, mixtures of Gaussians and kernel densities of the training rows know the
+       distribution of any hidden entries given the visible ones in closed form.
+    3. Entries hidden in held-out rows choose scale and model, or a pool of a mixture and a kernel,
+       by the continuous ranked probability score, and calibrate the quantiles column by column.
+    4. What comes back is valid: seen categories, whole numbers where there were only whole numbers,
+       seen values where a column has few, nothing beyond the least and largest value seen.
+
+    Parameters
+    ----------
+    prior : {"auto", "gaussian", "mixture", "kernel"}, default="auto"
+        Models to choose from. ``"gaussian"`` is the fastest.  Beyond 200 encoded columns it is
+        always a Gaussian of low rank.
+    categorical_features : sequence of column names or numbers, default=None
+        None takes the columns of text, category and bool.
+    random_state : int, RandomState instance or None, default=0
+        Seed of held-out rows, starting points and samples; equal seeds repeat a run to the bit.
+
+    Attributes
+    ----------
+    prior_ : str
+        Scale and model in use, such as ``"scores mixture-12 + kernel-0.5"``.
+    losses_ : dict of str to float
+        Held-out loss of every candidate; empty for fewer than 40 rows, where a Gaussian is used.
+    columns_ : Columns
+        How columns became numbers.
+    n_features_in_ : int
+
+    Notes
+    -----
+    Fitting looks at a random sample of 4,000 rows where there are more (fewer beyond 40 encoded
+    columns), and rows are filled in chunks, so that the memory of the model does not grow with the
+    table.  A column without any value is refused; an
+    unseen category counts as one unlike all others; of a column's categories the 60 commonest can
+    be filled in.
+
+    References
+    ----------
+    Little and Rubin (2002), "Statistical analysis with missing data"; Fraley and Raftery (2007),
+    "Bayesian regularization for normal mixture estimation"; Kuleshov et al. (2018), "Accurate
+    uncertainties for deep learning using calibrated regression".
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from diffad import TabularImputer
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal(300)
+    >>> X = pd.DataFrame({"x": x, "twice": 2 * x, "sign": np.where(x > 0, "plus", "minus")})
+    >>> gaps = pd.DataFrame({"x": [1.0, np.nan], "twice": [np.nan, -2.0], "sign": [None, "minus"]})
+    >>> imputer = TabularImputer().fit(X)
+    >>> imputer.transform(gaps).round(1)
+         x  twice   sign
+    0  1.0    2.0   plus
+    1 -1.0   -2.0  minus
+    """
+
+    def __init__(
+        self,
+        prior: str = "auto",
+        categorical_features: Sequence[str | int] | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        self.prior = prior
+        self.categorical_features = categorical_features
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn from a table that may have gaps itself.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n_rows, n_features)
+            NaN is missing.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a column holds no value, infinity, or text that is not declared categorical.
+        """
+        if self.prior not in PRIORS:
+            raise ValueError(f"prior must be one of {list(PRIORS)}, got {self.prior!r}")
+        table = self._table(X, reset=True)
+        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        with tracking.run_of(self, X), pinned_defaults():
+            self.columns_ = Columns.fit(table, self.categorical_features)
+            self.filler_, self.losses_ = fit_filler(
+                self.columns_.raw(table), self.columns_.owner, self.prior, self.seed_
+            )
+            self.prior_ = self.filler_.name
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Fill every gap with the median of its distribution, or the most likely category.
+
+        Observed values, index, columns and dtypes come back as they were.
+        """
+        table, rows = self._open(X)
+        with pinned_defaults():
+            values = self.filler_.fill(rows, (0.5,))[0][0]
+        return self._wrap(X, self._completed(table, values))
+
+    def sample(self, X: Any, n_samples: int = 20) -> Any:
+        """Draw completions of X, the hidden entries of a row together.
+
+        Returns
+        -------
+        array of shape (n_samples, n_rows, n_features), or list of DataFrame where X is one
+        """
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples must be an integer of at least 1, got {n_samples!r}")
+        table, rows = self._open(X)
+        with pinned_defaults():
+            drawn = self.filler_.sample(rows, int(n_samples), self.seed_)
+        completed = [self._wrap(X, self._completed(table, values)) for values in drawn]
+        return completed if isinstance(X, pd.DataFrame) else np.stack(completed)
+
+    def quantile(self, X: Any, q: float) -> Any:
+        """Return X with the calibrated quantile in the gaps of numbers.
+
+        Categories have no order: their gaps stay, see `category_probabilities`.
+
+        Parameters
+        ----------
+        X : DataFrame or array
+        q : float in (0, 1)
+        """
+        if not 0 < q < 1:
+            raise ValueError(f"q must lie strictly between 0 and 1, got {q}")
+        return self._quantiles(X, (q,))[0]
+
+    def interval(self, X: Any, coverage: float = 0.9) -> tuple[Any, Any]:
+        """Return the lower and upper edge of calibrated bands; they close on observed entries.
+
+        The gaps of categories stay, see `category_probabilities`.
+        """
+        if not 0 < coverage < 1:
+            raise ValueError(f"coverage must lie strictly between 0 and 1, got {coverage}")
+        lower, upper = self._quantiles(X, ((1 - coverage) / 2, (1 + coverage) / 2))
+        return lower, upper
+
+    def category_probabilities(self, X: Any) -> pd.DataFrame:
+        """Return the probability of every category of every categorical column.
+
+        Returns
+        -------
+        DataFrame with columns (column, category)
+            1 or 0 where the category is known; 0 in all columns for one never seen in `fit`.
+        """
+        table, rows = self._open(X)
+        with pinned_defaults():
+            chances = self.filler_.fill(rows, (0.5,))[1]
+        found = {
+            (table.columns[k], label): chances[:, np.flatnonzero(self.columns_.owner == k)[i]]
+            for k, codes in self.columns_.categories.items()
+            for label, i in codes.items()
+        }
+        if not found:
+            return pd.DataFrame(index=table.index)
+        return pd.DataFrame(np.stack(list(found.values()), 1), table.index, pd.MultiIndex.from_tuples(found))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _open(self, X: Any) -> tuple[pd.DataFrame, Matrix]:
+        check_is_fitted(self)
+        table = self._table(X, reset=False)
+        return table, self.columns_.raw(table)
+
+    def _quantiles(self, X: Any, levels: Sequence[float]) -> list[Any]:
+        table, rows = self._open(X)
+        with pinned_defaults():
+            values = self.filler_.fill(rows, levels)[0]
+        return [self._wrap(X, self._completed(table, v, categories=False)) for v in values]
+
+    def _completed(self, table: pd.DataFrame, values: Matrix, categories: bool = True) -> pd.DataFrame:
+        """Return the table with its gaps taken from encoded values (n, width)."""
+        result = table.copy()
+        for k in range(table.shape[1]):
+            gap = table.iloc[:, k].isna().to_numpy()
+            if not gap.any() or (k in self.columns_.categories and not categories):
+                continue
+            entries = np.flatnonzero(self.columns_.owner == k)
+            if k in self.columns_.categories:
+                labels = np.empty(len(entries), object)
+                labels[:-1] = list(self.columns_.categories[k])
+                filled = labels[values[np.ix_(gap, entries)].argmax(1)]
+            else:
+                filled = values[gap, entries[0]]
+            result.isetitem(k, _filled(table.iloc[:, k], gap, filled))
+        return result
+
+    def _wrap(self, X: Any, table: pd.DataFrame) -> Any:
+        if isinstance(X, pd.DataFrame):
+            return table if hasattr(self, "feature_names_in_") else table.set_axis(self.get_feature_names_out(), axis=1)
+        values = table.to_numpy()
+        return values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+
+
+def _filled(column: pd.Series, gap: NDArray[np.bool_], values: NDArray[Any]) -> pd.Series:
+    """Return the column with `values` in its gaps, of its own dtype."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.cat.add_categories([v for v in pd.unique(values) if v not in column.cat.categories])
+    if pd.api.types.is_integer_dtype(column.dtype):
+        values = values.round().astype(np.int64)
+    array = column.to_numpy(copy=True) if isinstance(column.dtype, np.dtype) else column.array.copy()
+    array[gap] = values
+    return pd.Series(array, column.index, name=column.name)

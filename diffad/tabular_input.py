@@ -1,0 +1,31 @@
+"""What the estimators of rows share: reading tables and checking them against the fitted one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags
+from sklearn.utils.validation import validate_data
+
+
+class TableInput(BaseEstimator):
+    """Base of estimators over rows of mixed columns, NaN = missing."""
+
+    def _table(self, X: Any, reset: bool) -> pd.DataFrame:
+        if isinstance(X, pd.DataFrame):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            if X.columns.has_duplicates:
+                raise ValueError(f"columns {list(X.columns[X.columns.duplicated()])} occur more than once; rename them")
+            if not len(X):
+                raise ValueError("X holds no row")
+            return X
+        rows = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
+        return pd.DataFrame(rows)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        return tags

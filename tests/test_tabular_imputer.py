@@ -1,0 +1,364 @@
+"""`TabularImputer` fills mixed tables with valid values, leaves what was observed alone, keeps the coverage it
+promises, and beats the usual imputers where the columns know of each other.
+"""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.impute import IterativeImputer, KNNImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import (
+    check_dataframe_column_names_consistency,
+    check_set_output_transform_pandas,
+    parametrize_with_checks,
+)
+
+from diffad import TabularImputer, row_filling
+from diffad.metrics import crps
+
+METHODS = ["transform", "sample", "interval", "category_probabilities"]
+
+
+def mixed(n, seed):
+    """Return a table: `load` drives `power` and `state`, `line` shifts `heat`, `count` is whole and `night` free."""
+    rng = np.random.default_rng(seed)
+    load, line = rng.standard_normal(n), rng.choice(["A", "B", "C"], n, p=[0.5, 0.3, 0.2])
+    heat = pd.Series(line).map({"A": 0.0, "B": 5.0, "C": 10.0}).to_numpy() + rng.standard_normal(n)
+    return pd.DataFrame(
+        {
+            "load": load,
+            "power": 100 + 10 * load + 2 * rng.standard_normal(n),
+            "state": pd.Categorical(np.where(load > 0, "high", "low")),
+            "line": line,
+            "heat": heat,
+            "count": rng.poisson(np.exp(1 + 0.5 * load)),
+            "night": rng.random(n) < 0.4,
+        },
+        index=pd.date_range("2026-01-01", periods=n, freq="h"),
+    )
+
+
+def holed(table, rate, seed):
+    """Return the table with gaps in dtypes that can hold them."""
+    table = table.astype({"count": "Int64", "night": "boolean"})
+    return table.mask(np.random.default_rng(seed).random(table.shape) < rate)
+
+
+def curve(n, seed):
+    """Return three numeric columns around a ring, with a heavy-tailed fourth."""
+    rng = np.random.default_rng(seed)
+    angle = rng.uniform(0, 2 * np.pi, n)
+    x = np.c_[np.cos(angle), np.sin(angle), np.cos(2 * angle)] + 0.05 * rng.standard_normal((n, 3))
+    return np.c_[x, np.exp(3 * x[:, 0] + 0.3 * rng.standard_normal(n))]
+
+
+def refused(call, *words):
+    with pytest.raises(ValueError) as caught:
+        call()
+    for word in words:
+        assert word in str(caught.value), f"{word!r} is missing in: {caught.value}"
+
+
+@pytest.fixture(scope="module")
+def table():
+    return mixed(800, 0)
+
+
+@pytest.fixture(scope="module")
+def gaps():
+    return holed(mixed(300, 1), 0.25, 2)
+
+
+@pytest.fixture(scope="module")
+def imputer(table):
+    return TabularImputer().fit(table.astype({"count": "Int64", "night": "boolean"}))
+
+
+# --- scikit-learn -----------------------------------------------------------------------------------------
+
+
+@parametrize_with_checks([TabularImputer()])
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("check", [check_set_output_transform_pandas, check_dataframe_column_names_consistency])
+def test_checks_that_check_estimator_leaves_out(check):
+    check("TabularImputer", TabularImputer())
+
+
+def test_clone_and_pickle(imputer, gaps):
+    assert not hasattr(clone(imputer), "filler_")
+    loaded = pickle.loads(pickle.dumps(imputer))
+    pd.testing.assert_frame_equal(loaded.transform(gaps), imputer.transform(gaps))
+    pd.testing.assert_frame_equal(loaded.sample(gaps, 1)[0], imputer.sample(gaps, 1)[0])
+
+
+def test_pipeline_and_set_output():
+    X = curve(200, 0)
+    X[::5, 1] = np.nan
+    pipeline = make_pipeline(StandardScaler(), TabularImputer()).set_output(transform="pandas")
+    filled = pipeline.fit_transform(pd.DataFrame(X, columns=list("abcd")))
+    assert list(filled.columns) == list("abcd") and not filled.isna().any(axis=None)
+
+
+def test_unfitted(gaps):
+    for method in METHODS:
+        with pytest.raises(NotFittedError):
+            getattr(TabularImputer(), method)(gaps)
+
+
+def test_equal_seeds_give_equal_bits_whatever_the_global_state():
+    X = curve(150, 0)
+    X[::4, 2] = np.nan
+    drawn = []
+    for state in (0, 1):
+        np.random.seed(state)  # noqa: NPY002 - the legacy global state is the subject
+        drawn.append(TabularImputer(random_state=3).fit(X).sample(X, 3))
+    np.testing.assert_array_equal(*drawn)
+
+
+# --- what comes back --------------------------------------------------------------------------------------
+
+
+def test_observed_values_index_columns_and_dtypes_are_untouched(imputer, gaps):
+    before = gaps.copy()
+    for filled in (imputer.transform(gaps), *imputer.sample(gaps, 2)):
+        pd.testing.assert_index_equal(filled.index, gaps.index)
+        assert (filled.dtypes == gaps.dtypes).all()
+        assert not filled.isna().any(axis=None)
+        pd.testing.assert_frame_equal(filled.where(gaps.notna()), gaps)
+    pd.testing.assert_frame_equal(gaps, before)
+
+
+def test_a_table_without_gaps_comes_back_as_it_is(imputer, table):
+    whole = table.astype({"count": "Int64", "night": "boolean"})
+    pd.testing.assert_frame_equal(imputer.transform(whole), whole)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_stay_arrays_of_their_dtype(dtype):
+    X = curve(200, 0).astype(dtype)
+    X[::5, 1] = np.nan
+    filled = TabularImputer().fit_transform(X)
+    assert isinstance(filled, np.ndarray) and filled.dtype == dtype
+    np.testing.assert_array_equal(filled[~np.isnan(X)], X[~np.isnan(X)])
+    assert TabularImputer().fit(X).sample(X, 4).shape == (4, *X.shape)
+
+
+def test_only_valid_values_are_filled_in(imputer, table, gaps):
+    for filled in (imputer.transform(gaps), *imputer.sample(gaps, 5)):
+        for name in ("state", "line", "count", "night"):
+            assert set(filled[name]) <= set(table[name]) | set(gaps[name].dropna()), name
+        assert filled["power"].between(min(table["power"].min(), gaps["power"].min()), 1e9).all()
+
+
+def test_input_rows_do_not_depend_on_their_neighbours(imputer, gaps):
+    together, alone = imputer.transform(gaps), imputer.transform(gaps[7:9])
+    pd.testing.assert_frame_equal(together[7:9], alone)
+    pd.testing.assert_frame_equal(imputer.sample(gaps, 2)[1][7:9], imputer.sample(gaps[7:9], 2)[1])
+
+
+def test_any_columns_may_be_hidden(imputer, gaps):
+    rows = gaps[:8].copy()
+    for k in range(rows.shape[1]):
+        rows.isetitem(k, rows.iloc[:, k].where(np.arange(8) == k))
+    assert not imputer.transform(rows).isna().any(axis=None)
+    assert rows.iloc[-1].isna().all(), "one row without any value is among them"
+
+
+# --- how good it is ---------------------------------------------------------------------------------------
+
+
+def test_numbers_and_categories_are_told_from_the_other_columns(imputer):
+    truth = mixed(400, 5)
+    rows = holed(truth, 0.0, 0)
+    filled = imputer.transform(rows.assign(power=np.nan))
+    assert np.abs(filled["power"] - truth["power"]).mean() < 2.2, "noise alone is 1.6"
+    clear = truth["load"].abs() > 0.3
+    states = imputer.transform(rows.assign(state=pd.Categorical([None] * 400, ["high", "low"])))["state"]
+    assert (states[clear].astype(str) == truth["state"][clear].astype(str)).mean() > 0.95
+    lines = imputer.transform(rows.assign(line=None))["line"]
+    assert (lines == truth["line"]).mean() > 0.97
+
+
+def test_category_probabilities_are_probabilities_and_calibrated(imputer):
+    truth = mixed(3000, 6)
+    rows = holed(truth, 0.0, 0)
+    found = imputer.category_probabilities(rows.assign(line=None))
+    assert set(found.columns.get_level_values(0)) == {"state", "line", "night"}
+    for name in ("state", "line", "night"):
+        np.testing.assert_allclose(found[name].sum(axis=1), 1.0)
+    np.testing.assert_array_equal(found["state"]["high"], (truth["state"] == "high").astype(float))
+    heat = rows.assign(line=None, heat=np.nan)
+    unknown = imputer.category_probabilities(heat)["line"].mean()
+    for label, share in {"A": 0.5, "B": 0.3, "C": 0.2}.items():
+        assert unknown[label] == pytest.approx(share, abs=0.07)
+
+
+def test_samples_keep_what_hidden_columns_have_to_do_with_each_other(imputer):
+    rows = holed(mixed(150, 7), 0.0, 0).assign(line=None, heat=np.nan)
+    drawn = pd.concat(imputer.sample(rows, 10))
+    centre = drawn.groupby("line")["heat"].median()
+    # Probabilities are linear in what is visible: between two categories they are softer than the truth.
+    assert centre.to_dict() == pytest.approx({"A": 0.0, "B": 5.0, "C": 10.0}, abs=1.6)
+    assert drawn["line"].value_counts(normalize=True).to_dict() == pytest.approx(
+        {"A": 0.5, "B": 0.3, "C": 0.2}, abs=0.08
+    )
+
+
+def test_better_than_the_usual_imputers_on_a_ring():
+    truth = curve(1000, 0)
+    X = truth.copy()
+    gap = np.random.default_rng(1).random(X.shape) < 0.2
+    gap[gap.all(1)] = False
+    X[gap] = np.nan
+    scaler = StandardScaler().fit(X)
+
+    def error(filled):
+        return np.abs((filled - truth) / scaler.scale_)[gap].mean()
+
+    imputer = TabularImputer().fit(X)
+    ours = error(imputer.transform(X))
+    peers = {
+        type(p).__name__: error(scaler.inverse_transform(p.fit_transform(scaler.transform(X))))
+        for p in (KNNImputer(), IterativeImputer(random_state=0))
+    }
+    assert ours < min(peers.values()), (ours, peers)
+    score = crps(imputer.sample(X, 50) / scaler.scale_, truth / scaler.scale_)[gap].mean()
+    assert score < 0.8 * ours, "samples of a bimodal distribution say more than its median"
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.9])
+def test_bands_cover_what_they_promise(coverage):
+    imputer, truth = TabularImputer().fit(curve(1500, 0)), curve(1500, 1)
+    X = truth.copy()
+    gap = np.random.default_rng(2).random(X.shape) < 0.2
+    X[gap] = np.nan
+    lower, upper = imputer.interval(X, coverage)
+    inside = ((truth >= lower) & (truth <= upper))[gap].mean()
+    # 1,200 entries, calibrated on as many: three standard errors are 5 points at most.
+    assert inside == pytest.approx(coverage, abs=0.05)
+    np.testing.assert_array_equal(lower[~gap], X[~gap])
+
+
+def test_quantiles_rise_and_the_middle_one_is_what_transform_gives(imputer, gaps):
+    low, middle, high = (imputer.quantile(gaps, q) for q in (0.1, 0.5, 0.9))
+    for name in ("load", "power", "heat", "count"):
+        assert (low[name] <= middle[name]).all() and (middle[name] <= high[name]).all()
+    pd.testing.assert_series_equal(middle["power"], imputer.transform(gaps)["power"])
+    assert low["line"].isna().equals(gaps["line"].isna()), "a category has no quantile"
+
+
+@pytest.mark.parametrize("prior", row_filling.PRIORS)
+def test_every_prior_fits_and_is_named(prior):
+    X = curve(200, 0)
+    X[::3, 1] = np.nan
+    fitted = TabularImputer(prior=prior).fit(X)
+    assert prior == "auto" or prior in fitted.prior_
+    assert not np.isnan(fitted.transform(X)).any() and min(fitted.losses_.values()) > 0
+
+
+def test_gaussian_prior_gives_the_conditional_median():
+    rng = np.random.default_rng(0)
+    covariance = np.array([[1.0, 0.8], [0.8, 1.0]])
+    X = rng.multivariate_normal([3, -1], covariance, 4000)
+    found = TabularImputer(prior="gaussian").fit(X).transform([[5.0, np.nan], [np.nan, 0.0]])
+    np.testing.assert_allclose([found[0, 1], found[1, 0]], [-1 + 0.8 * 2, 3 + 0.8], atol=0.1)
+
+
+# --- tables at the edge -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 39, 41])
+def test_few_rows_work(n):
+    fitted = TabularImputer().fit(curve(n, 0))
+    assert np.isfinite(fitted.transform([[np.nan, 0.3, np.nan, 1.0], [np.nan] * 4])).all()
+    assert np.isfinite(fitted.sample([[np.nan] * 4], 3)).all()
+
+
+def test_few_mixed_rows_work():
+    table = mixed(4, 0).astype({"count": "Int64", "night": "boolean"})
+    filled = TabularImputer().fit(table).transform(holed(mixed(4, 1), 0.5, 0))
+    assert not filled.isna().any(axis=None)
+
+
+def test_one_column_and_constant_columns():
+    filled = TabularImputer().fit(np.r_[np.full(60, 2.0), np.full(40, 3.0)][:, None]).transform([[np.nan]])
+    assert filled[0, 0] == 2.0
+    X = np.c_[curve(100, 0), np.full(100, 7.0)]
+    X[5, 4] = np.nan
+    assert TabularImputer().fit_transform(X)[5, 4] == 7.0
+    assert (TabularImputer().fit(np.full((50, 3), 4.0)).transform(np.full((2, 3), np.nan)) == 4.0).all()
+
+
+def test_wide_tables_are_filled():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((120, 3)) @ rng.standard_normal((3, 400)) + 0.1 * rng.standard_normal((120, 400))
+    holes = X.copy()
+    gap = rng.random(X.shape) < 0.2
+    holes[gap] = np.nan
+    filled = TabularImputer().fit_transform(holes)
+    assert np.abs(filled - X)[gap].mean() < 0.25 * np.abs(X)[gap].mean()
+
+
+def test_more_rows_than_the_limit_are_sampled_by_the_seed(monkeypatch):
+    monkeypatch.setattr(row_filling, "MOST_ROWS", 200)
+    monkeypatch.setattr(row_filling, "LEAST_ROWS", 100)
+    X = curve(900, 0)
+    X[::3, 0] = np.nan
+    one, two, other = (TabularImputer(random_state=s).fit_transform(X) for s in (0, 0, 1))
+    np.testing.assert_array_equal(one, two)
+    assert (one != other).any()
+
+
+def test_unseen_category_is_no_error(imputer, gaps):
+    rows = gaps[:20].assign(line="Z", heat=np.nan)
+    filled = imputer.transform(rows)
+    assert (filled["line"] == "Z").all() and np.isfinite(filled["heat"]).all()
+    assert (imputer.category_probabilities(rows)["line"] == 0).all(axis=None)
+
+
+def test_codes_can_be_declared_categories():
+    rng = np.random.default_rng(0)
+    X = np.c_[rng.choice([10.0, 20.0, 70.0], 300), rng.standard_normal(300)]
+    X[:30, 0] = np.nan
+    fitted = TabularImputer(categorical_features=[0]).fit(X)
+    assert set(fitted.transform(X)[:30, 0]) <= {10.0, 20.0, 70.0}
+    assert sorted(fitted.category_probabilities(X).columns) == [(0, 10.0), (0, 20.0), (0, 70.0)]
+
+
+def test_an_absurd_value_gives_a_finite_answer(imputer, gaps):
+    filled = imputer.transform(gaps[:5].assign(load=1e60, power=np.nan))
+    assert np.isfinite(filled["power"]).all()
+
+
+# --- refused ----------------------------------------------------------------------------------------------
+
+
+def test_bad_tables_are_refused_by_name(imputer, table, gaps):
+    refused(lambda: TabularImputer().fit(table.assign(power=np.inf)), "'power'", "infinity")
+    refused(lambda: imputer.transform(gaps.assign(power=-np.inf)), "'power'", "infinity")
+    refused(lambda: TabularImputer().fit(table.assign(heat=np.nan)), "'heat'", "no value")
+    refused(lambda: TabularImputer().fit(table.set_axis([*"aabcdef"], axis=1)), "'a'")
+    refused(lambda: imputer.transform(gaps.drop(columns="line")), "line")
+    refused(lambda: TabularImputer().fit(table[:0]), "no row")
+    refused(lambda: imputer.transform(gaps.assign(power="much")), "'power'", "text")
+
+
+def test_wrong_parameters_are_refused_by_name(imputer, table, gaps):
+    refused(lambda: TabularImputer(prior="magic").fit(table), "prior", "magic", "mixture")
+    refused(lambda: TabularImputer(categorical_features=["colour"]).fit(table), "colour")
+    for wrong in (0, 1, -0.5, float("nan")):
+        refused(lambda wrong=wrong: imputer.quantile(gaps, wrong), "q must")
+        refused(lambda wrong=wrong: imputer.interval(gaps, wrong), "coverage")
+    for wrong in (0, 2.5):
+        refused(lambda wrong=wrong: imputer.sample(gaps, wrong), "n_samples", str(wrong))

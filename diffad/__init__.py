@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffad.image import ImageDetector
+    from diffad.image_imputer import ImageImputer
     from diffad.model import Sampler
     from diffad.series import SeriesImputer
     from diffad.series_detector import SeriesDetector
@@ -17,6 +18,7 @@ __all__ = [
     "AlarmsPerDay",
     "FalseAlarmRate",
     "ImageDetector",
+    "ImageImputer",
     "Sampler",
     "SeriesDetector",
     "SeriesImputer",
@@ -30,6 +32,7 @@ _HOMES = {
     "SeriesDetector": "series_detector",
     "TabularDetector": "tabular",
     "ImageDetector": "image",
+    "ImageImputer": "image_imputer",
     "FalseAlarmRate": "thresholds",
     "AlarmsPerDay": "thresholds",
     "Training": "training",

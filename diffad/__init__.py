@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffad.image import ImageDetector
+    from diffad.image_imputer import ImageImputer
     from diffad.model import Sampler
     from diffad.series import SeriesImputer
     from diffad.series_detector import SeriesDetector
@@ -18,6 +19,7 @@ __all__ = [
     "AlarmsPerDay",
     "FalseAlarmRate",
     "ImageDetector",
+    "ImageImputer",
     "Sampler",
     "SeriesDetector",
     "SeriesImputer",
@@ -33,6 +35,7 @@ _HOMES = {
     "TabularDetector": "tabular",
     "TabularImputer": "tabular_imputer",
     "ImageDetector": "image",
+    "ImageImputer": "image_imputer",
     "FalseAlarmRate": "thresholds",
     "AlarmsPerDay": "thresholds",
     "Training": "training",

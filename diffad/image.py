@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 from diffad import tracking
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector
-from diffad.image_evidence import Images, fit_images, seen
+from diffad.image_evidence import fit_images, seen
+from diffad.image_input import Images, check_shape, read_images, refuse_empty
 from diffad.series_input import device_of
 from diffad.thresholds import NormalScores, Threshold
 
@@ -119,12 +120,10 @@ class ImageDetector(Detector):
             For fewer than 8 images, infinity, or an image without any pixel.
         """
         self._check_decision()
-        images = _images(X)
+        images = read_images(X)
         if len(images) < 8:
             raise ValueError(f"X holds {len(images)} images; fit needs at least 8 good ones")
-        empty = np.flatnonzero(np.isnan(images).all((1, 2, 3)))
-        if len(empty):
-            raise ValueError(f"images {empty.tolist()[:10]} hold no pixel at all; leave them out")
+        refuse_empty(images)
         self.shape_, self.period_ = images.shape[1:], None
         device = device_of(self.device)
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
@@ -155,12 +154,8 @@ class ImageDetector(Detector):
 
     def _open(self, X: Any) -> Images:
         check_is_fitted(self)
-        images = _images(X)
-        if images.shape[1:] != self.shape_:
-            raise ValueError(
-                f"X holds images of height, width and channels {images.shape[1:]}, the detector was fitted on "
-                f"{self.shape_}; resize them"
-            )
+        images = read_images(X)
+        check_shape(images, self.shape_, "detector")
         return images
 
     def _scores(self, images: Images) -> Scores:
@@ -169,27 +164,3 @@ class ImageDetector(Detector):
 
     def _strangeness(self, X: Any) -> Scores:
         return self._scores(self._open(X))
-
-
-def _images(X: Any) -> Images:
-    """Return images as float32 (n, height, width, channels)."""
-    try:
-        array = np.asarray(X)
-    except ValueError:
-        array = np.empty(0, object)
-    if array.dtype == object:
-        raise ValueError("X holds images of different sizes, or no numbers; resize them to one height and width")
-    if array.ndim not in (3, 4):
-        raise ValueError(f"X must have the shape (n, height, width) or (n, height, width, channels), got {array.shape}")
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"X must hold numbers, got dtype {array.dtype}")
-    if not array.size:
-        raise ValueError(f"X holds no pixel, its shape is {array.shape}")
-    images = array.astype(np.float32).reshape(*array.shape[:3], -1)
-    if images.shape[1] < images.shape[3] and images.shape[1] <= 4:
-        raise ValueError(f"X seems to have channels first, shape {array.shape}; put them last: X.transpose(0, 2, 3, 1)")
-    if np.isinf(images).any():
-        raise ValueError(
-            "X holds infinity; replace it by NaN (a missing pixel) or by the largest value that is possible"
-        )
-    return images

@@ -1,0 +1,108 @@
+"""From standardised images to a prior with calibrated bands: what `ImageImputer` stands on.
+
+Held-out images are hidden, averaged and made noisy in the ways users do, predicted by a prior that has
+not seen them, and the errors' quantiles become bands (:mod:`diffad.calibration`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from diffad.calibration import Bands
+from diffad.image_prior import FOLDS, ImagePrior
+from diffad.image_tiles import Observed, mean, sample
+
+#: What bands are told apart by: pixels near a seen one, pixels deep in a hole, averages, noise.
+KINDS = ("near", "deep", "averages", "noise")
+#: Distance in pixels to the nearest seen one from which a pixel is deep in a hole.
+DEEP = 3.0
+#: Held-out images that calibrate, and how many share a mask.
+HELD_OUT, PER_MASK = 48, 16
+#: Shares of missing pixels, sides of boxes (in sides of an image), factors and noise levels of the calibration.
+SHARES, BOXES, FACTORS, LEVELS = (0.3, 0.7), (0.25, 0.5), (2, 4), (0.3, 0.6, 1.2)
+
+
+def fit_prior(images: Tensor, kind: str | None, device: torch.device) -> ImagePrior:
+    """Fit a prior to standardised images (n, height, width, channels), NaN = missing."""
+    return ImagePrior.fit(complete(images, device), kind, device)
+
+
+def complete(images: Tensor, device: torch.device) -> Tensor:
+    """Fill missing pixels by a draw from the stationary prior: the spread of the images stays what it is."""
+    missing = images.isnan().flatten(1).any(1).nonzero()[:, 0].tolist()
+    if not missing:
+        return images
+    field, result = ImagePrior.fit(images, "field", device), images.clone()
+    for i in missing:
+        result[i] = sample(field, Observed(images[i : i + 1]), 1, torch.Generator().manual_seed(i))[0].to(images)
+    return result
+
+
+def kinds_of(observed: Observed) -> NDArray[np.int64]:
+    """Return the kind, an index into `KINDS`, of every pixel of the images behind: (n, height, width, channels)."""
+    values = observed.values.numpy()
+    n, _, _, channels = values.shape
+    if not observed.exact:
+        return np.full((n, *observed.shape), KINDS.index("averages" if observed.factor > 1 else "noise"))
+    hidden = np.isnan(values)
+    far = np.empty(values.shape)
+    for i in range(n):
+        for c in range(channels):
+            # Without any seen pixel the transform has nothing to measure to.
+            alone = hidden[i, :, :, c].all()
+            far[i, :, :, c] = np.inf if alone else distance_transform_edt(hidden[i, :, :, c])
+    return np.where(far < DEEP, KINDS.index("near"), KINDS.index("deep"))
+
+
+def calibrate(images: Tensor, kind: str | None, device: torch.device, seed: int) -> Bands:
+    """Learn bands from images that a prior fitted to the others predicts; Gaussian bands for fewer than 8 images."""
+    channels = images.shape[3]
+    if len(images) < 8:
+        return Bands.gaussian(len(KINDS), channels)
+    fold = torch.arange(len(images)) % FOLDS == 0
+    prior = fit_prior(images[~fold], kind, device)
+    errors: list[NDArray[np.float64]] = []
+    labels: list[NDArray[np.int64]] = []
+    places: list[NDArray[np.int64]] = []
+    for truth, observed in tasks(images[fold][:HELD_OUT], seed):
+        centre, scale = mean(prior, observed, with_scale=True)
+        assert scale is not None
+        where = ((scale > 0) & ~truth.isnan()).numpy()
+        errors.append(((truth - centre) / scale.clamp(min=1e-9)).numpy()[where])
+        labels.append(kinds_of(observed)[where])
+        places.append(np.broadcast_to(np.arange(channels), where.shape)[where])
+    return Bands.fit(np.concatenate(errors), np.concatenate(labels), np.concatenate(places), (len(KINDS), channels))
+
+
+def tasks(images: Tensor, seed: int) -> Iterator[tuple[Tensor, Observed]]:
+    """Yield images and how they are observed, in all the ways that are calibrated."""
+    rng = np.random.default_rng(seed)
+    _, height, width, channels = images.shape
+    for part in images.split(PER_MASK):
+        masks = [_points(rng, height, width, s) for s in SHARES] + [_box(rng, height, width, s) for s in BOXES]
+        for mask in masks:
+            yield part, Observed(torch.where(torch.from_numpy(mask)[..., None], torch.nan, part))
+    for factor in FACTORS:
+        if height % factor == 0 and width % factor == 0:
+            yield images, Observed(Observed(images, factor).of(images), factor)
+    for level in LEVELS:
+        noise = torch.from_numpy(rng.standard_normal(images.shape)).to(images)
+        yield images, Observed(images + level * noise, 1, torch.full((channels,), level))
+
+
+def _points(rng: np.random.Generator, height: int, width: int, share: float) -> NDArray[np.bool_]:
+    return rng.random((height, width)) < share
+
+
+def _box(rng: np.random.Generator, height: int, width: int, share: float) -> NDArray[np.bool_]:
+    mask = np.zeros((height, width), bool)
+    rows, columns = max(1, int(share * height)), max(1, int(share * width))
+    y, x = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+    mask[y : y + rows, x : x + columns] = True
+    return mask

@@ -1,0 +1,66 @@
+"""Reading images: arrays (n, height, width[, channels]) checked once, for every image estimator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.float32]
+
+
+def read_images(X: Any) -> Images:
+    """Return images as float32 (n, height, width, channels); NaN is a missing pixel.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, height, width) or (n, height, width, channels)
+        Float, integer or bool.
+
+    Raises
+    ------
+    ValueError
+        For images of different sizes, channels that come first, other shapes, no pixel, no numbers, infinity.
+
+    Examples
+    --------
+    >>> read_images(np.zeros((2, 8, 9), np.uint8)).shape
+    (2, 8, 9, 1)
+    """
+    try:
+        array = np.asarray(X)
+    except ValueError:
+        array = np.empty(0, object)
+    if array.dtype == object:
+        raise ValueError("X holds images of different sizes, or no numbers; resize them to one height and width")
+    if array.ndim not in (3, 4):
+        raise ValueError(f"X must have the shape (n, height, width) or (n, height, width, channels), got {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"X must hold numbers, got dtype {array.dtype}")
+    if not array.size:
+        raise ValueError(f"X holds no pixel, its shape is {array.shape}")
+    images = array.astype(np.float32).reshape(*array.shape[:3], -1)
+    if images.shape[1] < images.shape[3] and images.shape[1] <= 4:
+        raise ValueError(f"X seems to have channels first, shape {array.shape}; put them last: X.transpose(0, 2, 3, 1)")
+    if np.isinf(images).any():
+        raise ValueError(
+            "X holds infinity; replace it by NaN (a missing pixel) or by the largest value that is possible"
+        )
+    return images
+
+
+def refuse_empty(images: Images) -> None:
+    """Raise ValueError for images without any pixel, which nothing can be learnt from."""
+    empty = np.flatnonzero(np.isnan(images).all((1, 2, 3)))
+    if len(empty):
+        raise ValueError(f"images {empty.tolist()[:10]} hold no pixel at all; leave them out")
+
+
+def check_shape(images: Images, shape: tuple[int, int, int], fitted: str) -> None:
+    """Raise ValueError unless images have the height, width and channels that `fitted` was fitted on."""
+    if images.shape[1:] != shape:
+        raise ValueError(
+            f"X holds images of height, width and channels {images.shape[1:]}, the {fitted} was fitted on "
+            f"{shape}; resize them"
+        )

@@ -1,4 +1,4 @@
-"""The command line: ``diffad impute``, ``diffad detect``, ``diffad flows`` and ``diffad demo``."""
+"""The command line: ``diffad impute``, ``diffad detect``, ``diffad inspect``, ``diffad flows`` and ``diffad demo``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from diffad.flows.commands import flows
+from diffad.inspection.commands import inspect
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 app.add_typer(flows, name="flows")
+app.command()(inspect)
 
 
 @app.command()

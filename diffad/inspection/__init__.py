@@ -1,0 +1,1 @@
+"""Visual inspection of folders of pictures: read them, judge them, show the worst."""

@@ -1,0 +1,57 @@
+"""The command line of inspection: ``diffad inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from diffad.inspection.folders import Folder
+
+
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="Pictures to judge: PNG, JPEG, TIFF or BMP, also in subfolders.")],
+    fit_on: Annotated[Path, typer.Option(help="A folder of pictures of good parts, at least 8.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The report, one HTML file.")] = Path("report.html"),
+    false_alarm_rate: Annotated[float, typer.Option(help="Share of good images that may alarm.")] = 0.01,
+    contamination: Annotated[float, typer.Option(help="Share of the good pictures that may be defective.")] = 0.0,
+    worst: Annotated[int, typer.Option(help="Images to show, strangest first.")] = 24,
+    longest_side: Annotated[int, typer.Option(help="Larger pictures are shrunk to this many pixels.")] = 256,
+) -> None:
+    """Find defects in the pictures of FOLDER after seeing good ones, and show where they are."""
+    from diffad.image import ImageDetector
+    from diffad.inspection.folders import read_folder
+    from diffad.inspection.report import Inspection, html
+    from diffad.thresholds import FalseAlarmRate
+
+    try:
+        detector = ImageDetector(FalseAlarmRate(false_alarm_rate), contamination)
+        good = read_folder(fit_on, longest_side=longest_side)
+        _warn(good, fit_on)
+        new = read_folder(folder, like=good, longest_side=longest_side)
+        _warn(new, folder)
+        inspection = Inspection.of(detector.fit(good.images), new, worst)
+        partial = output.with_name(output.name + ".partial")
+        partial.write_text(html(inspection, good, detector.normal_.scores), encoding="utf-8")
+        partial.replace(output)
+    except (ValueError, TypeError, OSError) as error:
+        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        raise typer.Exit(1) from None
+    typer.echo(f"{inspection.alarms.sum()} of {len(new.names)} images alarm, written to {output}")
+    for i in inspection.worst[inspection.alarms[inspection.worst]][:20]:
+        typer.echo(f"  {new.names[i]}  score {inspection.strangeness[i]:.3g}, p = {inspection.p_values[i]:.2g}")
+
+
+def _warn(folder: Folder, path: Path) -> None:
+    for name, why in folder.skipped.items():
+        typer.secho(f"warning: skipped {path / name}: {why}", err=True, fg=typer.colors.YELLOW)
+    if folder.resized:
+        names = ", ".join(folder.resized[:5]) + (" ..." if len(folder.resized) > 5 else "")
+        height, width = folder.size
+        typer.secho(
+            f"warning: {len(folder.resized)} pictures in {path} are not {width} x {height} and were resized: {names}",
+            err=True,
+            fg=typer.colors.YELLOW,
+        )

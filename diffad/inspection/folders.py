@@ -1,0 +1,158 @@
+"""Folders of picture files as one array: formats, sizes, channels, and what could not be read.
+
+Pillow decodes; what a pixel means afterwards is decided here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+Picture = NDArray[np.float32]
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+#: Largest value of what Pillow decodes to whole numbers, by kind of pixel.
+FULL = {"uint8": 255.0, "uint16": 65535.0}
+#: Weights of red, green and blue in grey (ITU-R 601).
+GREY = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Pictures of a folder at one size.
+
+    Attributes
+    ----------
+    names : list of str
+        Files, relative to the folder, in alphabetical order.
+    images : array (n, height, width, 1 or 3)
+        Between 0 and 1; transparent pixels are NaN.
+    skipped : dict of str to str
+        Files that could not be read, with the reason.
+    resized : list of str
+        Files whose size differed from the common one.
+    size : tuple of int
+        Height and width that pictures had before they were shrunk to `images`.
+    """
+
+    names: list[str]
+    images: Picture
+    skipped: dict[str, str] = field(default_factory=dict)
+    resized: list[str] = field(default_factory=list)
+    size: tuple[int, int] = (0, 0)
+
+
+def read_folder(folder: Path | str, like: Folder | None = None, longest_side: int = 256) -> Folder:
+    """Read all pictures below a folder.
+
+    PNG, JPEG, TIFF (the first page) and BMP of 8 or 16 bits, grey or colour, upright by their EXIF
+    tag.  All are brought to the most common size and to the majority of grey or colour.  A pixel
+    that is fully transparent is missing; half transparency is ignored.  Pillow gives colour of 16
+    bits as 8.
+
+    Parameters
+    ----------
+    folder : path
+        Searched with its subfolders.
+    like : Folder, optional
+        Take size and channels from it, as a fitted detector wants them.
+    longest_side : int, default=256
+        Larger pictures are shrunk to this; a detector's memory grows with the pixels.
+
+    Returns
+    -------
+    Folder
+
+    Raises
+    ------
+    ValueError
+        For a folder without a picture that can be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder")
+    if longest_side < 8:
+        raise ValueError(f"longest_side must be at least 8 pixels, got {longest_side}")
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
+    names, pictures, sizes, skipped = [], [], [], {}
+    for file in files:
+        name = file.relative_to(folder).as_posix()
+        try:
+            picture = decode(file)
+        # Pillow meets broken files with any of these.
+        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            skipped[name] = str(error).splitlines()[0] if str(error) else type(error).__name__
+            continue
+        names.append(name)
+        sizes.append(picture.shape[:2])
+        pictures.append(resize(picture, _shrunk(picture.shape[:2], longest_side)))
+    if not names:
+        broken = f"; {len(skipped)} could not be read, such as {next(iter(skipped))}" if skipped else ""
+        raise ValueError(f"{folder} holds no picture ({', '.join(ENDINGS)}){broken}")
+    # Of equally common sizes the one that comes first in the alphabet of files.
+    size = like.size if like else Counter(sizes).most_common(1)[0][0]
+    target = like.images.shape[1:3] if like else _shrunk(size, longest_side)
+    channels = like.images.shape[3] if like else Counter(p.shape[2] for p in pictures).most_common(1)[0][0]
+    images = np.stack([_recoloured(resize(p, target), channels) for p in pictures])
+    return Folder(names, images, skipped, [n for n, s in zip(names, sizes, strict=True) if s != size], size)
+
+
+def decode(file: Path | str) -> Picture:
+    """Return a picture file as (height, width, 1 or 3) between 0 and 1, NaN where fully transparent."""
+    with Image.open(file) as opened:
+        picture = ImageOps.exif_transpose(opened)
+        alpha = None
+        if "A" in picture.getbands() or "transparency" in picture.info:
+            picture = picture.convert("RGBA" if picture.mode not in ("LA", "La") else "LA")
+            alpha = np.asarray(picture.getchannel("A"))
+            picture = picture.convert("RGB" if picture.mode == "RGBA" else "L")
+        if picture.mode == "1":
+            picture = picture.convert("L")
+        elif picture.mode not in ("L", "RGB", "F") and not picture.mode.startswith("I"):
+            picture = picture.convert("RGB")
+        pixels = np.asarray(picture)
+    # Pillow opens grey of 16 bits as 32 here and there.
+    kind = "uint16" if pixels.dtype.kind in "iu" and pixels.dtype.itemsize > 1 else str(pixels.dtype)
+    values = np.array(pixels, np.float32).reshape(*pixels.shape[:2], -1) / FULL.get(kind, 1.0)
+    if not np.isfinite(values).all():
+        raise ValueError("holds values that are no numbers")
+    if alpha is not None:
+        values[alpha == 0] = np.nan
+        if np.isnan(values).all():
+            raise ValueError("is transparent everywhere")
+    return values
+
+
+def resize(picture: Picture, size: tuple[int, ...]) -> Picture:
+    """Bring a picture (height, width, channels) to another height and width; shrinking averages."""
+    if picture.shape[:2] == tuple(size):
+        return picture
+    missing = np.isnan(picture).any(2)
+    planes = [
+        _resized(np.where(missing, np.nanmean(p), p), size) for p in (picture[..., k] for k in range(picture.shape[2]))
+    ]
+    result = np.stack(planes, 2)
+    if missing.any():
+        result[_resized(missing.astype(np.float32), size) > 0.5] = np.nan
+    return result
+
+
+def _resized(plane: NDArray[np.floating], size: tuple[int, ...]) -> Picture:
+    image = Image.fromarray(plane.astype(np.float32))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR), np.float32)
+
+
+def _shrunk(size: tuple[int, ...], longest_side: int) -> tuple[int, int]:
+    factor = min(1.0, longest_side / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _recoloured(picture: Picture, channels: int) -> Picture:
+    if picture.shape[2] == channels:
+        return picture
+    return np.repeat(picture, 3, 2) if channels == 3 else (picture @ GREY)[..., None]

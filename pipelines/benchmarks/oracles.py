@@ -3,9 +3,10 @@
     python -m pipelines.benchmarks.oracles
     python -m pipelines.benchmarks.oracles --steps 3000 --only double-well
 
-A mixture of normals in 20 channels (independent rows), a double-well series with a noisy square of
-it, Lorenz-96 with noise: `SeriesImputer` with and without its network and the exact posterior fill
-the same windows, which nobody was trained on.  Errors are in training standard deviations per
+A mixture of normals in 20 columns: independent rows, filled by `TabularImputer` with all its closed
+forms and with the Gaussian alone. A double-well series with a noisy square of it, Lorenz-96 with
+noise: `SeriesImputer` with and without its network. They and the exact posterior fill the same
+windows, which nobody was trained on.  Errors are in training standard deviations per
 channel.  Closed is the share of the Gaussian's excess CRPS over the exact posterior's that the
 network removes, +- one standard error over windows; coverage is that of the central 90 % of 59
 samples (the third and the third last: exactly 90 % if they come from the truth's law).
@@ -27,7 +28,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from diffad import SeriesImputer, Training
+from diffad import SeriesImputer, TabularImputer, Training
 from diffad.metrics import coverage, crps
 from pipelines.benchmarks.posteriors import ParticleChain, Process, double_well, lorenz96, random_mixture
 
@@ -40,12 +41,24 @@ Pattern = Callable[[tuple[int, int, int], np.random.Generator], Mask]
 
 @dataclass(frozen=True)
 class Oracle:
-    """A process, the window it is imputed with and the windows it is scored on."""
+    """A process, the window it is imputed with (1: rows of a table) and how many are scored."""
 
     process: Process
     window: int
     n_windows: int
     patterns: dict[str, Pattern]
+
+    def models(self, steps: int, seed: int) -> dict[str, SeriesImputer | TabularImputer]:
+        """Return the Gaussian and the default model."""
+        if self.window == 1:
+            return {
+                name: TabularImputer(prior=prior, random_state=seed)
+                for name, prior in {"Gaussian": "gaussian", "diffad": "auto"}.items()
+            }
+        return {
+            name: SeriesImputer(window=self.window, prior=prior, training=Training(max_steps=n), random_state=seed)
+            for name, prior, n in (("Gaussian", "gaussian", 0), ("diffad", "auto", steps))
+        }
 
 
 def points(share: float) -> Pattern:
@@ -80,7 +93,7 @@ def _run(length: int, size: int, rng: np.random.Generator) -> Mask:
 ROWS: dict[str, Pattern] = {"50 % points": points(0.5), "90 % points": points(0.9), "10 channels": half_of_the_channels}
 SERIES: dict[str, Pattern] = {"50 % points": points(0.5), "24-step block": block, "12-step outage": outage}
 ORACLES: dict[str, Oracle] = {
-    "mixture": Oracle(random_mixture(), 2, 300, ROWS),
+    "mixture": Oracle(random_mixture(), 1, 600, ROWS),
     "double-well": Oracle(double_well(), 48, 150, SERIES),
     "Lorenz-96": Oracle(lorenz96(), 48, 80, SERIES),
 }
@@ -94,22 +107,19 @@ def score(oracle: Oracle, steps: int, rows: int, seed: int) -> tuple[list[dict],
     # A panel: every window is on its own, as for the exact posterior.
     truth = truth.reshape(oracle.n_windows, oracle.window, -1)
     scale = train.std(0)
-    models = {
-        name: SeriesImputer(window=oracle.window, training=Training(max_steps=n), random_state=seed)
-        for name, n in {"Gaussian": 0, "diffad": steps}.items()
-    }
+    models = oracle.models(steps, seed)
     started = time.perf_counter()
     for model in models.values():
         model.fit(train)
     fit_seconds = time.perf_counter() - started
     trained = models["diffad"]
-    remarks = [f"network gain {trained.network_gain_:.3f}, {trained.history_[-1] if trained.history_ else 'no step'}"]
+    remarks = [trained.prior_ if isinstance(trained, TabularImputer) else f"network gain {trained.network_gain_:.3f}"]
     lines = []
     for pattern, hide in oracle.patterns.items():
         hidden = hide(truth.shape, rng)
         gaps = np.where(hidden, np.nan, truth)
         started = time.perf_counter()
-        draws = {name: model.sample(gaps, n_samples=SAMPLES) for name, model in models.items()}
+        draws = {name: _draw(model, gaps) for name, model in models.items()}
         seconds = time.perf_counter() - started
         draws["exact"] = oracle.process.complete(gaps, SAMPLES, rng)
         error = {name: _per_window(crps(d / scale, truth / scale), hidden) for name, d in draws.items()}
@@ -126,6 +136,13 @@ def score(oracle: Oracle, steps: int, rows: int, seed: int) -> tuple[list[dict],
             rough = _per_window(crps(fewer.complete(gaps, SAMPLES, rng) / scale, truth / scale), hidden)
             remarks.append(f"{pattern}: CRPS {rough.sum() / hidden.sum():.4f} with {fewer.n_particles} particles")
     return lines, remarks
+
+
+def _draw(model: SeriesImputer | TabularImputer, gaps: Array) -> Array:
+    """Sample windows (n, length, channels): (SAMPLES, n, length, channels)."""
+    if isinstance(model, SeriesImputer):
+        return model.sample(gaps, n_samples=SAMPLES)
+    return np.asarray(model.sample(gaps.reshape(-1, gaps.shape[-1]), n_samples=SAMPLES)).reshape(SAMPLES, *gaps.shape)
 
 
 def _per_window(values: Array, hidden: Mask) -> Array:

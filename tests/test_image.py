@@ -342,7 +342,7 @@ def test_contamination_forgives_defects_in_training(training, new):
 
 
 def test_recalibrate_moves_the_threshold_and_no_score(training):
-    noisy, later = (good(300, s) + 0.2 * np.random.default_rng(s).standard_normal((300, SIZE, SIZE)) for s in (8, 9))
+    noisy, later = (spotted(good(300, s), 0.3) for s in (8, 9))
     detector = small(threshold=FalseAlarmRate(0.05)).fit(training)
     before = detector.score_samples(later)
     assert (before < detector.offset_).mean() > 0.1

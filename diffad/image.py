@@ -13,9 +13,11 @@ from sklearn.utils.validation import check_is_fitted
 from diffad import tracking
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector
-from diffad.image_evidence import fit_images, seen
+from diffad.feature_evidence import FeatureModel, Features, feature_scores, fit_features
+from diffad.image_evidence import ImageModel, fit_images, seen
 from diffad.image_input import Images, check_shape, read_images, refuse_empty
 from diffad.series_input import device_of
+from diffad.tails import LogTail
 from diffad.thresholds import NormalScores, Threshold
 
 Scores = NDArray[np.float64]
@@ -55,7 +57,9 @@ class ImageDetector(Detector):
        others; the residual is filtered with blobs of several widths.
     3. Residuals are measured in units of cross-fitted normal ones and relative to the image's own
        texture; the hottest 1 % of the pixels make the score.
-    4. The cross-fitted scores set the threshold and give conformal p-values.
+    4. With `features`, a Gaussian at each position of their maps (PaDiM) scores the image as well; both scores
+       become minus log probabilities by their cross-fitted normal ones and are added as squares.
+    5. The cross-fitted scores set the threshold and give conformal p-values.
 
     Parameters
     ----------
@@ -64,6 +68,12 @@ class ImageDetector(Detector):
         training images.
     contamination : float, default=0.0
         Share of the training images that may be defective: the strangest are left out of the fit.
+    features : callable or torch module, default=None
+        Turns a tensor (n, channels, height, width) of images, each of mean 0 and standard deviation 1, into
+        maps (n, features, height, width) of any height and width, or a list of such maps. Grey images
+        are repeated to three channels for a module whose first convolution wants them; a plain
+        callable gets them as they are. Of more than 100 features 100 are drawn. The Gaussian of its
+        maps is further evidence beside the pixels'. To be stored with pickle it must not be a lambda.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``; ``"auto"`` takes CUDA where it is.
 
@@ -75,6 +85,11 @@ class ImageDetector(Detector):
         Cross-fitted scores of the training images.
     shape_ : tuple of int
         Height, width and channels of the images.
+
+    References
+    ----------
+    Defard et al. (2021), "PaDiM: a patch distribution modeling framework for anomaly detection and
+    localization".
 
     Notes
     -----
@@ -96,9 +111,20 @@ class ImageDetector(Detector):
     (np.int64(7), np.int64(7))
     """
 
-    def __init__(self, threshold: Threshold | None = None, contamination: float = 0.0, device: str = "auto") -> None:
+    model_: ImageModel
+    extractor_: FeatureModel | None
+    tails_: LogTail | None
+
+    def __init__(
+        self,
+        threshold: Threshold | None = None,
+        contamination: float = 0.0,
+        features: Features | None = None,
+        device: str = "auto",
+    ) -> None:
         self.threshold = threshold
         self.contamination = contamination
+        self.features = features
         self.device = device
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -117,9 +143,11 @@ class ImageDetector(Detector):
         Raises
         ------
         ValueError
-            For fewer than 8 images, infinity, or an image without any pixel.
+            For fewer than 8 images, infinity, an image without any pixel, or `features` that give no maps.
         """
         self._check_decision()
+        if self.features is not None and not callable(self.features):
+            raise ValueError(f"features must be a callable, a torch module or None, got {self.features!r}")
         images = read_images(X)
         if len(images) < 8:
             raise ValueError(f"X holds {len(images)} images; fit needs at least 8 good ones")
@@ -130,11 +158,11 @@ class ImageDetector(Detector):
             kept = np.ones(len(images), bool)
             for _ in range(TRIMMING if self.contamination else 0):
                 # A defect that stays in explains its like: those dropped free the view on the rest.
-                self.model_, cross_fitted = fit_images(images[kept], device)
+                cross_fitted = self._fit_evidence(images[kept], device)
                 strange = self._scores(images)
                 strange[kept] = cross_fitted
                 kept = strange <= np.quantile(strange, 1 - self.contamination)
-            self.model_, normal = fit_images(images[kept], device)
+            normal = self._fit_evidence(images[kept], device)
             training = self._scores(images) if self.contamination and self.threshold is None else None
         self._decide(NormalScores.of_blocks([normal]), training)
         return self
@@ -144,7 +172,11 @@ class ImageDetector(Detector):
         images = self._open(X)
         with pinned_defaults(), torch.no_grad():
             residual = self.model_.residual(images)
-            heat = self.model_.heat(residual, seen(images))
+            heat = self.model_.heat(residual)
+            if self.extractor_ is not None:
+                # Both are about 1 for good images.
+                further = self.extractor_.heat(self._complete(images))
+                heat = ((heat + np.where(seen(images), further, 0)) / 2).astype(np.float32)
         filled, centre, scale = self.model_.completed(images)
         filled = filled * scale + centre
         expected = filled - residual * scale
@@ -158,9 +190,32 @@ class ImageDetector(Detector):
         check_shape(images, self.shape_, "detector")
         return images
 
+    def _fit_evidence(self, images: Images, device: torch.device) -> Scores:
+        """Fit pixels and features; return cross-fitted scores."""
+        self.model_, normal = fit_images(images, device)
+        self.extractor_, self.tails_ = None, None
+        if self.features is None:
+            return normal
+        extractor, of_features = fit_features(self.features, self._complete(images), seen(images), device)
+        both = np.stack([normal, of_features], 1)
+        self.extractor_, self.tails_ = extractor, LogTail.fit(both)
+        return _combined(self.tails_, both)
+
+    def _complete(self, images: Images) -> Images:
+        return np.concatenate([self.model_.completed(i)[0] for i in np.array_split(images, len(images))])
+
     def _scores(self, images: Images) -> Scores:
         with pinned_defaults(), torch.no_grad():
-            return self.model_.scores(self.model_.residual(images), seen(images))
+            of_pixels = self.model_.scores(self.model_.residual(images), seen(images))
+            if self.extractor_ is None or self.tails_ is None:
+                return of_pixels
+            of_features = feature_scores(self.extractor_.heat(self._complete(images)), seen(images))
+            return _combined(self.tails_, np.stack([of_pixels, of_features], 1))
 
     def _strangeness(self, X: Any) -> Scores:
         return self._scores(self._open(X))
+
+
+def _combined(tails: LogTail, evidence: Scores) -> Scores:
+    """Return the root of the sum of squares of minus log probabilities."""
+    return np.asarray(np.sqrt((tails(evidence).astype(np.float64) ** 2).sum(1)))

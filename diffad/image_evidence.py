@@ -1,13 +1,15 @@
 """Evidence that a place in an image is not normal: what the Gaussian of all good images leaves over.
 
 Residual ``r P (x - mean)`` -> blob filters (the matched filters of small spots) -> in units of
-cross-fitted normal residuals, per pixel -> squared, smoothed, mean over blobs: a heat map.  The image's score is the top per cent of a finer
-map that is taken relative to the image's own texture.
+cross-fitted normal residuals, per pixel -> squared, smoothed, mean over blobs: a heat map.  The
+image's score is the top per cent of a finer map that is taken relative to the texture around and to
+the image's own; its constants were chosen by defects drawn into held-out good images.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +25,12 @@ BLOBS = (0.0, 1.0, 2.0)
 #: Width over which the squared residual is averaged: for the image's score, and for maps to look at.
 SMOOTH, SMOOTH_MAP = 1.5, 2.5
 #: How far a map is divided by the image's own median: rough images are strange everywhere.
-RELATIVE = 0.4
+RELATIVE = 0.6
+#: How far a map is divided by the texture around, the unfiltered squared residual averaged over this width:
+#: a defect stands out from noise in the filtered residuals, where a rough place is rough in all.
+LOCAL, AROUND = 0.6, 5.0
+#: Least texture around, in units of normal ones.
+CALM = 0.1
 #: Share of an image's pixels that make its score.
 TOP = 0.01
 #: Contiguous blocks for cross-fitting: with few, images are judged by a model of much fewer images.
@@ -88,32 +95,46 @@ class ImageModel:
         return _completed(self.contrast, self.prior, images)
 
     def scores(self, residual: Images, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Return the mean of the hottest `TOP` of each image's pixels, relative to its texture."""
-        flat = self._heat(residual, visible, SMOOTH, RELATIVE).reshape(len(residual), -1)
-        k = max(1, int(TOP * flat.shape[1]))
-        return np.asarray(np.partition(flat, -k, axis=1)[:, -k:].mean(1), dtype=np.float64)
+        """Return the mean of the hottest `TOP` of each image's pixels, relative to the texture around and to its own."""
+        energies = self._energies(residual)
+        maps = sum(_smoothed(e, SMOOTH) for e in energies) / len(BLOBS)
+        # Missing pixels say nothing of the texture around.
+        around = _smoothed(energies[0] * visible, AROUND) / np.maximum(_smoothed(visible, AROUND), 1e-3)
+        return top(relative_to_texture(np.asarray(maps / (around + CALM) ** LOCAL, np.float32), visible))
 
-    def heat(self, residual: Images, visible: NDArray[np.bool_]) -> Images:
-        """Turn residuals (n, height, width, channels) into heat maps (n, height, width), given which pixels are visible."""
-        return self._heat(residual, visible, SMOOTH_MAP, 0.0)
+    def heat(self, residual: Images) -> Images:
+        """Turn residuals (n, height, width, channels) into heat maps (n, height, width)."""
+        # Not relative to anything: inside a large defect the texture around is the defect's own.
+        return np.asarray(sum(_smoothed(e, SMOOTH_MAP) for e in self._energies(residual)) / len(BLOBS), np.float32)
 
-    def _heat(self, residual: Images, visible: NDArray[np.bool_], smooth: float, relative: float) -> Images:
-        maps = np.zeros(residual.shape[:3], np.float32)
-        for blob, scale in zip(BLOBS, self.scales, strict=True):
-            energy = (blur(residual, blob) / scale) ** 2
-            one = blur(energy.mean(3, keepdims=True), smooth)[..., 0]
-            # An image without any pixel has no texture: its map is 0 anyway.
-            middle = np.array([np.median(m[s]) if s.any() else 1.0 for m, s in zip(one, visible, strict=True)])
-            middle = middle[:, None, None]
-            maps += one / np.maximum(middle, 1e-6) ** relative / len(BLOBS)
-        return maps
+    def _energies(self, residual: Images) -> list[Images]:
+        return [((blur(residual, b) / s) ** 2).mean(3) for b, s in zip(BLOBS, self.scales, strict=True)]
+
+
+def relative_to_texture(maps: Images, visible: NDArray[np.bool_], relative: float = RELATIVE) -> Images:
+    """Divide maps (n, height, width) by a power of their own median over visible pixels."""
+    # An image without any pixel has no texture: its map is 0 anyway.
+    middle = np.array([np.median(m[s]) if s.any() else 1.0 for m, s in zip(maps, visible, strict=True)])
+    return np.asarray(maps / np.maximum(middle[:, None, None], 1e-6) ** relative, dtype=np.float32)
+
+
+def top(maps: Images) -> NDArray[np.float64]:
+    """Return the mean of the hottest `TOP` of each map's pixels."""
+    flat = maps.reshape(len(maps), -1)
+    k = max(1, int(TOP * flat.shape[1]))
+    return np.asarray(np.partition(flat, -k, axis=1)[:, -k:].mean(1), dtype=np.float64)
+
+
+def fold_of(n: int) -> NDArray[np.int64]:
+    """Return the contiguous block of each of n images, for cross-fitting."""
+    return np.asarray(np.arange(n) * min(FOLDS, n) // n)
 
 
 def fit_images(images: Images, device: torch.device) -> tuple[ImageModel, NDArray[np.float64]]:
     """Fit to good images (n, height, width, channels) and score each by a model that has not seen it."""
     contrast = Contrast.fit(images)
-    n_folds = min(FOLDS, len(images))
-    fold = np.arange(len(images)) * n_folds // len(images)
+    fold = fold_of(len(images))
+    n_folds = int(fold[-1]) + 1
     residual = np.empty(images.shape, np.float32)
     for f in range(n_folds):
         inside = fold == f
@@ -158,6 +179,10 @@ def _residual(contrast: Contrast, prior: SpanPrior, images: Images) -> Images:
         left = prior.residual(x).cpu().numpy().reshape(part.shape)
         parts.append(np.where(np.isnan(part), 0, left).astype(np.float32))
     return np.concatenate(parts)
+
+
+def _smoothed(maps: NDArray[Any], width: float) -> Images:
+    return blur(np.asarray(maps, np.float32)[..., None], width)[..., 0]
 
 
 def blur(images: Images, width: float) -> Images:

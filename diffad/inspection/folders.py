@@ -132,10 +132,9 @@ def resize(picture: Picture, size: tuple[int, ...]) -> Picture:
     """Bring a picture (height, width, channels) to another height and width; shrinking averages."""
     if picture.shape[:2] == tuple(size):
         return picture
-    missing = np.isnan(picture).any(2)
-    planes = [
-        _resized(np.where(missing, np.nanmean(p), p), size) for p in (picture[..., k] for k in range(picture.shape[2]))
-    ]
+    missing: NDArray[np.bool_] = np.asarray(np.isnan(picture).any(2))
+    filled = np.where(missing[..., None], np.nanmean(picture, (0, 1)), picture)
+    planes = [_resized(np.asarray(filled[..., k]), size) for k in range(picture.shape[2])]
     result = np.stack(planes, 2)
     if missing.any():
         result[_resized(missing.astype(np.float32), size) > 0.5] = np.nan

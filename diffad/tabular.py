@@ -49,7 +49,7 @@ class TabularDetector(Detector, TableInput):
         Kinds of evidence to use; None is all of ``("nearest", "neighbours", "nearest_manhattan",
         "neighbours_manhattan", "mixture", "ranks", "sheet")``. Fewer are faster.
     random_state : int, RandomState instance or None, default=0
-        Seed of the folds, and of the sample of 10,000 rows where there are more.
+        Seed of the folds, and of the sample of 3,000 rows where there are more.
 
     Attributes
     ----------

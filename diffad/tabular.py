@@ -43,6 +43,7 @@ class TabularDetector(Detector, TableInput):
         training rows.
     contamination : float, default=0.0
         Share of the training rows that may be anomalies: the strangest are left out of the fit.
+        Anomalies that resemble each other partly stay, and hide their like.
     categorical_features : sequence of column names or numbers, default=None
         None takes the columns of text, category and bool.
     evidence : sequence of str or None, default=None

@@ -19,13 +19,13 @@ from sklearn.mixture import GaussianMixture
 
 from diffad.priors.covariance import ledoit_wolf
 from diffad.priors.gaussian import NUGGET, fill_missing
-from diffad.row_neighbours import Neighbours, Ranks, Sheet
+from diffad.row_neighbours import N_NEIGHBOURS, Neighbours, Ranks, Sheet
 from diffad.tails import LogTail
 
 Matrix = NDArray[np.float64]
 
 #: Training rows beyond which the distances and densities see a random sample.
-MOST_ROWS = 10_000
+MOST_ROWS = 3_000
 #: Fewest rows that can judge one another.
 LEAST_ROWS = 3
 #: Random folds for cross-fitting.
@@ -80,8 +80,7 @@ def best_components(rows: Matrix) -> int:
 class RowModels:
     """All evidence of normal rows, uncalibrated."""
 
-    euclidean: Neighbours | None
-    manhattan: Neighbours | None
+    neighbours: Neighbours | None
     mixture: Mixture | None
     ranks: Ranks | None
     sheet: Sheet | None
@@ -91,8 +90,7 @@ class RowModels:
     def fit(cls, rows: Matrix, kinds: tuple[str, ...], n_components: int) -> RowModels:
         """Fit to complete rows (n, d)."""
         return cls(
-            Neighbours.fit(rows, "euclidean") if {"nearest", "neighbours"} & set(kinds) else None,
-            Neighbours.fit(rows, "manhattan") if {"nearest_manhattan", "neighbours_manhattan"} & set(kinds) else None,
+            Neighbours.fit(rows) if set(kinds) - {"mixture", "ranks"} else None,
             Mixture.fit(rows, n_components) if "mixture" in kinds else None,
             Ranks.fit(rows) if "ranks" in kinds else None,
             Sheet.fit(rows) if "sheet" in kinds else None,
@@ -102,16 +100,19 @@ class RowModels:
     def __call__(self, rows: Matrix) -> dict[str, Matrix]:
         """Return evidence (n,) of complete rows, by kind."""
         found: dict[str, Matrix] = {}
-        for suffix, neighbours in (("", self.euclidean), ("_manhattan", self.manhattan)):
-            if neighbours is not None:
-                distances = neighbours(rows)
-                found |= {f"nearest{suffix}": distances[:, 0], f"neighbours{suffix}": distances.mean(1)}
+        if self.neighbours is not None:
+            distances, place = self.neighbours(rows)
+            near = {"": distances[:, :N_NEIGHBOURS]}
+            if {"nearest_manhattan", "neighbours_manhattan"} & set(self.kinds):
+                near["_manhattan"] = self.neighbours.differences(rows, place)
+            for suffix, d in near.items():
+                found |= {f"nearest{suffix}": d[:, 0], f"neighbours{suffix}": d.mean(1)}
+            if self.sheet is not None:
+                found["sheet"] = self.sheet(rows, place)
         if self.mixture is not None:
             found["mixture"] = self.mixture(rows)
         if self.ranks is not None:
             found["ranks"] = self.ranks(rows)
-        if self.sheet is not None:
-            found["sheet"] = self.sheet(rows)
         return {kind: found[kind] for kind in self.kinds}
 
 

@@ -22,6 +22,8 @@ Matrix = NDArray[np.float64]
 SAME = 1e-6
 #: Neighbours of a distance, and of a covariance.
 N_NEIGHBOURS, N_LOCAL = 5, 20
+#: Nearest rows among which the smallest sums of differences are looked for.
+CANDIDATES = 40
 #: Part of the covariance of all rows in a local one, and least variance.
 GLOBAL, FLOOR = 0.05, 1e-3
 #: Rows judged at a time.
@@ -36,24 +38,30 @@ class Neighbours:
     on are judged by the others.
     """
 
+    rows: Matrix  # (n, d) training rows
     index: NearestNeighbors
 
     @classmethod
-    def fit(cls, rows: Matrix, metric: str, n_neighbors: int = N_NEIGHBOURS) -> Neighbours:
+    def fit(cls, rows: Matrix, n_neighbors: int = CANDIDATES) -> Neighbours:
         """Index complete rows (n, d)."""
-        return cls(NearestNeighbors(n_neighbors=min(n_neighbors + 1, len(rows)), metric=metric).fit(rows))
+        return cls(rows, NearestNeighbors(n_neighbors=min(n_neighbors + 1, len(rows))).fit(rows))
 
-    def __call__(self, rows: Matrix) -> Matrix:
-        """Return the distances (n, up to `n_neighbors`), the nearest first."""
-        return self.find(rows)[0]
-
-    def find(self, rows: Matrix) -> tuple[Matrix, NDArray[np.int64]]:
-        """Return distances and row numbers (n, up to `n_neighbors`), the nearest first."""
+    def __call__(self, rows: Matrix) -> tuple[Matrix, NDArray[np.int64]]:
+        """Return Euclidean distances and row numbers (n, up to `n_neighbors`), the nearest first."""
         distance, place = self.index.kneighbors(rows)
         if distance.shape[1] == 1:
             return distance, place
         itself = distance[:, :1] <= SAME
         return np.where(itself, distance[:, 1:], distance[:, :-1]), np.where(itself, place[:, 1:], place[:, :-1])
+
+    def differences(self, rows: Matrix, place: NDArray[np.int64]) -> Matrix:
+        """Return the least sums of differences (n, up to `N_NEIGHBOURS`) among the rows at `place`, the least first.
+
+        All Euclidean distances are one matrix product; all sums of differences are not.
+        """
+        chunks = range(0, len(rows), CHUNK)
+        parts = [np.abs(self.rows[place[i : i + CHUNK]] - rows[i : i + CHUNK, None]).sum(2) for i in chunks]
+        return np.asarray(np.sort(np.concatenate(parts), 1)[:, :N_NEIGHBOURS])
 
 
 @dataclass(frozen=True)
@@ -72,11 +80,12 @@ class Ranks:
         """Learn from complete, standardised rows (n, d)."""
         columns = [k for k in range(rows.shape[1]) if len(np.unique(rows[:, k])) > 2]
         scales = {k: ColumnScale.fit(rows[:, k], linear=False) for k in columns}
-        return cls(scales, Neighbours.fit(cls._scores(scales, rows), "manhattan"))
+        return cls(scales, Neighbours.fit(cls._scores(scales, rows)))
 
     def __call__(self, rows: Matrix) -> Matrix:
         """Return the mean distances (n,)."""
-        return np.asarray(self.neighbours(self._scores(self.scales, rows)).mean(1))
+        scores = self._scores(self.scales, rows)
+        return np.asarray(self.neighbours.differences(scores, self.neighbours(scores)[1]).mean(1))
 
     @staticmethod
     def _scores(scales: dict[int, ColumnScale], rows: Matrix) -> Matrix:
@@ -91,8 +100,7 @@ class Ranks:
 class Sheet:
     """Log Mahalanobis distance of a row to its neighbours, under their covariance and a little of everyone's."""
 
-    rows: Matrix
-    neighbours: Neighbours
+    rows: Matrix  # (n, d) training rows
     everyone: Matrix  # (d, d)
 
     @classmethod
@@ -100,11 +108,11 @@ class Sheet:
         """Learn from complete rows (n, d)."""
         centred = rows - rows.mean(0)
         everyone = GLOBAL * centred.T @ centred / len(rows) + FLOOR * np.eye(rows.shape[1])
-        return cls(rows, Neighbours.fit(rows, "euclidean", N_LOCAL), everyone)
+        return cls(rows, everyone)
 
-    def __call__(self, rows: Matrix) -> Matrix:
-        """Return evidence (n,)."""
-        place = self.neighbours.find(rows)[1]
+    def __call__(self, rows: Matrix, place: NDArray[np.int64]) -> Matrix:
+        """Return evidence (n,) of rows (n, d) whose neighbours are the training rows at `place` (n, k)."""
+        place = place[:, :N_LOCAL]
         parts = [self._judge(rows[i : i + CHUNK], place[i : i + CHUNK]) for i in range(0, len(rows), CHUNK)]
         return np.concatenate(parts)
 

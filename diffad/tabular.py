@@ -43,13 +43,14 @@ class TabularDetector(Detector, TableInput):
         training rows.
     contamination : float, default=0.0
         Share of the training rows that may be anomalies: the strangest are left out of the fit.
+        Anomalies that resemble each other partly stay, and hide their like.
     categorical_features : sequence of column names or numbers, default=None
         None takes the columns of text, category and bool.
     evidence : sequence of str or None, default=None
         Kinds of evidence to use; None is all of ``("nearest", "neighbours", "nearest_manhattan",
         "neighbours_manhattan", "mixture", "ranks", "sheet")``. Fewer are faster.
     random_state : int, RandomState instance or None, default=0
-        Seed of the folds, and of the sample of 10,000 rows where there are more.
+        Seed of the folds, and of the sample of 3,000 rows where there are more.
 
     Attributes
     ----------

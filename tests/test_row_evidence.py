@@ -37,36 +37,41 @@ def brute(train, rows, order):
     return np.stack([np.sort(np.linalg.norm(train - r, ord=order, axis=1))[:N_NEIGHBOURS] for r in rows])
 
 
-METRICS = pytest.mark.parametrize(("metric", "order"), [("euclidean", 2), ("manhattan", 1)])
-
-
-# --- distances --------------------------------------------------------------------------------------------
-
-
-@METRICS
 @pytest.mark.parametrize("d", [3, 20])
-def test_distances_of_new_rows_equal_brute_force(metric, order, d):
+def test_distances_of_new_rows_equal_brute_force(d):
     train, rows = gaussian(150, d, 0), gaussian(30, d, 1)
-    np.testing.assert_allclose(Neighbours.fit(train, metric)(rows), brute(train, rows, order), rtol=1e-9)
+    neighbours = Neighbours.fit(train)
+    distances, place = neighbours(rows)
+    np.testing.assert_allclose(distances[:, :N_NEIGHBOURS], brute(train, rows, 2), rtol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(train[place[:, 0]] - rows, axis=1), distances[:, 0], rtol=1e-9)
+    everywhere = np.broadcast_to(np.arange(150), (30, 150))
+    np.testing.assert_allclose(neighbours.differences(rows, everywhere), brute(train, rows, 1), rtol=1e-9)
 
 
-@METRICS
+@pytest.mark.parametrize(("d", "excess"), [(3, 1e-9), (20, 0.03)])
+def test_least_differences_are_among_the_nearest_rows(d, excess):
+    train, rows = gaussian(1000, d, 0), gaussian(100, d, 1)
+    neighbours = Neighbours.fit(train)
+    found, exact = neighbours.differences(rows, neighbours(rows)[1]).mean(1), brute(train, rows, 1).mean(1)
+    assert (found >= exact * (1 - 1e-9)).all() and np.mean(found / exact - 1) < excess
+
+
 @pytest.mark.parametrize("d", [3, 20])
-def test_distances_of_a_row_fitted_on_leave_that_row_out(metric, order, d):
+def test_distances_of_a_row_fitted_on_leave_that_row_out(d):
     train = gaussian(100, d, 0)
-    expected = [brute(np.delete(train, i, 0), train[i : i + 1], order)[0] for i in range(100)]
-    np.testing.assert_allclose(Neighbours.fit(train, metric)(train), expected, rtol=1e-6)
+    expected = [brute(np.delete(train, i, 0), train[i : i + 1], 2)[0] for i in range(100)]
+    np.testing.assert_allclose(Neighbours.fit(train)(train)[0][:, :N_NEIGHBOURS], expected, rtol=1e-6)
 
 
 def test_only_one_of_several_equal_rows_is_left_out():
     train = np.array([[0.0], [0.0], [5.0]])
-    found = Neighbours.fit(train, "euclidean")(np.array([[0.0], [5.0]]))
+    found = Neighbours.fit(train)(np.array([[0.0], [5.0]]))[0]
     np.testing.assert_array_equal(found, [[0.0, 5.0], [5.0, 5.0]])
 
 
 def test_fewer_rows_than_neighbours():
-    np.testing.assert_allclose(Neighbours.fit(np.array([[2.0]]), "euclidean")(np.array([[5.0]])), [[3.0]])
-    found = Neighbours.fit(np.array([[2.0], [1.0]]), "euclidean")(np.array([[5.0]]))
+    np.testing.assert_allclose(Neighbours.fit(np.array([[2.0]]))(np.array([[5.0]]))[0], [[3.0]])
+    found = Neighbours.fit(np.array([[2.0], [1.0]]))(np.array([[5.0]]))[0]
     assert found[0, 0] == 3.0
 
 
@@ -78,14 +83,15 @@ def test_kinds_are_the_nearest_and_the_mean_of_five_in_both_metrics():
         expected = brute(train, rows, order)
         np.testing.assert_allclose(found[f"nearest{suffix}"], expected[:, 0], rtol=1e-9)
         np.testing.assert_allclose(found[f"neighbours{suffix}"], expected.mean(1), rtol=1e-9)
-    for kind, model in (("mixture", Mixture.fit(train, 1)), ("ranks", Ranks.fit(train)), ("sheet", Sheet.fit(train))):
+    for kind, model in (("mixture", Mixture.fit(train, 1)), ("ranks", Ranks.fit(train))):
         np.testing.assert_allclose(found[kind], model(rows))
+    np.testing.assert_allclose(found["sheet"], sheet(train, rows))
 
 
 def test_only_the_kinds_asked_for_are_fitted():
     models = RowModels.fit(gaussian(50, 3, 0), ("neighbours_manhattan",), 1)
     assert tuple(models(gaussian(5, 3, 1))) == ("neighbours_manhattan",)
-    assert models.euclidean is None and models.mixture is None
+    assert models.mixture is None and models.ranks is None and models.sheet is None
 
 
 def test_ranks_are_distances_among_normal_scores():
@@ -103,10 +109,15 @@ def test_ranks_are_distances_among_normal_scores():
     assert np.diff(Ranks.fit(train)(far)) == pytest.approx(49), "beyond the extremes strange goes on"
 
 
+def sheet(train, rows):
+    """Return the evidence of the sheet of the neighbours in `train`."""
+    return Sheet.fit(train)(rows, Neighbours.fit(train, N_LOCAL)(rows)[1])
+
+
 def test_sheet_is_the_mahalanobis_distance_to_the_neighbours():
     train, rows = gaussian(200, 3, 0), gaussian(10, 3, 1)
     floor = GLOBAL * np.cov(train.T, bias=True) + FLOOR * np.eye(3)
-    for row, found in zip(rows, Sheet.fit(train)(rows), strict=True):
+    for row, found in zip(rows, sheet(train, rows), strict=True):
         near = train[np.argsort(np.linalg.norm(train - row, axis=1))[:N_LOCAL]]
         off = row - near.mean(0)
         assert np.exp(found) == pytest.approx(off @ np.linalg.solve(np.cov(near.T, bias=True) + floor, off), rel=1e-4)
@@ -116,14 +127,14 @@ def test_sheet_sees_a_row_beside_it_that_distances_take_for_near():
     rng = np.random.default_rng(0)
     train, on = (np.c_[rng.uniform(-1, 1, (n, 2)), 0.01 * rng.standard_normal(n)] for n in (1000, 100))
     beside = on + np.array([0, 0, 0.1])
-    assert Sheet.fit(train)(beside).min() > np.quantile(Sheet.fit(train)(on), 0.9)
+    assert sheet(train, beside).min() > np.quantile(sheet(train, on), 0.9)
 
 
 @pytest.mark.parametrize("n", [1, 2, 10])
 def test_few_rows_have_ranks_and_a_sheet(n):
     train = gaussian(n, 3, 0)
-    for model in (Ranks.fit(train), Sheet.fit(train)):
-        assert np.isfinite(model(gaussian(5, 3, 1))).all() and np.isfinite(model(train)).all()
+    for rows in (gaussian(5, 3, 1), train):
+        assert np.isfinite(Ranks.fit(train)(rows)).all() and np.isfinite(sheet(train, rows)).all()
 
 
 # --- densities --------------------------------------------------------------------------------------------

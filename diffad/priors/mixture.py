@@ -25,7 +25,8 @@ ITERATIONS, TOLERANCE = 40, 1e-3
 INCOMPLETE_ITERATIONS = 6
 #: Rounds of completing rows by draws and fitting to the draws.
 ROUNDS = 3
-#: Weight of the conjugate prior in multiples of its smallest proper one, d + 2 rows.
+#: Weight of the conjugate prior in multiples of its smallest proper one, d + 2 rows; on held-out rows of three tables
+#: 0.1 was better than 0.03 on all, than 0.3 on all and than 1 on two.
 STRENGTH = 0.1
 #: Added to the variances.
 NUGGET = 1e-4
@@ -170,7 +171,7 @@ def _covariance(filled: Tensor, missing: Tensor) -> Tensor:
 
 
 def _regularised(sample: Tensor, n: Tensor | float, target: Tensor, n_components: int) -> Tensor:
-    """Return the mode of the covariance: `d` + 2 rows' worth of a scaled-down target beside `n` rows."""
+    """Return the mode of the covariance: a scaled-down target, worth `STRENGTH` (d + 2) rows, beside `n` rows."""
     d = sample.shape[-1]
     strength = STRENGTH * (d + 2.0)
     prior = target / n_components ** (2 / d)

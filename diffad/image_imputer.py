@@ -17,11 +17,11 @@ from sklearn.utils.validation import check_is_fitted
 from diffad import tracking
 from diffad.defaults import pinned_defaults
 from diffad.image_fitting import calibrate, fit_prior, kinds_of
-from diffad.image_input import Images, read_images, refuse_empty
+from diffad.image_input import Images, class_number, read_classes, read_images, refuse_empty
 from diffad.image_learning import learn
 from diffad.image_model import ImageDiffusion
 from diffad.image_tiles import Observed
-from diffad.model import Sampler
+from diffad.model import Sampler, as_sampler
 from diffad.series_input import device_of
 from diffad.training import Training
 
@@ -136,8 +136,8 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         empty = np.flatnonzero(np.isnan(images).all((0, 1, 2)))
         if len(empty):
             raise ValueError(f"channels {empty.tolist()} hold no pixel at all; leave them out")
-        self._sampler()
-        labels = self._labels(y, len(images))
+        as_sampler(self.sampler)
+        self.classes_, labels = read_classes(y, len(images))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         device = device_of(self.device)
         with tracking.run_of(self, X) as on_progress, pinned_defaults(), torch.no_grad():
@@ -227,7 +227,7 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         with pinned_defaults(), torch.no_grad():
             for i, one in enumerate(_each(observed)):
                 generator = self._generator(one.values)
-                draws[:, i] = self.model_.sample(one, n_samples, self._sampler(), generator).numpy()
+                draws[:, i] = self.model_.sample(one, n_samples, as_sampler(self.sampler), generator).numpy()
         result = self._restore(draws)
         return self._close(_keep_seen(result, X) if observed.exact else result, X)
 
@@ -277,8 +277,8 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         nothing = Observed(torch.full((1, height, width, self.shape_[2]), torch.nan))
         with pinned_defaults(), torch.no_grad():
             generator = torch.Generator().manual_seed(self.seed_)
-            label = None if y is None else self._class(y)
-            images = self.model_.sample(nothing, n, self._sampler(), generator, label, guidance).numpy()
+            label = None if y is None else class_number(self.classes_, y)
+            images = self.model_.sample(nothing, n, as_sampler(self.sampler), generator, label, guidance).numpy()
         images = self._restore(images).astype(np.float32)
         return images[..., 0] if self.flat_ else images
 
@@ -289,25 +289,6 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-    def _sampler(self) -> Sampler:
-        return Sampler(self.sampler) if isinstance(self.sampler, str) else self.sampler
-
-    def _labels(self, y: Any, n: int) -> torch.Tensor:
-        """Set `classes_` and return each image's class as a number."""
-        given = np.zeros(n) if y is None else np.asarray(y)
-        if given.shape != (n,):
-            raise ValueError(f"y must hold one class for each of the {n} images, its shape is {given.shape}")
-        self.classes_, index = np.unique(given, return_inverse=True)
-        if y is None:
-            self.classes_ = self.classes_[:0]
-        return torch.from_numpy(index.astype(np.int64))
-
-    def _class(self, y: Any) -> int:
-        found = np.flatnonzero(self.classes_ == y)
-        if len(found) != 1:
-            raise ValueError(f"y must be one of the classes {self.classes_.tolist()} given to fit, got {y!r}")
-        return int(found[0])
 
     def _open(self, X: Any) -> Images:
         check_is_fitted(self)

@@ -24,6 +24,8 @@ from diffad.networks.unet import UNet
 
 #: Pixels that pass the network at once.
 CHUNK = 2**20
+#: Pixels of fresh noise held at once.
+FRESH = 2**24
 #: Ways to observe an image that the gate tells apart: hidden pixels, averages, noise.
 WAYS = 3
 
@@ -82,7 +84,9 @@ class ImageDiffusion:
             return image_tiles.sample(self.prior, observed, n_samples, generator)
         fresh_steps = sampler.n_steps if sampler.name == "ddpm" or sampler.eta > 0 else 0
         parts = []
-        room = max(1, CHUNK // (observed.values[0].numel() * observed.factor**2))
+        # Fresh noise has the posterior's shape: it is drawn for all steps at once, from one factorisation.
+        size = observed.values[0].numel() * observed.factor**2
+        room = max(1, min(CHUNK, FRESH // (1 + fresh_steps)) // size)
         for start in range(0, n_samples, room):
             n = min(room, n_samples - start)
             centre, scale, draws = image_tiles.moments(self.prior, observed, n * (1 + fresh_steps), generator, True)

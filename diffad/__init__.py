@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diffad.diffusion_vae import DiffusionVAE
     from diffad.image import ImageDetector
     from diffad.image_imputer import ImageImputer
     from diffad.model import Sampler
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "AlarmsPerDay",
+    "DiffusionVAE",
     "FalseAlarmRate",
     "ImageDetector",
     "ImageImputer",
@@ -36,6 +38,7 @@ _HOMES = {
     "TabularImputer": "tabular_imputer",
     "ImageDetector": "image",
     "ImageImputer": "image_imputer",
+    "DiffusionVAE": "diffusion_vae",
     "FalseAlarmRate": "thresholds",
     "AlarmsPerDay": "thresholds",
     "Training": "training",

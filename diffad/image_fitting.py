@@ -15,8 +15,9 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from diffad.calibration import Bands
+from diffad.image_model import ImageDiffusion
 from diffad.image_prior import FOLDS, ImagePrior
-from diffad.image_tiles import Observed, mean, sample
+from diffad.image_tiles import Observed, sample
 
 #: What bands are told apart by: pixels near a seen one, pixels deep in a hole, averages, noise.
 KINDS = ("near", "deep", "averages", "noise")
@@ -60,18 +61,21 @@ def kinds_of(observed: Observed) -> NDArray[np.int64]:
     return np.where(far < DEEP, KINDS.index("near"), KINDS.index("deep"))
 
 
-def calibrate(images: Tensor, kind: str | None, device: torch.device, seed: int) -> Bands:
-    """Learn bands from images that a prior fitted to the others predicts; Gaussian bands for fewer than 8 images."""
+def calibrate(model: ImageDiffusion, images: Tensor, kind: str | None, seed: int) -> Bands:
+    """Learn bands from images that a prior fitted to the others predicts, with the model's network on top.
+
+    Fewer than 8 images leave Gaussian bands.
+    """
     channels = images.shape[3]
     if len(images) < 8:
         return Bands.gaussian(len(KINDS), channels)
     fold = torch.arange(len(images)) % FOLDS == 0
-    prior = fit_prior(images[~fold], kind, device)
+    held = ImageDiffusion(fit_prior(images[~fold], kind, model.prior.device), model.network, model.gate)
     errors: list[NDArray[np.float64]] = []
     labels: list[NDArray[np.int64]] = []
     places: list[NDArray[np.int64]] = []
     for truth, observed in tasks(images[fold][:HELD_OUT], seed):
-        centre, scale = mean(prior, observed, with_scale=True)
+        centre, scale = held.mean(observed, with_scale=True)
         assert scale is not None
         where = ((scale > 0) & ~truth.isnan()).numpy()
         errors.append(((truth - centre) / scale.clamp(min=1e-9)).numpy()[where])
@@ -85,7 +89,7 @@ def tasks(images: Tensor, seed: int) -> Iterator[tuple[Tensor, Observed]]:
     rng = np.random.default_rng(seed)
     _, height, width, channels = images.shape
     for part in images.split(PER_MASK):
-        masks = [_points(rng, height, width, s) for s in SHARES] + [_box(rng, height, width, s) for s in BOXES]
+        masks = [points_mask(rng, height, width, s) for s in SHARES] + [box_mask(rng, height, width, s) for s in BOXES]
         for mask in masks:
             yield part, Observed(torch.where(torch.from_numpy(mask)[..., None], torch.nan, part))
     for factor in FACTORS:
@@ -96,11 +100,13 @@ def tasks(images: Tensor, seed: int) -> Iterator[tuple[Tensor, Observed]]:
         yield images, Observed(images + level * noise, 1, torch.full((channels,), level))
 
 
-def _points(rng: np.random.Generator, height: int, width: int, share: float) -> NDArray[np.bool_]:
+def points_mask(rng: np.random.Generator, height: int, width: int, share: float) -> NDArray[np.bool_]:
+    """Hide a share of the pixels at random, True = hidden."""
     return rng.random((height, width)) < share
 
 
-def _box(rng: np.random.Generator, height: int, width: int, share: float) -> NDArray[np.bool_]:
+def box_mask(rng: np.random.Generator, height: int, width: int, share: float) -> NDArray[np.bool_]:
+    """Hide a box whose sides are a share of the image's, True = hidden."""
     mask = np.zeros((height, width), bool)
     rows, columns = max(1, int(share * height)), max(1, int(share * width))
     y, x = rng.integers(height - rows + 1), rng.integers(width - columns + 1)

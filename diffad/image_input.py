@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Images = NDArray[np.float32]
 
@@ -64,3 +66,22 @@ def check_shape(images: Images, shape: tuple[int, int, int], fitted: str) -> Non
             f"X holds images of height, width and channels {images.shape[1:]}, the {fitted} was fitted on "
             f"{shape}; resize them"
         )
+
+
+def read_classes(y: Any, n: int) -> tuple[NDArray[Any], Tensor]:
+    """Return the classes of n images, sorted, and each image's as a number; no class at all where y is None."""
+    if y is None:
+        return np.empty(0), torch.zeros(n, dtype=torch.int64)
+    given = np.asarray(y)
+    if given.shape != (n,):
+        raise ValueError(f"y must hold one class for each of the {n} images, its shape is {given.shape}")
+    classes, index = np.unique(given, return_inverse=True)
+    return classes, torch.from_numpy(index.astype(np.int64))
+
+
+def class_number(classes: NDArray[Any], y: Any) -> int:
+    """Return the number of a class."""
+    found = np.flatnonzero(classes == y)
+    if len(found) != 1:
+        raise ValueError(f"y must be one of the classes {classes.tolist()} given to fit, got {y!r}")
+    return int(found[0])

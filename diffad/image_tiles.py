@@ -73,12 +73,37 @@ def mean(prior: ImagePrior, observed: Observed, with_scale: bool = False) -> tup
 
 def sample(prior: ImagePrior, observed: Observed, n_samples: int, generator: torch.Generator) -> Tensor:
     """Draw from the posterior of one image: (n_samples, height, width, channels), float64."""
-    draw = prior.draw(n_samples, *observed.shape[:2], generator)
-    guess = _centre(prior, observed) + draw
-    wrong = observed.values.double() - observed.of(guess)
+    centre, _, deviations = moments(prior, observed, n_samples, generator)
+    return centre + deviations
+
+
+def moments(
+    prior: ImagePrior, observed: Observed, n_draws: int, generator: torch.Generator, with_scale: bool = False
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return posterior means of images that are all observed alike, and draws of deviations from them.
+
+    Returns
+    -------
+    mean : Tensor of shape (n, height, width, channels), float64
+    scale : Tensor of shape (height, width, channels) or None
+    deviations : Tensor of shape (n_draws, height, width, channels)
+        Whatever the values: each mean plus any of them is a sample.
+    """
+    centre = _centre(prior, observed)
+    draws = prior.draw(n_draws, *observed.shape[:2], generator)
+    echo = -observed.of(draws)
     if observed.noise is not None:
-        wrong = wrong - observed.noise * torch.randn(wrong.shape, generator=generator, dtype=torch.float64)
-    return guess + _explain(prior, observed, wrong, False)[0]
+        echo = echo - observed.noise * torch.randn(echo.shape, generator=generator, dtype=torch.float64)
+    echo = torch.where(observed.values[:1].isnan(), torch.nan, echo)
+    wrong = torch.cat([observed.values.double() - observed.of(centre), echo])
+    solved, scale = _explain(prior, observed, wrong, with_scale)
+    n = len(observed.values)
+    return centre + solved[:n], None if scale is None else scale[0], draws + solved[n:]
+
+
+def explain(prior: ImagePrior, observed: Observed, wrong: Tensor) -> Tensor:
+    """Return the expected change of images whose observed values are off by `wrong`."""
+    return _explain(prior, observed, wrong, False)[0]
 
 
 def _centre(prior: ImagePrior, observed: Observed) -> Tensor:

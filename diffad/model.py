@@ -56,6 +56,11 @@ class Sampler(Parameters):
             raise ValueError(f"n_steps must be at least 1, got {self.n_steps}")
 
 
+def as_sampler(sampler: Sampler | str) -> Sampler:
+    """Return the sampler that a string names."""
+    return Sampler(sampler) if isinstance(sampler, str) else sampler
+
+
 @dataclass
 class MaskedDiffusion:
     """p(hidden | visible) of windows.

@@ -20,7 +20,7 @@ from diffad.calibration import spread
 from diffad.defaults import pinned_defaults
 from diffad.diffusion.masks import gap_kinds
 from diffad.fitting import WILD, fit_marginals, fit_windows
-from diffad.model import Sampler
+from diffad.model import Sampler, as_sampler
 from diffad.priors import PRIORS
 from diffad.recordings import Recording
 from diffad.series_input import SeriesInput, device_of
@@ -246,7 +246,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         self._sampler()
 
     def _sampler(self) -> Sampler:
-        return Sampler(self.sampler) if isinstance(self.sampler, str) else self.sampler
+        return as_sampler(self.sampler)
 
     def _n_samples(self, n_samples: int | None) -> int:
         n_samples = self.n_samples if n_samples is None else n_samples

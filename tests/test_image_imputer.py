@@ -13,9 +13,9 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from diffad import ImageImputer
+from diffad import ImageImputer, Sampler, Training
 from diffad.calibration import Bands
-from diffad.metrics import coverage
+from diffad.metrics import coverage, crps
 
 SIZE = 12
 D = SIZE * SIZE
@@ -139,7 +139,7 @@ def test_denoises_and_fills_at_once(imputer, new):
 
 def test_samples_have_the_posterior_moments(imputer, new):
     gap = holes(new[:1], "box")
-    prior = imputer.prior_.whole
+    prior = imputer.model_.prior.whole
     seen = ~np.isnan(gap.ravel())
     c = prior.covariance.numpy() * imputer.scale_[0] ** 2
     gain = c[:, seen] @ np.linalg.inv(c[np.ix_(seen, seen)])
@@ -240,10 +240,17 @@ def test_other_sizes_denoise_and_sharpen(stationary, shape):
         assert ((stationary.super_resolve(pooled(images, 2)) - images) ** 2).mean() < best
 
 
-def test_a_large_image_takes_bounded_memory_and_time(stationary):
-    images = np.random.default_rng(0).standard_normal((1, 256, 256)) + 10
-    filled = stationary.denoise(images, 1.0)
-    assert filled.shape == (1, 256, 256) and np.isfinite(filled).all()
+def test_images_of_512_pixels_a_side(stationary):
+    images = fields(1, 6, 32, 32, pattern=False)
+    large = np.tile(np.block([[images[0], images[0, :, ::-1]], [images[0, ::-1], images[0, ::-1, ::-1]]]), (8, 8))[None]
+    noisy = large + np.random.default_rng(0).standard_normal(large.shape)
+    assert large.shape == (1, 512, 512)
+    error = ((stationary.denoise(noisy, 1.0) - large) ** 2).mean()
+    assert error < 0.3
+    draws = stationary.sample(noisy, 2, sigma=1.0)
+    assert draws.shape == (2, 1, 512, 512)
+    # A draw is off by the mean's error and by as much again.
+    assert ((draws - large) ** 2).mean() < 2.6 * error
 
 
 def test_generate_another_size(imputer):
@@ -328,6 +335,89 @@ def test_small_and_odd_shapes(prior, shape):
     assert fitted.super_resolve(images, 2).shape == (shape[0], 2 * shape[1], 2 * shape[2], *shape[3:])
 
 
+# --- the network --------------------------------------------------------------------------------------------
+
+
+def discs(n, seed):
+    """Return 8 x 8 images of a bright disc at a random place, and whether it is large: nothing is Gaussian."""
+    rng = np.random.default_rng(seed)
+    large, (y, x) = rng.integers(0, 2, n), rng.uniform(2, 5, (2, n, 1, 1))
+    distance = np.hypot(np.arange(8)[:, None] - y, np.arange(8) - x)
+    return (distance < 1.3 + 1.2 * large[:, None, None]) + 0.05 * rng.standard_normal((n, 8, 8)), large
+
+
+TINY = Training(max_steps=150, masks_per_batch=4, windows_per_mask=8, evaluate_every=75)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    images, large = discs(240, 0)
+    fitted = small(training=TINY).fit(images, large)
+    assert fitted.network_gain_ > 0.05, fitted.history_
+    return fitted
+
+
+def test_no_steps_are_the_closed_form_and_an_untrained_network_is_the_prior(trained):
+    images, _ = discs(240, 0)
+    new = discs(30, 1)[0]
+    gaps = np.where(np.random.default_rng(0).random(new.shape) < 0.5, np.nan, new)
+    plain = small().fit(images)
+    np.testing.assert_array_equal(
+        small(training=Training(max_steps=0)).fit(images).sample(gaps, 2), plain.sample(gaps, 2)
+    )
+    closed = pickle.loads(pickle.dumps(trained))
+    closed.model_.gate.zero_()
+    np.testing.assert_allclose(closed.transform(gaps), plain.transform(gaps), atol=1e-5)
+    np.testing.assert_allclose(closed.sample(gaps, 3), plain.sample(gaps, 3), atol=1e-4)
+
+
+def test_network_improves_what_is_not_gaussian(trained):
+    new = discs(120, 1)[0]
+    gap = np.random.default_rng(0).random(new.shape) < 0.7
+    gaps, plain = np.where(gap, np.nan, new), small().fit(discs(240, 0)[0])
+    squared = [((m.transform(gaps) - new)[gap] ** 2).mean() for m in (trained, plain)]
+    assert squared[0] < 0.97 * squared[1], squared
+    scored = [crps(m.sample(gaps, 20)[:, gap], new[gap]).mean() for m in (trained, plain)]
+    assert scored[0] < 0.97 * scored[1], scored
+    assert coverage(*(e[gap] for e in trained.interval(gaps)), new[gap]) == pytest.approx(0.9, abs=0.05)
+
+
+def test_network_leaves_gaussian_images_to_the_prior():
+    fitted = small(training=TINY).fit(fields(160, 0))
+    assert fitted.network_gain_ < 0.03
+    lines = fitted.history_
+    assert [line["step"] for line in lines] == [75, 150]
+
+
+@pytest.mark.parametrize("name", ["angle", "ddpm", "ddim", "heun", "dpmpp_2m"])
+def test_samplers(trained, name):
+    new = discs(3, 1)[0]
+    gaps = new.copy()
+    gaps[:, 2:5, 2:5] = np.nan
+    sampler = pickle.loads(pickle.dumps(trained)).set_params(sampler=Sampler(name, n_steps=6))
+    for draws in (sampler.sample(gaps, 4), sampler.generate(4)):
+        assert np.isfinite(draws).all() and draws.std() > 0.1
+    low = pooled(new, 2)
+    np.testing.assert_allclose(pooled(sampler.sample(low, 2, factor=2)[0], 2), low, atol=1e-3)
+
+
+def test_classes_make_their_images(trained):
+    small_ones, large_ones = (trained.generate(60, y=c, guidance=1.5).mean((1, 2)) for c in (0, 1))
+    # Both start from the same noise: pair by pair large discs are brighter.
+    assert (large_ones > small_ones).mean() > 0.8
+    refused(lambda: trained.generate(2, y=7), "y must be one of", "7")
+    refused(lambda: small().fit(discs(20, 0)[0], np.zeros(3)), "y must hold", "20")
+
+
+def test_a_trained_model_repeats_to_the_bit_and_survives_pickling(trained):
+    images, large = discs(240, 0)
+    gaps = discs(2, 1)[0]
+    gaps[:, :4] = np.nan
+    expected = trained.sample(gaps, 2)
+    np.testing.assert_array_equal(small(training=TINY).fit(images, large).sample(gaps, 2), expected)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(trained)).sample(gaps, 2), expected)
+
+
 # --- contract -----------------------------------------------------------------------------------------------
 
 
@@ -338,7 +428,7 @@ def test_same_images_same_bits_stored_or_fitted_again(imputer, training, new):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(imputer)).sample(gaps, 3), expected)
     np.testing.assert_array_equal(small().fit(training).sample(gaps, 3), expected)
     assert (small(random_state=1).fit(training).sample(gaps, 3) != expected).any()
-    assert not hasattr(clone(imputer), "prior_")
+    assert not hasattr(clone(imputer), "model_")
 
 
 def test_a_sample_does_not_depend_on_the_other_images(imputer, new):
@@ -390,6 +480,7 @@ def test_a_channel_without_any_pixel():
 
 def test_wrong_parameters_are_refused_by_name(imputer, training, new):
     refused(lambda: small(prior="gauss").fit(training), "prior", "gaussian", "gauss")
+    refused(lambda: small(sampler="euler").fit(training), "sampler", "euler")
     refused(lambda: imputer.super_resolve(new, 0), "factor", "0")
     refused(lambda: imputer.super_resolve(new, 1.5), "factor", "1.5")
     refused(lambda: imputer.denoise(new, -1.0), "sigma", "-1.0")

@@ -1,0 +1,256 @@
+"""`DiffusionVAE`: a variational autoencoder of images and a diffusion model of its latents."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from diffad import tracking
+from diffad.defaults import pinned_defaults
+from diffad.image_fitting import fit_prior
+from diffad.image_input import Images, check_shape, class_number, read_classes, read_images, refuse_empty
+from diffad.image_learning import learn
+from diffad.image_model import ImageDiffusion
+from diffad.image_tiles import Observed
+from diffad.model import Sampler, as_sampler
+from diffad.networks.vae import VAE, evidence_loss
+from diffad.series_input import device_of
+from diffad.training import Training, train
+
+Array = NDArray[np.float32]
+
+#: How the autoencoder is trained unless told otherwise.
+VAE_TRAINING = Training(max_steps=1500, masks_per_batch=4, windows_per_mask=4)
+#: Images that pass the autoencoder at once.
+CHUNK = 256
+
+
+class DiffusionVAE(TransformerMixin, BaseEstimator):
+    """Generate, interpolate and edit images in the latent space of an autoencoder.
+
+    1. A small convolutional autoencoder is trained on standardised images, with the divergence of its
+       latents from N(0, 1) as a light penalty.
+    2. Its latents are images of few pixels: the model of :class:`ImageImputer` learns them, the Gaussian
+       of all training latents at once and, given `diffusion`, a U-Net on top.
+    3. New images are decoded samples of it; between two images lie the decoded points of an arc between
+       their latents; the difference of two classes' mean latents is a direction to edit along.
+
+    Parameters
+    ----------
+    latent : int, default=4
+        Channels of a latent; it has a quarter of the height and width of an image.
+    beta : float, default=1e-3
+        Weight of the divergence: more makes latents more normal and images blurred.
+    training : Training or None, default=None
+        How to train the autoencoder; None is ``Training(max_steps=1500, masks_per_batch=4,
+        windows_per_mask=4, learning_rate=2e-3)``: 16 images a step.
+    diffusion : Training or None, default=None
+        How to train a network on the latents; None leaves them to the Gaussian.
+    sampler : Sampler or str, default="angle"
+        How to sample latents with a network.
+    device : str, default="auto"
+        ``"cpu"``, ``"cuda"``; ``"auto"`` takes CUDA where it is.
+    random_state : int, RandomState instance or None, default=0
+        Seed of training and sampling.
+
+    Attributes
+    ----------
+    network_ : VAE
+    latents_ : ImageDiffusion
+        Model of the standardised latents.
+    history_, latent_history_ : list of dict
+        Step, seconds, training and held-out loss of the autoencoder and of the network on its latents.
+    classes_ : array
+        Labels that `fit` was given.
+    shape_ : tuple of int
+        Height, width and channels of the images.
+
+    References
+    ----------
+    Kingma and Welling (2014), "Auto-encoding variational Bayes"; Rombach et al. (2022), "High-resolution
+    image synthesis with latent diffusion models".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from diffad import DiffusionVAE, Training
+    >>> images = np.sin(np.arange(8) / 3 + 6 * np.random.default_rng(0).random((40, 8, 1)))
+    >>> model = DiffusionVAE(training=Training(max_steps=5, masks_per_batch=2)).fit(images)
+    >>> model.encode(images[:3]).shape, model.generate(2).shape, model.interpolate(images[0], images[1], 5).shape
+    ((3, 2, 2, 4), (2, 8, 8), (5, 8, 8))
+    """
+
+    def __init__(
+        self,
+        latent: int = 4,
+        beta: float = 1e-3,
+        training: Training | None = None,
+        diffusion: Training | None = None,
+        sampler: Sampler | str = "angle",
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        self.latent = latent
+        self.beta = beta
+        self.training = training
+        self.diffusion = diffusion
+        self.sampler = sampler
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn from complete images.
+
+        Parameters
+        ----------
+        X : array of shape (n, height, width) or (n, height, width, channels)
+        y : array-like of shape (n,), optional
+            Class of each image, for `generate` and `direction`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For missing pixels, fewer than 8 images, or parameters out of range.
+        """
+        if not self.beta >= 0:
+            raise ValueError(f"beta must be 0 or more, got {self.beta!r}")
+        images = read_images(X)
+        refuse_empty(images)
+        self._refuse_missing(images)
+        if len(images) < 8:
+            raise ValueError(f"X holds {len(images)} images; fit needs at least 8")
+        as_sampler(self.sampler)
+        self.classes_, labels = read_classes(y, len(images))
+        self.shape_, self.flat_ = images.shape[1:], np.ndim(X) == 3
+        self.centre_ = images.mean((0, 1, 2), dtype=np.float64)
+        spread = images.std((0, 1, 2), dtype=np.float64)
+        self.scale_ = np.where(spread > 1e-6 * np.abs(self.centre_), spread, 1.0)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        with tracking.run_of(self, X) as on_progress, pinned_defaults():
+            x = self._tensor(images)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                network = VAE(self.shape_[2], self.latent).to(x.device)
+            self.history_ = _train(network, x, self.beta, self.training or VAE_TRAINING, seed, on_progress)
+            self.network_ = network
+        self._fit_latents(self.encode(X), labels, seed)
+        return self
+
+    def _fit_latents(self, latents: Array, labels: Tensor, seed: int) -> None:
+        self.latent_centre_, self.latent_scale_ = latents.mean((0, 1, 2)), latents.std((0, 1, 2)) + 1e-6
+        self.class_means_ = [latents[labels.numpy() == c].mean(0) for c in range(len(self.classes_))]
+        self.seed_ = seed
+        with pinned_defaults(), torch.no_grad():
+            z = torch.from_numpy((latents - self.latent_centre_) / self.latent_scale_)
+            model = ImageDiffusion(fit_prior(z, "gaussian", device_of(self.device)))
+            self.latent_history_: list[dict[str, float]] = []
+            if self.diffusion is not None and self.diffusion.max_steps:
+                n_classes = len(self.classes_)
+                self.latent_history_, _ = learn(model, z, labels, n_classes, "gaussian", self.diffusion, seed)
+            self.latents_ = model
+
+    def encode(self, X: Any) -> Array:
+        """Return the latents (n, height / 4, width / 4, latent) of complete images."""
+        check_is_fitted(self, "network_")
+        images = read_images(X)
+        check_shape(images, self.shape_, "autoencoder")
+        self._refuse_missing(images)
+        with pinned_defaults(), torch.no_grad():
+            parts = [self.network_.encode(part)[0] for part in self._tensor(images).split(CHUNK)]
+        return np.asarray(torch.cat(parts).permute(0, 2, 3, 1).cpu().numpy())
+
+    def decode(self, latents: Any) -> Array:
+        """Return the images (n, height, width[, channels]) of latents."""
+        check_is_fitted(self, "network_")
+        z = torch.from_numpy(np.asarray(latents, np.float32)).permute(0, 3, 1, 2).to(device_of(self.device))
+        with pinned_defaults(), torch.no_grad():
+            parts = [self.network_.decode(part, *self.shape_[:2]) for part in z.split(CHUNK)]
+        images = torch.cat(parts).permute(0, 2, 3, 1).cpu().numpy() * self.scale_ + self.centre_
+        return (images[..., 0] if self.flat_ else images).astype(np.float32)
+
+    def transform(self, X: Any) -> Array:
+        """Return the latents of X; the same as `encode`."""
+        return self.encode(X)
+
+    def inverse_transform(self, latents: Any) -> Array:
+        """Return the images of latents; the same as `decode`."""
+        return self.decode(latents)
+
+    def generate(self, n: int = 1, y: Any = None, guidance: float = 1.0) -> Array:
+        """Draw n new images, of class `y` where the diffusion was trained with classes."""
+        check_is_fitted(self)
+        label = None if y is None else class_number(self.classes_, y)
+        nothing = Observed(torch.full((1, *self.latents_.prior.shape), torch.nan))
+        with pinned_defaults(), torch.no_grad():
+            generator = torch.Generator().manual_seed(self.seed_)
+            z = self.latents_.sample(nothing, n, as_sampler(self.sampler), generator, label, guidance)
+        return self.decode(z.numpy() * self.latent_scale_ + self.latent_centre_)
+
+    def interpolate(self, a: Any, b: Any, n: int = 8) -> Array:
+        """Return n images from a to b, each (height, width[, channels]), along an arc between their latents."""
+        first, last = self.encode(np.stack([np.asarray(a), np.asarray(b)]))
+        centre = self.latent_centre_
+        u, v = first - centre, last - centre
+        cosine = float((u * v).sum() / max(float(np.linalg.norm(u) * np.linalg.norm(v)), 1e-12))
+        omega = np.arccos(np.clip(cosine, -1, 1))
+        t = np.linspace(0, 1, n)[:, None, None, None]
+        if omega < 1e-3 or omega > np.pi - 1e-3:
+            return self.decode(centre + (1 - t) * u + t * v)
+        # Shoemake (1985): points of a straight line would be too near the mean.
+        return self.decode(centre + (np.sin((1 - t) * omega) * u + np.sin(t * omega) * v) / np.sin(omega))
+
+    def direction(self, source: Any, target: Any) -> Array:
+        """Return the latent direction (height / 4, width / 4, latent) from one class's mean to another's."""
+        check_is_fitted(self)
+        start, end = (self.class_means_[class_number(self.classes_, label)] for label in (source, target))
+        return np.asarray(end - start)
+
+    def edit(self, X: Any, direction: Any, strength: float = 1.0) -> Array:
+        """Return images moved along a latent direction; 0 reconstructs them."""
+        return self.decode(self.encode(X) + strength * np.asarray(direction, np.float32))
+
+    def _tensor(self, images: Images) -> Tensor:
+        standard = ((images - self.centre_) / self.scale_).astype(np.float32)
+        return torch.from_numpy(standard).permute(0, 3, 1, 2).to(device_of(self.device))
+
+    @staticmethod
+    def _refuse_missing(images: Images) -> None:
+        holes = np.flatnonzero(np.isnan(images).any((1, 2, 3)))
+        if len(holes):
+            raise ValueError(
+                f"images {holes.tolist()[:10]} miss pixels, which an autoencoder cannot read; fill them first: "
+                "ImageImputer().fit_transform(X)"
+            )
+
+
+def _train(
+    network: VAE, x: Tensor, beta: float, training: Training, seed: int, on_progress: Any
+) -> list[dict[str, float]]:
+    """Train in place; every eighth image judges."""
+    held = torch.arange(len(x), device=x.device) % 8 == 0
+    source, judge = x[~held], x[held][:CHUNK]
+    generator = torch.Generator(device=x.device).manual_seed(seed)
+    batch = training.masks_per_batch * training.windows_per_mask
+    with torch.no_grad():
+        shape = network.encode(x[:1])[0].shape[1:]
+
+    def loss(g: torch.Generator) -> Tensor:
+        index = torch.randint(len(source), (batch,), generator=g, device=x.device)
+        noise = torch.randn((batch, *shape), generator=g, device=x.device)
+        return evidence_loss(network, source[index], beta, noise)
+
+    def held_out() -> float:
+        return float(evidence_loss(network, judge, beta, judge.new_zeros(len(judge), *shape)))
+
+    return train(network, loss, held_out, training, generator, on_progress)

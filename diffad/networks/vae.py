@@ -1,0 +1,59 @@
+"""A small convolutional variational autoencoder of images (Kingma and Welling 2014).
+
+Encoder and decoder halve and double the resolution; a latent is a small image of few channels, so that a
+U-Net or a Gaussian field can model it in turn (Rombach et al. 2022).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class VAE(nn.Module):
+    """Autoencoder with a normal posterior per latent entry, channels first.
+
+    Parameters
+    ----------
+    channels : int
+        Of the images.
+    latent : int, default=4
+        Channels of a latent.
+    width : int, default=32
+        Channels of the finest layer, a multiple of 8.
+    depth : int, default=2
+        Halvings: a latent has ``2 ** -depth`` of the height and width, rounded up.
+    """
+
+    def __init__(self, channels: int, latent: int = 4, width: int = 32, depth: int = 2) -> None:
+        super().__init__()
+        self.multiple = 2**depth
+        down: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1)]
+        up: list[nn.Module] = [nn.Conv2d(latent, width, 3, padding=1)]
+        for _ in range(depth):
+            down += [nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 4, stride=2, padding=1)]
+            up += [nn.GroupNorm(8, width), nn.SiLU(), nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)]
+        self.encoder = nn.Sequential(
+            *down, nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, 2 * latent, 3, padding=1)
+        )
+        self.decoder = nn.Sequential(*up, nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1))
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log variance of the latents (n, latent, h, w) of images (n, channels, height, width)."""
+        height, width = x.shape[2:]
+        x = functional.pad(x, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
+        mean, log_variance = self.encoder(x).chunk(2, 1)
+        return mean, log_variance.clamp(-12.0, 4.0)
+
+    def decode(self, z: Tensor, height: int, width: int) -> Tensor:
+        """Return images (n, channels, height, width) of latents."""
+        return self.decoder(z)[:, :, :height, :width]
+
+
+def evidence_loss(network: VAE, x: Tensor, beta: float, noise: Tensor) -> Tensor:
+    """Return reconstruction error plus ``beta`` times the divergence from N(0, 1), per pixel; noise like a latent."""
+    mean, log_variance = network.encode(x)
+    again = network.decode(mean + torch.exp(0.5 * log_variance) * noise, *x.shape[2:])
+    divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum()
+    return functional.mse_loss(again, x) + beta * divergence / x.numel()

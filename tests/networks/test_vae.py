@@ -1,0 +1,27 @@
+"""`VAE` keeps shapes of any size; its loss is the reconstruction error plus the divergence of normals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from diffad.networks.vae import VAE, evidence_loss
+
+
+@pytest.mark.parametrize("size", [(8, 8), (13, 6), (1, 1)])
+def test_shapes(size):
+    network = VAE(2, latent=3, width=8)
+    mean, log_variance = network.encode(torch.randn(5, 2, *size))
+    assert mean.shape == log_variance.shape == (5, 3, -(-size[0] // 4), -(-size[1] // 4))
+    assert network.decode(mean, *size).shape == (5, 2, *size)
+
+
+def test_divergence_is_that_of_normals():
+    torch.manual_seed(0)
+    network, x = VAE(1, width=8), torch.randn(4, 1, 8, 8)
+    mean, log_variance = network.encode(x)
+    noise = torch.zeros_like(mean)
+    reconstruction = evidence_loss(network, x, 0.0, noise)
+    expected = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(0.0, 1.0)).sum() / x.numel()
+    torch.testing.assert_close(evidence_loss(network, x, 2.0, noise) - reconstruction, 2 * expected)

@@ -1,0 +1,123 @@
+"""`DiffusionVAE` reconstructs, its samples look like the images, and its latents can be walked and edited."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+
+from diffad import DiffusionVAE, Training
+
+TINY = Training(max_steps=300, masks_per_batch=4, windows_per_mask=8, evaluate_every=150)
+
+
+def stripes(n, seed):
+    """Return 8 x 8 images of one wave, upright or lying, with any phase, and which it is."""
+    rng = np.random.default_rng(seed)
+    lying, phase = rng.integers(0, 2, n), rng.uniform(0, 2 * np.pi, (n, 1, 1))
+    wave = np.sin(np.arange(8) * 0.9 + phase) + np.zeros((n, 8, 1))
+    images = np.where(lying[:, None, None], wave.transpose(0, 2, 1), wave)
+    return 5 + 2 * images + 0.05 * rng.standard_normal(images.shape), lying
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return DiffusionVAE(training=TINY, device="cpu").fit(*stripes(200, 0))
+
+
+def lies(images):
+    """Return which images vary more along their height than along their width."""
+    return (np.diff(images, axis=1) ** 2).mean((1, 2)) > (np.diff(images, axis=2) ** 2).mean((1, 2))
+
+
+def test_new_images_are_reconstructed(fitted):
+    images, _ = stripes(50, 1)
+    again = fitted.decode(fitted.encode(images))
+    assert ((again - images) ** 2).mean() < 0.15 * images.var()
+    np.testing.assert_array_equal(fitted.inverse_transform(fitted.transform(images)), again)
+
+
+def test_generated_images_have_the_moments_of_the_images(fitted):
+    images, made = stripes(200, 0)[0], fitted.generate(200)
+    assert made.shape == (200, 8, 8)
+    assert made.mean() == pytest.approx(images.mean(), abs=0.3)
+    assert 0.5 < made.std() / images.std() < 1.3
+    assert 0.2 < lies(made).mean() < 0.8
+
+
+def test_interpolation_starts_and_ends_at_the_reconstructions(fitted):
+    images, _ = stripes(2, 1)
+    path = fitted.interpolate(*images, n=7)
+    again = fitted.decode(fitted.encode(images))
+    np.testing.assert_allclose(path[[0, -1]], again, atol=1e-4)
+    steps = np.abs(np.diff(path, axis=0)).mean((1, 2))
+    assert steps.max() < 0.6 * np.abs(again[1] - again[0]).mean() + 0.1, "the way is taken in steps, not in a jump"
+
+
+def test_interpolation_between_equal_images_stays(fitted):
+    image = stripes(1, 1)[0][0]
+    path = fitted.interpolate(image, image, 3)
+    np.testing.assert_allclose(path, np.broadcast_to(path[0], path.shape), atol=1e-4)
+
+
+def test_an_edit_along_the_classes_direction_moves_brightness():
+    rng = np.random.default_rng(0)
+    bright = rng.integers(0, 2, 120)
+    images = stripes(120, 0)[0] + 4 * bright[:, None, None]
+    model = DiffusionVAE(training=TINY, device="cpu").fit(images, bright)
+    dark = images[bright == 0][:20]
+    direction = model.direction(0, 1)
+    np.testing.assert_allclose(model.edit(dark, direction, 0.0), model.decode(model.encode(dark)), atol=1e-5)
+    moved = model.edit(dark, direction).mean() - model.edit(dark, direction, 0.0).mean()
+    assert 2 < moved < 6, f"classes differ by 4, the edit moved by {moved:.1f}"
+
+
+def test_latents_can_be_diffused():
+    images, lying = stripes(64, 0)
+    few = Training(max_steps=4, masks_per_batch=2, evaluate_every=2)
+    model = DiffusionVAE(training=few, diffusion=few, sampler="dpmpp_2m", device="cpu").fit(images, lying)
+    assert [line["step"] for line in model.latent_history_] == [2, 4]
+    assert model.generate(3, y=1).shape == (3, 8, 8)
+
+
+def test_channels_and_odd_sizes():
+    images = np.random.default_rng(0).random((20, 9, 7, 3)).astype(np.float32)
+    model = DiffusionVAE(training=Training(max_steps=2), device="cpu").fit(images)
+    assert model.encode(images).shape == (20, 3, 2, 4)
+    assert model.generate(2).shape == (2, 9, 7, 3)
+
+
+def test_repeats_to_the_bit_and_survives_pickling(fitted):
+    expected = fitted.generate(2)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).generate(2), expected)
+    again = DiffusionVAE(training=TINY, device="cpu").fit(*stripes(200, 0))
+    np.testing.assert_array_equal(again.generate(2), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda x: np.where(x > x.mean(), np.nan, x), "miss pixels"),
+        (lambda x: x[:7], "at least 8"),
+        (lambda x: x[0], "(n, height, width)"),
+    ],
+)
+def test_bad_images_are_refused(change, word):
+    with pytest.raises(ValueError, match=word.replace("(", r"\(").replace(")", r"\)")):
+        DiffusionVAE(training=TINY).fit(change(stripes(20, 0)[0]))
+
+
+def test_other_mistakes_are_refused(fitted):
+    images, _ = stripes(20, 0)
+    for call, word in [
+        (lambda: fitted.encode(np.zeros((2, 9, 8))), "resize"),
+        (lambda: fitted.direction(0, 5), "y must be one of"),
+        (lambda: DiffusionVAE(beta=-1).fit(images), "beta"),
+        (lambda: DiffusionVAE(training=Training(max_steps=1)).fit(images).direction(0, 1), "y must be one of"),
+    ]:
+        with pytest.raises(ValueError, match=word):
+            call()
+    with pytest.raises(NotFittedError):
+        DiffusionVAE().generate()

@@ -26,8 +26,8 @@ Array = NDArray[np.float32]
 LINEAR = ("energy", "local", "filter", "step")
 #: Weights that the gate tries, beside 0.
 SHARES = (0.3, 0.6, 1.0)
-#: Part of the average precision still missing that a weight must win.
-WORTH = 0.01
+#: Average precision that a weight must win.
+WORTH = 0.005
 
 
 @dataclass(frozen=True)
@@ -101,4 +101,4 @@ def admitted_weight(
             values.append(average_precision_score(faulty.y, score))
     mean = {share: float(np.mean(values)) for share, values in precision.items()}
     best = max(mean, key=lambda share: mean[share])
-    return best if mean[best] > mean[0.0] + WORTH * (1 - mean[0.0]) else 0.0
+    return best if mean[best] > mean[0.0] + WORTH else 0.0

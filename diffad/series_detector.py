@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -18,9 +19,12 @@ from diffad import tracking
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector, Explanation
 from diffad.evidence import KINDS
+from diffad.fitting import HELD_OUT_BLOCKS, HELD_OUT_SHARE
+from diffad.model_evidence import ModelEvidence, admitted_weight
 from diffad.recordings import Recording
 from diffad.scaling import squash, unsquash
 from diffad.scoring import WEIGHTS, CrossFit, Scorer, fit_scorer, reweight
+from diffad.series import SeriesImputer
 from diffad.series_input import SeriesInput, device_of
 from diffad.stream import Stream
 from diffad.thresholds import MERGE, NormalScores, Threshold, merge
@@ -29,6 +33,8 @@ Scores = NDArray[np.float64]
 
 #: Rounds of leaving out the strangest rows where `contamination` says that there are some.
 TRIMMING = 2
+#: Fewest rows into which faults are put to judge a model.
+GATE_ROWS = 400
 
 
 class SeriesDetector(Detector, SeriesInput):
@@ -57,6 +63,11 @@ class SeriesDetector(Detector, SeriesInput):
     evidence : sequence of str or None, default=None
         Kinds of evidence to use; None is all of ``("energy", "local", "filter", "step",
         "window", "quiet", "shape")``.
+    model : SeriesImputer or None, default=None
+        An imputer of the same channels whose residuals join the evidence as ``"model"``, as far as faults
+        put into held-out normal rows say that they help (``weights_["model"]``); fitted ones are reused,
+        others are fitted. Only for ``context="both"``. Costs the imputer's training, and scores some
+        thousand rows a second.
     regularize : bool, default=False
         Put irregular timestamps on a regular grid; False refuses. Scores then belong to the grid.
     device : str, default="auto"
@@ -70,6 +81,8 @@ class SeriesDetector(Detector, SeriesInput):
         Cross-fitted scores of the training rows.
     weights_ : dict of str to float
         Weight of each kind of evidence.
+    model_ : SeriesImputer
+        The fitted `model`; it fills gaps. Only where one was given.
     scaling_ : Scaling
         Centre and scale per channel.
     n_features_in_ : int
@@ -104,6 +117,7 @@ class SeriesDetector(Detector, SeriesInput):
         evidence: Sequence[str] | None = None,
         regularize: bool = False,
         device: str = "auto",
+        model: SeriesImputer | None = None,
     ) -> None:
         self.context = context
         self.threshold = threshold
@@ -111,6 +125,7 @@ class SeriesDetector(Detector, SeriesInput):
         self.evidence = evidence
         self.regularize = regularize
         self.device = device
+        self.model = model
 
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
         """Learn what is normal from a recording that may have gaps, and a few faults.
@@ -134,8 +149,10 @@ class SeriesDetector(Detector, SeriesInput):
         faulty = _faulty(y, recording)
         self.scaling_ = self._fit_scaling(recording)
         series = self._standardised(recording)
+        if self.model is not None:
+            self.model_ = self._imputer(X, groups)
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
-            self._fit_scorer(series, faulty)
+            self._fit_scorer(recording.series, series, faulty)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, groups: Any = None) -> NDArray[np.int64]:
@@ -186,7 +203,7 @@ class SeriesDetector(Detector, SeriesInput):
         recording = self._open(X, groups)
         names = [n for n, m in zip(self._names(), self.scaling_.modelled, strict=True) if m]
         columns: dict[str, Scores] = {}
-        parts = [self._evidence(s) for s in self._standardised(recording)]
+        parts = [self._evidence(raw) for raw in recording.series]
         for kind in parts[0]:
             values = _per_row(recording, [p[kind] for p in parts])
             labels = [kind] if kind == "window" else [f"{kind}:{n}" for n in names]
@@ -272,9 +289,25 @@ class SeriesDetector(Detector, SeriesInput):
             or not set(chosen) <= set(KINDS)
         ):
             raise ValueError(f"evidence must be None or some of {list(KINDS)}, got {self.evidence!r}")
+        if self.model is not None and not isinstance(self.model, SeriesImputer):
+            raise ValueError(f"model must be a SeriesImputer or None, got {self.model!r}")
+        if self.model is not None and self.context == "past":
+            raise ValueError("model looks at both sides of a row: it needs context='both', got context='past'")
         self._check_decision()
 
-    def _fit_scorer(self, series: list[NDArray[np.float32]], faulty: list[NDArray[np.bool_]]) -> None:
+    def _imputer(self, X: Any, groups: Any) -> SeriesImputer:
+        """Return the given imputer, fitted, and for the channels of X."""
+        assert self.model is not None
+        fitted = hasattr(self.model, "model_")
+        imputer = self.model if fitted else clone(self.model).fit(X, groups=groups)
+        imputer._open(X, groups)
+        if not np.array_equal(imputer.scaling_.modelled, self.scaling_.modelled):
+            raise ValueError("model was fitted on data in which other channels are constant; fit it on X")
+        return imputer
+
+    def _fit_scorer(
+        self, raw: list[Scores], series: list[NDArray[np.float32]], faulty: list[NDArray[np.bool_]]
+    ) -> None:
         modelled = int(self.scaling_.modelled.sum())
         if not modelled:
             self.weights_: Mapping[str, float] = {}
@@ -298,13 +331,15 @@ class SeriesDetector(Detector, SeriesInput):
             )
         if any(f.any() for f in faulty):
             self.scorer_ = self._reweighted(fitted, series, faulty)
+        if self.model is not None:
+            fitted = self._join_model(fitted, raw, kept)
         self.weights_ = self.scorer_.weights
         normal = self.scorer_.by_channel(fitted.normal, modelled).sum(1)
         self.moved_ = float(normal.max())
         self.band_ = np.nan_to_num(np.nanquantile(np.abs(fitted.residual), 0.9, axis=0))
         training = None
         if self.contamination and self.threshold is None:
-            training = np.concatenate([self._score(s).sum(1) for s in series])
+            training = np.concatenate([self._score(r).sum(1) for r in raw])
         edges = np.cumsum([len(r) for _, r in fitted.rows])[:-1]
         self._decide(NormalScores(normal, edges), training)
 
@@ -319,6 +354,21 @@ class SeriesDetector(Detector, SeriesInput):
         weights = reweight(both, label, fitted.scorer.weights, series[0].shape[1])
         return replace(fitted.scorer, weights=weights)
 
+    def _join_model(self, fitted: CrossFit, raw: list[Scores], kept: list[NDArray[np.float32]]) -> CrossFit:
+        """Add the model's residuals to the evidence, with the weight that injected faults admit."""
+        blank = [np.isnan(k).all(1, keepdims=True) for k in kept]
+        normal_only = [np.where(b, np.nan, r) for b, r in zip(blank, raw, strict=True)]
+        self.model_evidence_, normal = ModelEvidence.fit(
+            self.model_.model_, self.model_.scaling_, normal_only, self.context == "both"
+        )
+        longest = max(normal_only, key=len)
+        # The last rows of a recording are held out from the training of networks.
+        piece = longest[-max(GATE_ROWS, int(HELD_OUT_SHARE / HELD_OUT_BLOCKS * len(longest))) :]
+        channels = kept[0].shape[1]
+        share = admitted_weight(self._evidence, self.scorer_.weights, piece, channels)
+        self.scorer_ = replace(self.scorer_, weights={**self.scorer_.weights, "model": share})
+        return replace(fitted, normal={**fitted.normal, "model": normal})
+
     def _trimmed(self, series: list[NDArray[np.float32]], fitted: CrossFit) -> list[NDArray[np.float32]]:
         """Blank the share `contamination` of the rows that score strangest."""
         strange = [fitted.scorer.by_channel(fitted.scorer.evidence(s), s.shape[1]).sum(1) for s in series]
@@ -331,26 +381,34 @@ class SeriesDetector(Detector, SeriesInput):
         return self.scorer_.models.expected(rows) if self.scaling_.modelled.any() else np.zeros((len(rows), 0))
 
     def _standardised(self, recording: Recording) -> list[NDArray[np.float32]]:
-        return [squash(self.scaling_.forward(s)).astype(np.float32) for s in recording.series]
+        return [self._squashed(s) for s in recording.series]
 
-    def _evidence(self, rows: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def _squashed(self, raw: Scores) -> NDArray[np.float32]:
+        return squash(self.scaling_.forward(raw)).astype(np.float32)
+
+    def _evidence(self, raw: Scores) -> dict[str, NDArray[np.float32]]:
+        """Return evidence by kind of the rows (n, n_features) of one series."""
+        if not self.scaling_.modelled.any():
+            return {}
         with pinned_defaults(), torch.no_grad():
-            return self.scorer_.evidence(rows) if self.scaling_.modelled.any() else {}
+            found = self.scorer_.evidence(self._squashed(raw))
+            # What the gate refused is not computed.
+            if self.model is not None and self.scorer_.weights.get("model", 1.0):
+                found["model"] = self.model_evidence_(raw)
+        return found
 
-    def _score(self, rows: NDArray[np.float32]) -> Scores:
-        """Return the shares (n, modelled channels) of standardised rows."""
-        found = self._evidence(rows)
-        if not found:
-            return np.zeros((len(rows), rows.shape[1]))
-        return self.scorer_.by_channel(found, rows.shape[1])
+    def _score(self, raw: Scores) -> Scores:
+        """Return the shares (n, modelled channels) of the rows of one series."""
+        found, channels = self._evidence(raw), int(self.scaling_.modelled.sum())
+        return self.scorer_.by_channel(found, channels) if found else np.zeros((len(raw), channels))
 
     def _shares(self, recording: Recording) -> list[Scores]:
         """Return the share of each row and channel, one array per series."""
         modelled = self.scaling_.modelled
         result = []
-        for raw, rows in zip(recording.series, self._standardised(recording), strict=True):
+        for raw in recording.series:
             share = self._moved(raw)
-            share[:, modelled] = self._score(rows)
+            share[:, modelled] = self._score(raw)
             result.append(share)
         self._warn_of_dead(recording)
         return result
@@ -370,7 +428,7 @@ class SeriesDetector(Detector, SeriesInput):
         share = self._moved(raw[-1:])[0]
         modelled = self.scaling_.modelled
         if modelled.any():
-            rows = squash(self.scaling_.forward(raw)).astype(np.float32)
+            rows = self._squashed(raw)
             # No pinned defaults: their hooks cost half a row's time, and nothing here relies on them.
             with torch.no_grad():
                 found = self.scorer_.evidence_of_last(rows)

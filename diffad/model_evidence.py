@@ -24,9 +24,9 @@ Array = NDArray[np.float32]
 
 #: Closed forms that look at the residuals.
 LINEAR = ("energy", "local", "filter", "step")
-#: Weights that the gate tries, beside 0.
-SHARES = (0.3, 0.6, 1.0)
-#: Average precision that a weight must win.
+#: Shares of the linear evidence that the gate tries, beside 0.
+SHARES = (0.2, 0.35, 0.5)
+#: Average precision that a share must win.
 WORTH = 0.005
 
 
@@ -70,13 +70,26 @@ def _joined(evidence: Mapping[str, Array]) -> Array:
     return np.asarray(sum(WEIGHTS[kind] * values for kind, values in evidence.items()) / total, dtype=np.float32)
 
 
-def admitted_weight(
+def with_model(weights: Mapping[str, float], share: float) -> dict[str, float]:
+    """Return weights in which the model's residuals have a share of what the linear kinds had.
+
+    Examples
+    --------
+    >>> with_model({"energy": 0.4, "quiet": 0.75}, 0.5)
+    {'energy': 0.2, 'quiet': 0.75, 'model': 0.2}
+    """
+    linear = sum(weights.get(kind, 0.0) for kind in LINEAR)
+    kept = {kind: value * (1 - share) if kind in LINEAR else value for kind, value in weights.items()}
+    return {**kept, "model": share * (linear or 1.0)}
+
+
+def admitted_share(
     evidence: Callable[[NDArray[np.float64]], dict[str, Array]],
     weights: Mapping[str, float],
     normal: NDArray[np.float64],
     channels: int,
 ) -> float:
-    """Return the weight of "model" evidence that best ranks faults put into normal rows; 0 if none helps.
+    """Return the share of the model's residuals that best ranks faults put into normal rows; 0 if none helps.
 
     Parameters
     ----------
@@ -97,7 +110,7 @@ def admitted_weight(
             continue
         found = evidence(np.asarray(faulty.X))
         for share, values in precision.items():
-            score = combine(found, {**weights, "model": share}, channels).sum(1)
+            score = combine(found, with_model(weights, share), channels).sum(1)
             values.append(average_precision_score(faulty.y, score))
     mean = {share: float(np.mean(values)) for share, values in precision.items()}
     best = max(mean, key=lambda share: mean[share])

@@ -20,7 +20,7 @@ from diffad.defaults import pinned_defaults
 from diffad.detection import Detector, Explanation
 from diffad.evidence import KINDS
 from diffad.fitting import HELD_OUT_BLOCKS, HELD_OUT_SHARE
-from diffad.model_evidence import ModelEvidence, admitted_weight
+from diffad.model_evidence import ModelEvidence, admitted_share, with_model
 from diffad.recordings import Recording
 from diffad.scaling import squash, unsquash
 from diffad.scoring import WEIGHTS, CrossFit, Scorer, fit_scorer, reweight
@@ -365,8 +365,8 @@ class SeriesDetector(Detector, SeriesInput):
         # The last rows of a recording are held out from the training of networks.
         piece = longest[-max(GATE_ROWS, int(HELD_OUT_SHARE / HELD_OUT_BLOCKS * len(longest))) :]
         channels = kept[0].shape[1]
-        share = admitted_weight(self._evidence, self.scorer_.weights, piece, channels)
-        self.scorer_ = replace(self.scorer_, weights={**self.scorer_.weights, "model": share})
+        share = admitted_share(self._evidence, self.scorer_.weights, piece, channels)
+        self.scorer_ = replace(self.scorer_, weights=with_model(self.scorer_.weights, share))
         return replace(fitted, normal={**fitted.normal, "model": normal})
 
     def _trimmed(self, series: list[NDArray[np.float32]], fitted: CrossFit) -> list[NDArray[np.float32]]:

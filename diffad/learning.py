@@ -110,10 +110,10 @@ class Batches:
         n_masks, per_mask = self.training.masks_per_batch, self.training.windows_per_mask
         index = torch.randint(len(self.bank.visible), (n_masks,), generator=generator, device=generator.device)
         given = self.bank.select(index)
-        x, known, mixing = self._windows((n_masks, per_mask), generator)
+        x, known = self._windows((n_masks, per_mask), generator)
         return velocity_loss(
             network,
-            Context.build(given, x, (self.model.length, self.model.channels), mixing),
+            Context.build(given, x, (self.model.length, self.model.channels)),
             given,
             x,
             known,
@@ -121,12 +121,7 @@ class Batches:
             torch.randn(x.shape, generator=generator, device=generator.device),
         )
 
-    def _windows(self, shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw windows (*shape, d), which entries are known, and the angles (*shape, 1) they were mixed by.
-
-        The network is told the angle, so that what mixing blurs does not leak into what it says of
-        real windows, whose angle is 0 (non-leaky augmentation; Karras et al. 2022, appendix F.2).
-        """
+    def _windows(self, shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         device = generator.device
         first = torch.randint(len(self.windows), shape, generator=generator, device=device)
         # Only windows of one phase have the same mean, which mixing has to keep.
@@ -138,7 +133,7 @@ class Batches:
         angle = torch.where(mixed, angle, 0.0)
         centre = self.centres[phase]
         x = (self.windows[first] - centre) * angle.cos() + (self.windows[second] - centre) * angle.sin()
-        return x + centre, self.known[first] & (self.known[second] | ~mixed), angle
+        return x + centre, self.known[first] & (self.known[second] | ~mixed)
 
 
 def velocity_loss(

@@ -195,14 +195,12 @@ class Context:
     surprise: Tensor  # at visible entries
     log_scale: Tensor
     centre: Tensor  # mean of the windows this is one of, 0 in padding
-    mixing: Tensor  # angle by which two training windows were mixed; 0 for a real one
     visible: Tensor
     hidden: Tensor
     shape: tuple[int, int]
 
     @classmethod
-    def build(cls, given: Conditional, x: Tensor, shape: tuple[int, int], mixing: Tensor | None = None) -> Context:
-        """Look at windows x (M, B, d); `mixing` (M, B, 1), of training batches only."""
+    def build(cls, given: Conditional, x: Tensor, shape: tuple[int, int]) -> Context:
         explained = given.explain(x)
         visible = given.visible[:, None].expand(x.shape)
         hidden = given.hidden[:, None].expand(x.shape)
@@ -213,7 +211,6 @@ class Context:
             torch.where(visible, explained, 0.0),
             given.scale.log()[:, None].expand(x.shape),
             torch.where(visible | hidden, given.centre(x), 0.0),
-            torch.zeros_like(x) if mixing is None else mixing.expand(x.shape),
             visible,
             hidden,
             shape,
@@ -221,7 +218,7 @@ class Context:
 
     def repeat(self, n_samples: int) -> Context:
         """Repeat every window for each sample: (M, B, d) -> (M, S * B, d)."""
-        fields = ("mean", "value", "surprise", "log_scale", "centre", "mixing", "visible", "hidden")
+        fields = ("mean", "value", "surprise", "log_scale", "centre", "visible", "hidden")
         return replace(self, **{name: getattr(self, name).repeat(1, n_samples, 1) for name in fields})
 
     @property
@@ -239,7 +236,6 @@ class Context:
                 torch.where(self.hidden, z, 0.0).clamp(-8, 8),
                 self.log_scale,
                 self.centre,
-                self.mixing,
                 self.visible.float(),
                 self.hidden.float(),
             ],

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-#: Inputs per entry: value or conditional mean, surprise, noisy entry, log scale, centre, mixing, visible, hidden.
-N_INPUTS = 8
+#: Inputs per entry: value or conditional mean, surprise, noisy entry, log scale, centre, visible, hidden.
+N_INPUTS = 7
 
 
 class AxialTransformer(nn.Module):

@@ -42,8 +42,8 @@ class Marginals:
     >>> x = np.random.default_rng(0).exponential(size=(4000, 1))
     >>> marginals = Marginals.fit(x)
     >>> z = marginals.forward(x)
-    >>> round(float(stats.skew(x[:, 0])), 1), abs(round(float(stats.skew(z[:, 0])), 1))
-    (2.0, 0.0)
+    >>> bool(stats.skew(x[:, 0]) > 1.5), bool(abs(stats.skew(z[:, 0])) < 0.05)
+    (True, True)
     """
 
     scores: Array

@@ -371,6 +371,7 @@ def test_no_steps_are_the_closed_form_and_an_untrained_network_is_the_prior(trai
     np.testing.assert_allclose(closed.sample(gaps, 3), plain.sample(gaps, 3), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_network_improves_what_is_not_gaussian(trained):
     new = discs(120, 1)[0]
     gap = np.random.default_rng(0).random(new.shape) < 0.7
@@ -382,6 +383,7 @@ def test_network_improves_what_is_not_gaussian(trained):
     assert coverage(*(e[gap] for e in trained.interval(gaps)), new[gap]) == pytest.approx(0.9, abs=0.05)
 
 
+@pytest.mark.slow
 def test_network_leaves_gaussian_images_to_the_prior():
     fitted = small(training=TINY).fit(fields(160, 0))
     assert fitted.network_gain_ < 0.03
@@ -409,6 +411,7 @@ def test_classes_make_their_images(trained):
     refused(lambda: small().fit(discs(20, 0)[0], np.zeros(3)), "y must hold", "20")
 
 
+@pytest.mark.slow
 def test_a_trained_model_repeats_to_the_bit_and_survives_pickling(trained):
     images, large = discs(240, 0)
     gaps = discs(2, 1)[0]

@@ -61,8 +61,8 @@ class Bands:
             Kind of gap and channel of each.
         shape : (kinds, channels)
         block : array (n,) of int, optional
-            Held-out block each error comes from. Data drift, each channel in its own way: a
-            channel's bands are widened from what all blocks need together to what the worse half needs.
+            Held-out block each error comes from. Data drift, each channel in its own way: a channel's
+            bands are widened half way from what all blocks need together to what the worse half needs.
         """
         bands = cls.gaussian(*shape)
         if len(z) < ENOUGH:
@@ -95,9 +95,9 @@ def _quantiles(z: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _widening(z: NDArray[np.float64], block: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return, per level, how much further out the worse half of the blocks lies; from 1 to `WIDEST`.
+    """Return, per level, half (of the logarithm) of how much further out the worse half of the blocks lies.
 
-    The worst block alone would widen bands by its noise where nothing drifts.
+    All of it would widen bands by the blocks' noise where nothing drifts.  From 1 to `WIDEST`.
     """
     blocks = [z[block == b] for b in np.unique(block)]
     each = np.abs([_quantiles(b) for b in blocks if len(b) >= ENOUGH])
@@ -108,4 +108,4 @@ def _widening(z: NDArray[np.float64], block: NDArray[np.int64]) -> NDArray[np.fl
     # Near the median the ratio of two small numbers means nothing.
     outer = together > 0.25
     ratio = np.where(outer, worse / np.where(outer, together, 1.0), 1.0)
-    return np.clip(ratio, 1.0, WIDEST)
+    return np.sqrt(ratio).clip(1.0, WIDEST)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from diffad.calibration import Bands, spread
 from diffad.completing import complete
 from diffad.diffusion.masks import GAP_KINDS, gap_kinds, mixture
 from diffad.learning import learn
+from diffad.local_scale import LocalScale
 from diffad.marginals import Marginals
 from diffad.metrics import crps
 from diffad.model import MaskedDiffusion, Sampler
@@ -34,6 +35,9 @@ Map = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 WILD = 8.0
 #: Part of the CRPS that bending channels to normal scores must save.
 WORTH = 0.01
+#: Surprises that shrink a local scale, to choose from, and the part of the CRPS that it must save.
+DOUBTS = (3.0, 10.0, 30.0)
+LOCAL_WORTH = 0.002
 #: Entries per window beyond which the dense Gaussian gives way to low rank plus diagonal.
 DENSE_LIMIT = 1536
 #: Held-out blocks spread over the data, and the share of rows they take together.
@@ -90,8 +94,10 @@ def fit_windows(
         period = find_period(rest, 2 * length)
         if period is not None:
             around = _fit_cyclic(rest, period, plausible)
-            if _crps(around, judge, seed) < _crps(model.prior, judge, seed):
+            if _crps(replace(model, prior=around), judge, seed) < _crps(model, judge, seed):
                 final_prior, model.prior = _fit_cyclic(completed, period, whole), around
+    if prior is not None:
+        model.local = _fit_local(model, judge, seed)
     history: list[dict[str, float]] = []
     gain = 0.0
     if training.max_steps:
@@ -174,22 +180,31 @@ def _fit_cyclic(series: list[Array], period: int, windows: Tensor) -> CyclicPrio
     return CyclicPrior.around(centres, x, ~x.isnan())
 
 
-def _crps(prior: Prior, windows: Tensor, seed: int, n_masks: int = 16, per_mask: int = 32) -> float:
-    """Return the closed-form CRPS of a prior on hidden entries of complete windows (NaN: none is)."""
+def _fit_local(model: MaskedDiffusion, windows: Tensor, seed: int) -> LocalScale | None:
+    """Return the local scale that is best on held-out windows, None where it is not worth having."""
+    own = _crps(model, windows, seed)
+    scales = [LocalScale.of_window(model.length, model.channels, doubt) for doubt in DOUBTS]
+    errors = [_crps(replace(model, local=scale), windows, seed) for scale in scales]
+    best = int(np.argmin(errors))
+    return scales[best] if errors[best] < (1 - LOCAL_WORTH) * own else None
+
+
+def _crps(model: MaskedDiffusion, windows: Tensor, seed: int, n_masks: int = 16, per_mask: int = 32) -> float:
+    """Return the closed form's CRPS on hidden entries of complete windows (NaN: none is)."""
     windows = windows[~windows.isnan().flatten(1).any(1)]
     if not len(windows):
         return float("nan")
     generator = torch.Generator().manual_seed(seed + 3)
-    visible = mixture(n_masks, windows.shape[1], windows.shape[2], generator, CALIBRATION_MIXTURE).flatten(1)
+    masks = mixture(n_masks, windows.shape[1], windows.shape[2], generator, CALIBRATION_MIXTURE)
     x = windows.flatten(1)[torch.randint(len(windows), (n_masks, per_mask), generator=generator)]
-    given = prior.condition(visible, ~visible)
-    scale = given.scale[:, None].expand(x.shape)
-    z = (x - given.explain(x)) / scale
+    context = model.context(model.prior.condition(masks.flatten(1), ~masks.flatten(1)), x)
+    scale = context.scale
+    z = (x - context.mean) / scale
     # Gneiting and Raftery (2007), eq. 21.
     normal = torch.distributions.Normal(0.0, 1.0)
     density = torch.exp(normal.log_prob(z))
     crps = scale * (z * (2 * normal.cdf(z) - 1) + 2 * density - math.pi**-0.5)
-    return float(crps[~visible[:, None].expand(x.shape)].mean())
+    return float(crps[context.hidden].mean())
 
 
 def _held_out(rows: int, length: int) -> NDArray[np.bool_]:

@@ -113,7 +113,7 @@ class Batches:
         x, known = self._windows((n_masks, per_mask), generator)
         return velocity_loss(
             network,
-            Context.build(given, x, (self.model.length, self.model.channels)),
+            self.model.context(given, x),
             given,
             x,
             known,
@@ -151,10 +151,9 @@ def velocity_loss(
 
 
 def _noisy(context: Context, given: Conditional, x: Tensor, theta: Tensor, white: Tensor) -> tuple[Tensor, Tensor]:
-    scale = given.scale[:, None]
     # Far outliers would own the gradient; the prior's own tail is what answers for them.
-    residual = ((x - context.mean) / scale).clamp(-6, 6)
-    return noisy_and_target(residual, given.color(white) / scale, theta[..., None])
+    residual = ((x - context.mean) / context.scale).clamp(-6, 6)
+    return noisy_and_target(residual, given.color(white) / given.scale[:, None], theta[..., None])
 
 
 class HeldOut:
@@ -170,7 +169,7 @@ class HeldOut:
         self.known = known.flatten(1)[pick].to(model.device)
         # Held-out windows come in time order: quarters of them are about the held-out blocks.
         self.block = (pick * BLOCKS // len(windows)).to(model.device)
-        self.context = Context.build(self.given, self.x, (model.length, model.channels))
+        self.context = model.context(self.given, self.x)
         self.white = torch.randn(self.x.shape, generator=generator).to(model.device)
         positions = torch.arange(self.x.shape[1]) % GATE_LEVELS
         theta = (positions + 0.5 * (positions == 0)) / (GATE_LEVELS - 1) * torch.pi / 2

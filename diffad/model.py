@@ -17,6 +17,7 @@ from diffad.diffusion import samplers
 from diffad.diffusion.denoiser import precondition
 from diffad.diffusion.masks import GAP_KINDS, gap_kinds
 from diffad.diffusion.noise import SCHEDULES, angle_sigmas
+from diffad.local_scale import LocalScale
 from diffad.parameters import Parameters
 from diffad.priors import Conditional, Prior
 
@@ -78,6 +79,8 @@ class MaskedDiffusion:
         on held-out windows.
     device : torch.device
         Where conditionals and the network run.
+    local : LocalScale or None
+        Scales the prior's spread by what surprised it nearby; None is the prior's own spread.
     """
 
     prior: Prior
@@ -86,10 +89,15 @@ class MaskedDiffusion:
     network: nn.Module | None = None
     gate: Tensor = field(default_factory=lambda: torch.zeros(len(GAP_KINDS), GATE_LEVELS))
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    local: LocalScale | None = None
 
     def condition(self, visible: Tensor, hidden: Tensor) -> Conditional:
         """Condition the prior on masks (M, length, channels)."""
         return to_device(self.prior.condition(visible.flatten(1), hidden.flatten(1)), self.device)
+
+    def context(self, given: Conditional, x: Tensor) -> Context:
+        """Return what the network sees of windows x (M, B, d) under the masks of `given`."""
+        return Context.build(given, x, (self.length, self.channels), self.local)
 
     def sample(
         self,
@@ -122,7 +130,7 @@ class MaskedDiffusion:
         samples : Tensor of shape (n_samples, n, length, channels)
             Samples at hidden entries, `windows` at visible ones, 0 at padding.
         scale : Tensor of shape (n, length, channels)
-            The prior's conditional standard deviation at hidden entries, 1 elsewhere.
+            The closed form's conditional standard deviation at hidden entries, 1 elsewhere.
         """
         result = torch.where(visible, windows, 0.0).expand(noise.shape).clone()
         scale = torch.ones(windows.shape)
@@ -131,21 +139,24 @@ class MaskedDiffusion:
             for index, group in _batches(members, noise[:, 0].numel(), max_entries):
                 part = given.select(index.to(self.device))
                 x = windows[group].to(self.device).flatten(2)
-                draws = self._sample_group(part, x, noise[:, group].to(self.device).flatten(3), sampler, generator)
+                context = self.context(part, x)
+                white = noise[:, group].to(self.device).flatten(3)
+                draws = self._sample_group(part, context, white, sampler, generator)
                 draws = draws.unflatten(-1, (self.length, self.channels)).cpu()
                 result[:, group] = torch.where(hidden[group], draws, result[:, group])
-                scale[group] = part.scale.cpu()[:, None].unflatten(-1, (self.length, self.channels))
+                scale[group] = context.scale.cpu().unflatten(-1, (self.length, self.channels))
         return result, scale
 
     def _sample_group(
-        self, given: Conditional, x: Tensor, noise: Tensor, sampler: Sampler, generator: torch.Generator
+        self, given: Conditional, context: Context, noise: Tensor, sampler: Sampler, generator: torch.Generator
     ) -> Tensor:
-        """Sample B windows under each of M masks: (M, B, d), noise (S, M, B, d) -> (S, M, B, d)."""
+        """Sample B windows under each of M masks: context (M, B, d), noise (S, M, B, d) -> (S, M, B, d)."""
         n_samples, _, n_windows, _ = noise.shape
         white = noise.permute(1, 0, 2, 3).flatten(1, 2)  # (M, S * B, d)
-        context = Context.build(given, x, (self.length, self.channels)).repeat(n_samples)
-        mean, scale = context.mean, given.scale[:, None]
-        start = given.color(white)
+        context = context.repeat(n_samples)
+        mean, scale = context.mean, context.scale
+        here = scale / given.scale[:, None]
+        start = here * given.color(white)
         if self.network is None:
             state = mean + start
         elif sampler.name == "angle":
@@ -160,8 +171,8 @@ class MaskedDiffusion:
                 solve = partial(samplers.ddim, eta=sampler.eta)
 
             def fresh() -> Tensor:
-                draw = torch.randn(start.shape, generator=generator).to(x.device)
-                return given.color(draw)
+                draw = torch.randn(start.shape, generator=generator).to(start.device)
+                return here * given.color(draw)
 
             state = solve(denoise, mean + sigmas[0] * start, sigmas, fresh)
         return state.unflatten(1, (n_samples, n_windows)).permute(1, 0, 2, 3)
@@ -193,23 +204,26 @@ class Context:
     mean: Tensor  # conditional mean at hidden entries, 0 elsewhere
     value: Tensor  # visible value or conditional mean
     surprise: Tensor  # at visible entries
-    log_scale: Tensor
+    scale: Tensor  # standard deviation of hidden entries, 1 elsewhere
     centre: Tensor  # mean of the windows this is one of, 0 in padding
     visible: Tensor
     hidden: Tensor
     shape: tuple[int, int]
 
     @classmethod
-    def build(cls, given: Conditional, x: Tensor, shape: tuple[int, int]) -> Context:
+    def build(cls, given: Conditional, x: Tensor, shape: tuple[int, int], local: LocalScale | None = None) -> Context:
         explained = given.explain(x)
         visible = given.visible[:, None].expand(x.shape)
         hidden = given.hidden[:, None].expand(x.shape)
         mean = torch.where(hidden, explained, 0.0)
+        scale = given.scale[:, None].expand(x.shape)
+        if local is not None:
+            scale = torch.where(hidden, scale * local(explained, given.visible), scale)
         return cls(
             mean,
             torch.where(visible, x, mean),
             torch.where(visible, explained, 0.0),
-            given.scale.log()[:, None].expand(x.shape),
+            scale,
             torch.where(visible | hidden, given.centre(x), 0.0),
             visible,
             hidden,
@@ -218,7 +232,7 @@ class Context:
 
     def repeat(self, n_samples: int) -> Context:
         """Repeat every window for each sample: (M, B, d) -> (M, S * B, d)."""
-        fields = ("mean", "value", "surprise", "log_scale", "centre", "visible", "hidden")
+        fields = ("mean", "value", "surprise", "scale", "centre", "visible", "hidden")
         return replace(self, **{name: getattr(self, name).repeat(1, n_samples, 1) for name in fields})
 
     @property
@@ -234,7 +248,7 @@ class Context:
                 self.value.clamp(-8, 8),
                 self.surprise.clamp(-8, 8),
                 torch.where(self.hidden, z, 0.0).clamp(-8, 8),
-                self.log_scale,
+                self.scale.log(),
                 self.centre,
                 self.visible.float(),
                 self.hidden.float(),

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from diffad.marginals import Marginals
 
-#: Share of a channel's values that must sit on its extreme for the extreme to be a bound.
+#: Share of a channel's values that must equal one value for it to be a level at which the channel rests.
 ATOM = 0.02
+#: Standard deviations within which a filled value is the level: what single precision cannot tell apart.
+SAME = 1e-5
 #: Standard deviations at which values are cut: beyond, squares leave the range of float32.
 FARTHEST = 1e12
 #: Standard deviations up to which detection takes values as they are.
@@ -24,20 +26,23 @@ class Scaling:
     The scale is the standard deviation of the values clipped to 8 robust deviations (of the median
     or of the central 90 %, the larger), so that a few
     wild readings do not hide the rest.  A channel that rests on its minimum or maximum (a rate
-    that is often 0, a saturated sensor) keeps it as a bound.
+    that is often 0, a saturated sensor) keeps it as a bound, and what is filled in comes back to
+    levels at which it rests exactly: a band that ends a rounding error above 0 would miss every 0.
     """
 
     centre: NDArray[np.float64]
     scale: NDArray[np.float64]  # 0 for a constant channel, NaN for one never observed
-    lower: NDArray[np.float64]  # in standardised units
+    lower: NDArray[np.float64]
     upper: NDArray[np.float64]
+    levels: tuple[NDArray[np.float64], ...]  # per channel, rising
     marginals: Marginals | None = None  # of the modelled channels in standardised units
 
     @classmethod
     def fit(cls, rows: NDArray[np.float64]) -> Scaling:
         """Learn from rows (n, channels)."""
-        stats = np.array([_column(rows[:, k]) for k in range(rows.shape[1])])
-        return cls(*stats.T)
+        columns = [_column(rows[:, k]) for k in range(rows.shape[1])]
+        centre, scale, lower, upper = np.array([c[:4] for c in columns]).reshape(-1, 4).T
+        return cls(centre, scale, lower, upper, tuple(c[4] for c in columns))
 
     @property
     def modelled(self) -> NDArray[np.bool_]:
@@ -57,8 +62,9 @@ class Scaling:
         result = np.empty((*rows.shape[:-1], len(keep)))
         result[...] = self.centre
         rows = rows if self.marginals is None else self.marginals.inverse(rows)
-        bounded = np.clip(rows, self.lower[keep], self.upper[keep])
-        result[..., keep] = bounded * self.scale[keep] + self.centre[keep]
+        result[..., keep] = np.clip(rows * self.scale[keep] + self.centre[keep], self.lower[keep], self.upper[keep])
+        for k in np.flatnonzero(keep):
+            result[..., k] = _snapped(result[..., k], self.levels[k], SAME * self.scale[k])
         return result
 
 
@@ -74,13 +80,27 @@ def unsquash(z: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sign(z) * (np.minimum(np.abs(z), KNEE) + np.expm1(beyond))
 
 
-def _column(values: NDArray[np.float64]) -> tuple[float, float, float, float]:
+def _snapped(values: NDArray[np.float64], levels: NDArray[np.float64], within: float) -> NDArray[np.float64]:
+    """Move values that are within a distance of a level to it."""
+    if not len(levels):
+        return values
+    above = np.searchsorted(levels, values).clip(1, max(1, len(levels) - 1))
+    below = np.maximum(above - 1, 0)
+    above = np.minimum(above, len(levels) - 1)
+    near = np.where(values - levels[below] <= levels[above] - values, levels[below], levels[above])
+    result: NDArray[np.float64] = np.where(np.abs(values - near) <= within, near, values)
+    return result
+
+
+def _column(values: NDArray[np.float64]) -> tuple[float, float, float, float, NDArray[np.float64]]:
     x = values[~np.isnan(values)]
+    distinct, counts = np.unique(x, return_counts=True)
+    levels = distinct[counts >= ATOM * len(x)]
     if not len(x):
-        return np.nan, np.nan, -np.inf, np.inf
-    low, high = x.min(), x.max()
+        return np.nan, np.nan, -np.inf, np.inf, levels
+    low, high = distinct[0], distinct[-1]
     if low == high:
-        return low, 0.0, -np.inf, np.inf
+        return low, 0.0, -np.inf, np.inf, levels
     middle = float(np.median(x))
     spread = 1.4826 * float(np.median(np.abs(x - middle)))
     # A channel that switches rests at one value most of the time; the other level is not an outlier.
@@ -88,7 +108,7 @@ def _column(values: NDArray[np.float64]) -> tuple[float, float, float, float]:
     clipped = np.clip(x, middle - 8 * spread, middle + 8 * spread) if spread > 0 else x
     centre, scale = float(clipped.mean()), float(clipped.std())
     if not scale > np.finfo(float).eps * np.abs(clipped).max():
-        return centre, 0.0, -np.inf, np.inf
-    lower = (low - centre) / scale if np.mean(x == low) >= ATOM else -np.inf
-    upper = (high - centre) / scale if np.mean(x == high) >= ATOM else np.inf
-    return centre, scale, lower, upper
+        return centre, 0.0, -np.inf, np.inf, levels
+    lower = low if low in levels else -np.inf
+    upper = high if high in levels else np.inf
+    return centre, scale, lower, upper, levels

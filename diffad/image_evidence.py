@@ -158,15 +158,20 @@ def _fit_prior(contrast: Contrast, images: Images, device: torch.device) -> Span
 
 
 def _completed(contrast: Contrast, prior: SpanPrior, images: Images) -> tuple[Images, Images, Images]:
+    """Return images in units of their contrast, with missing pixels filled, and their centre and scale."""
     centre, scale = contrast.moments(images)
-    missing = np.isnan(images)
-    filled = images
-    # Brightness and contrast of an image are known once its missing part is filled, and the other way round.
-    for _ in range(FILL_ROUNDS if missing.any() else 1):
-        x = torch.from_numpy(((images - centre) / scale).reshape(len(images), -1)).to(prior.mean.device)
-        filled = prior.fill(x).cpu().numpy().reshape(images.shape)
-        if missing.any():
-            centre, scale = contrast.moments(np.where(missing, filled * scale + centre, images))
+    filled = ((images - centre) / scale).astype(np.float32)
+    for i in np.flatnonzero(np.isnan(images).any((1, 2, 3))):
+        one = images[i : i + 1]
+        missing = np.isnan(one)
+        fill = prior.given(torch.from_numpy(~missing.ravel()).to(prior.mean.device))
+        # Brightness and contrast of an image are known once its missing part is filled, and the other way round.
+        for _ in range(FILL_ROUNDS):
+            x = torch.from_numpy(((one - centre[i]) / scale[i]).ravel()).to(prior.mean.device)
+            filled[i] = fill(x).cpu().numpy().reshape(one.shape[1:])
+            centre[i], scale[i] = (
+                m[0] for m in contrast.moments(np.where(missing, filled[i] * scale[i] + centre[i], one))
+            )
     return filled, centre, scale
 
 

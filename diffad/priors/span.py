@@ -7,6 +7,7 @@ matrix inversion lemma every solve is one of n x n.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -54,10 +55,42 @@ class SpanPrior:
         """Replace NaN in rows (n, d) by the conditional mean given the other pixels."""
         result = x.clone()
         for i in x.isnan().any(1).nonzero()[:, 0]:
-            seen = ~x[i].isnan()
-            visible = self.rows[:, seen]
-            gram = visible @ visible.mT
-            gram.diagonal().add_(self.ridge)
-            weight = torch.linalg.solve(gram, visible @ (x[i, seen] - self.mean[seen]))
-            result[i, ~seen] = self.mean[~seen] + weight @ self.rows[:, ~seen]
+            result[i] = self.given(~x[i].isnan())(x[i])
         return result
+
+    def given(self, seen: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return a map of rows (d,) to rows with the pixels that are not `seen` (d,) filled; factorised once."""
+        few = int((~seen).sum()) < len(self.rows)
+        mean = (self._from_precision if few else self._from_covariance)(seen)
+
+        def filled(x: Tensor) -> Tensor:
+            result = x.clone()
+            result[~seen] = mean(x)
+            return result
+
+        return filled
+
+    def _from_covariance(self, seen: Tensor) -> Callable[[Tensor], Tensor]:
+        """Regress on the seen pixels: a solve of as many unknowns as training rows."""
+        visible, hidden = self.rows[:, seen], self.rows[:, ~seen]
+        gram = visible @ visible.mT
+        gram.diagonal().add_(self.ridge)
+        factor = torch.linalg.cholesky(gram)
+
+        def mean(x: Tensor) -> Tensor:
+            weight = torch.cholesky_solve((visible @ (x[seen] - self.mean[seen]))[:, None], factor)[:, 0]
+            return self.mean[~seen] + weight @ hidden
+
+        return mean
+
+    def _from_precision(self, seen: Tensor) -> Callable[[Tensor], Tensor]:
+        """Subtract ``P_uu^-1 P_us (x_s - mean_s)``: a solve of as many unknowns as unseen pixels."""
+        root = torch.linalg.solve_triangular(self._factor, self.rows[:, ~seen], upper=False)
+        precision = torch.eye(root.shape[1], dtype=root.dtype, device=root.device) - root.mT @ root
+        factor = torch.linalg.cholesky(precision)
+
+        def mean(x: Tensor) -> Tensor:
+            left = self.residual(torch.where(seen, x, self.mean)[None])[0, ~seen]
+            return self.mean[~seen] - torch.cholesky_solve(left[:, None], factor)[:, 0]
+
+        return mean

@@ -182,29 +182,40 @@ def _fit_cyclic(series: list[Array], period: int, windows: Tensor) -> CyclicPrio
 
 def _fit_local(model: MaskedDiffusion, windows: Tensor, seed: int) -> LocalScale | None:
     """Return the local scale that is best on held-out windows, None where it is not worth having."""
-    own = _crps(model, windows, seed)
-    scales = [LocalScale.of_window(model.length, model.channels, doubt) for doubt in DOUBTS]
-    errors = [_crps(replace(model, local=scale), windows, seed) for scale in scales]
+    scales = [LocalScale.of_window(model.length, doubt) for doubt in DOUBTS]
+    own, *errors = _crps(model, windows, seed, (None, *scales))
     best = int(np.argmin(errors))
     return scales[best] if errors[best] < (1 - LOCAL_WORTH) * own else None
 
 
-def _crps(model: MaskedDiffusion, windows: Tensor, seed: int, n_masks: int = 16, per_mask: int = 32) -> float:
-    """Return the closed form's CRPS on hidden entries of complete windows (NaN: none is)."""
+def _crps(
+    model: MaskedDiffusion,
+    windows: Tensor,
+    seed: int,
+    scales: tuple[LocalScale | None, ...] = (None,),
+    n_masks: int = 16,
+    per_mask: int = 32,
+) -> list[float]:
+    """Return the closed form's CRPS on hidden entries of complete windows (NaN: none is), with each local scale."""
     windows = windows[~windows.isnan().flatten(1).any(1)]
     if not len(windows):
-        return float("nan")
+        return [float("nan")] * len(scales)
     generator = torch.Generator().manual_seed(seed + 3)
-    masks = mixture(n_masks, windows.shape[1], windows.shape[2], generator, CALIBRATION_MIXTURE)
+    visible = mixture(n_masks, windows.shape[1], windows.shape[2], generator, CALIBRATION_MIXTURE).flatten(1)
     x = windows.flatten(1)[torch.randint(len(windows), (n_masks, per_mask), generator=generator)]
-    context = model.context(model.prior.condition(masks.flatten(1), ~masks.flatten(1)), x)
-    scale = context.scale
-    z = (x - context.mean) / scale
-    # Gneiting and Raftery (2007), eq. 21.
-    normal = torch.distributions.Normal(0.0, 1.0)
-    density = torch.exp(normal.log_prob(z))
-    crps = scale * (z * (2 * normal.cdf(z) - 1) + 2 * density - math.pi**-0.5)
-    return float(crps[context.hidden].mean())
+    given = model.prior.condition(visible, ~visible)
+    explained = given.explain(x)
+    hidden = ~visible[:, None].expand(x.shape)
+    found = []
+    for local in scales:
+        scale = given.scale[:, None] * (1.0 if local is None else local(explained, visible))
+        z = (x - explained) / scale
+        # Gneiting and Raftery (2007), eq. 21.
+        normal = torch.distributions.Normal(0.0, 1.0)
+        density = torch.exp(normal.log_prob(z))
+        crps = scale * (z * (2 * normal.cdf(z) - 1) + 2 * density - math.pi**-0.5)
+        found.append(float(crps[hidden].mean()))
+    return found
 
 
 def _held_out(rows: int, length: int) -> NDArray[np.bool_]:

@@ -28,34 +28,37 @@ class LocalScale:
 
     Parameters
     ----------
-    weights : Tensor of shape (d, d)
-        Weight of the surprise at a row's entry for the scale of a column's.
+    fading : Tensor of shape (length, length)
+        Weight of a surprise at a row's time step for the scale at a column's.
     doubt : float
         Surprises of size one that are added to those seen; infinite is a scale of one.
 
     Examples
     --------
-    >>> local = LocalScale.of_window(length=4, channels=1, doubt=1.0)
+    >>> local = LocalScale.of_window(length=4, doubt=1.0)
     >>> visible = torch.tensor([[True, True, True, False]])
     >>> surprise = torch.tensor([[[3.0, -3.0, 3.0, 0.0]]])
     >>> local(surprise, visible).round(decimals=1)
     tensor([[[2.5000, 2.5000, 2.5000, 2.1000]]])
     """
 
-    weights: Tensor
+    fading: Tensor
     doubt: float
 
     @classmethod
-    def of_window(cls, length: int, channels: int, doubt: float) -> LocalScale:
-        """Let evidence fade exponentially in time and count little across channels."""
-        step = torch.arange(length).repeat_interleave(channels)
-        channel = torch.arange(channels).repeat(length)
-        fading = torch.exp(-(step[:, None] - step).abs() / (REACH * length))
-        return cls(fading * torch.where(channel[:, None] == channel, 1.0, ACROSS), doubt)
+    def of_window(cls, length: int, doubt: float) -> LocalScale:
+        """Let evidence fade exponentially in time."""
+        step = torch.arange(length)
+        return cls(torch.exp(-(step[:, None] - step).abs() / (REACH * length)), doubt)
 
     def __call__(self, surprise: Tensor, visible: Tensor) -> Tensor:
         """Return scales (M, B, d) from surprises (M, B, d) at the visible entries of masks (M, d)."""
-        weights = self.weights.to(surprise.device)
-        seen = visible.float()
         square = torch.where(visible[:, None], surprise, 0.0).clamp(-MOST, MOST) ** 2
-        return ((self.doubt + square @ weights) / (self.doubt + seen @ weights)[:, None]).sqrt()
+        return ((self.doubt + self._near(square)) / (self.doubt + self._near(visible.float()))[:, None]).sqrt()
+
+    def _near(self, values: Tensor) -> Tensor:
+        """Add up entries (..., d) near each, those of other channels with the weight `ACROSS`."""
+        length = len(self.fading)
+        steps = values.unflatten(-1, (length, -1))
+        steps = torch.einsum("...sc,st->...tc", steps, self.fading.to(values.device))
+        return (steps * (1 - ACROSS) + ACROSS * steps.sum(-1, keepdim=True)).flatten(-2)

@@ -10,21 +10,21 @@ from diffad.metrics import coverage, crps
 
 
 def test_unsurprising_neighbours_leave_the_spread_as_it_is():
-    local = LocalScale.of_window(length=6, channels=2, doubt=3.0)
+    local = LocalScale.of_window(length=6, doubt=3.0)
     visible = torch.rand((5, 12), generator=torch.Generator().manual_seed(0)) < 0.5
     surprise = torch.where(torch.rand(5, 4, 12) < 0.5, 1.0, -1.0)
     torch.testing.assert_close(local(surprise, visible), torch.ones(5, 4, 12))
 
 
 def test_nothing_visible_leaves_the_spread_as_it_is():
-    local = LocalScale.of_window(length=6, channels=2, doubt=3.0)
+    local = LocalScale.of_window(length=6, doubt=3.0)
     surprise = torch.full((1, 3, 12), 9.0)
     torch.testing.assert_close(local(surprise, torch.zeros(1, 12, dtype=torch.bool)), torch.ones(1, 3, 12))
 
 
 def test_the_scale_of_many_surprises_is_theirs_and_of_few_is_shrunk():
     """Where all entries weigh alike it is the posterior mean variance under an inverse-gamma prior."""
-    local = LocalScale(torch.ones(200, 200), doubt=10.0)
+    local = LocalScale(torch.ones(200, 200), doubt=10.0)  # one channel
     surprise = 2 * torch.randn((1, 50, 200), generator=torch.Generator().manual_seed(1)).clamp(-1.9, 1.9)
     for seen in (5, 199):
         visible = torch.arange(200)[None] < seen
@@ -34,7 +34,7 @@ def test_the_scale_of_many_surprises_is_theirs_and_of_few_is_shrunk():
 
 
 def test_near_surprises_of_the_same_channel_count_most():
-    local = LocalScale.of_window(length=20, channels=2, doubt=3.0)
+    local = LocalScale.of_window(length=20, doubt=3.0)
     visible = torch.ones(1, 40, dtype=torch.bool)
     surprise = torch.zeros(1, 1, 40)
     surprise[0, 0, 20] = MOST  # step 10, channel 0
@@ -44,7 +44,7 @@ def test_near_surprises_of_the_same_channel_count_most():
 
 
 def test_one_wild_surprise_is_cut():
-    local = LocalScale.of_window(length=6, channels=2, doubt=3.0)
+    local = LocalScale.of_window(length=6, doubt=3.0)
     visible = torch.ones(1, 12, dtype=torch.bool)
     wild, cut = torch.zeros(1, 1, 12), torch.zeros(1, 1, 12)
     wild[..., 3], cut[..., 3] = 1e6, MOST

@@ -97,7 +97,7 @@ class GaussianPrior(OneCentre):
         return GaussianConditional(self.mean.float(), operator, visible, hidden, scale)
 
     def _fill(self, operator: Tensor, scale: Tensor, seen: Tensor, unseen: Tensor) -> None:
-        precision = torch.linalg.inv(self.covariance[seen[:, None], seen])
+        precision = torch.cholesky_inverse(torch.linalg.cholesky(self.covariance[seen[:, None], seen]))
         operator[seen[:, None], seen] = (precision / precision.diagonal().sqrt()[:, None]).float()
         if not len(unseen):
             return

@@ -20,6 +20,9 @@ from diffad.thresholds import FalseAlarmRate, NormalScores, Threshold, drifted
 
 Scores = NDArray[np.float64]
 
+#: Most that drift within the training data may raise a threshold.
+MOST_DRIFT = 1.5
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -83,19 +86,29 @@ class Detector(OutlierMixin, BaseEstimator):
         self._decide(NormalScores.of_blocks([self._strangeness(X)]))
         return self
 
-    def _decide(self, normal: NormalScores, training: Scores | None = None) -> None:
+    def _decide(
+        self,
+        normal: NormalScores,
+        training: Scores | None = None,
+        halves: tuple[list[Scores], Scores] | None = None,
+    ) -> None:
         """Keep the normal scores and find the threshold.
 
-        With `contamination` and no threshold of its own, a detector flags that share of its
-        training data, as scikit-learn's do.
+        Where the scores of blocks of the first half of the data and those of the second half by its models are
+        given, `halves`, the threshold rises half way (in logarithms) by as much as that of the worst block would
+        have had to, at most to `MOST_DRIFT` times: no block of steady data asks for more than another.  With `contamination` and no threshold of its own, a detector
+        flags that share of its training data, as scikit-learn's do.
         """
         self.normal_ = normal
-        if self.threshold is not None:
-            found = self.threshold.find(normal, self.period_)
-        elif self.contamination and training is not None:
-            found = float(np.quantile(training, 1 - self.contamination))
-        else:
-            found = FalseAlarmRate().find(normal, self.period_)
+        threshold = self.threshold or FalseAlarmRate()
+        if self.threshold is None and self.contamination and training is not None:
+            self.offset_ = -float(np.quantile(training, 1 - self.contamination))
+            return
+        found = threshold.find(normal, self.period_)
+        if halves is not None:
+            asked = [threshold.find(NormalScores.of_blocks([h]), self.period_) for h in (*halves[0], halves[1])]
+            expected, seen = max(*asked[:-1], 1e-12), max(asked[-1], 1e-12)
+            found *= float(np.clip(np.sqrt(seen / expected), 1.0, MOST_DRIFT))
         self.offset_ = -found
 
     def _check_decision(self) -> None:

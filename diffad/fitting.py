@@ -36,7 +36,7 @@ WILD = 8.0
 #: Part of the CRPS that bending channels to normal scores must save.
 WORTH = 0.01
 #: Surprises that shrink a local scale, to choose from, and the part of the CRPS that it must save.
-DOUBTS = (3.0, 10.0, 30.0)
+DOUBTS = (10.0, 30.0)
 LOCAL_WORTH = 0.002
 #: Entries per window beyond which the dense Gaussian gives way to low rank plus diagonal.
 DENSE_LIMIT = 1536

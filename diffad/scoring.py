@@ -31,6 +31,8 @@ EXPECTED_LENGTH = 32
 DENSE_LIMIT = 1400
 #: Contiguous blocks for cross-fitting.
 FOLDS = 4
+#: Rows that half of the training data must have to say how it predicts the other half.
+AHEAD_LEAST = 100
 #: Rows whose normal scores are kept; more say little about a tail and cost memory.
 MOST_NORMAL = 40_000
 
@@ -287,6 +289,53 @@ def fit_scorer(
     scorer = Scorer(Models.fit(whole_series, lengths, centred, device), tails, kinds, weights)
     normal = scorer.calibrated(joined) or _nothing(sum(len(r) for _, r in rows))
     return CrossFit(scorer, normal, rows, np.concatenate(residual))
+
+
+def scores_ahead(
+    series: list[Array],
+    kinds: tuple[str, ...],
+    weights: Mapping[str, float],
+    centred: bool,
+    device: torch.device,
+) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]] | None:
+    """Score the second half of normal series by models of the first: how well does cross-fitting foretell it?
+
+    Cross-fitting judges each block by rows on both sides of it, so it does not see drift.
+
+    Parameters
+    ----------
+    series, kinds, weights, centred, device
+        As in :func:`fit_scorer`.
+
+    Returns
+    -------
+    expected : list of array (n,)
+        Cross-fitted scores of the first half, one array per block.
+    seen : array (n,)
+        Scores of the second half.
+    None
+        Where a half has fewer than `AHEAD_LEAST` rows.
+    """
+    half = sum(len(s) for s in series) // 2
+    if half < AHEAD_LEAST:
+        return None
+    ends = np.cumsum([len(s) for s in series])
+    middles = [int(np.clip(half - (end - len(s)), 0, len(s))) for s, end in zip(series, ends, strict=True)]
+    first = [s[:middle] for s, middle in zip(series, middles, strict=True) if middle]
+    if np.isnan(np.concatenate(first)).all(0).any():
+        return None
+    fitted = fit_scorer(first, kinds, weights, centred, device)
+    scorer, channels = fitted.scorer, series[0].shape[1]
+    found = []
+    for rows, middle in zip(series, middles, strict=True):
+        if middle == len(rows):
+            continue
+        before = max(0, middle - scorer.models.lengths.longest)
+        scores = scorer.by_channel(scorer.evidence(rows[before:]), channels).sum(1)[middle - before :]
+        found.append(scores[~np.isnan(rows[middle:]).all(1)])
+    edges = np.cumsum([len(r) for _, r in fitted.rows])[:-1]
+    expected = np.split(scorer.by_channel(fitted.normal, channels).sum(1), edges)
+    return [block for block in expected if len(block)], np.concatenate(found)
 
 
 def _nothing(n: int) -> dict[str, Array]:

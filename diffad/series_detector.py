@@ -23,7 +23,7 @@ from diffad.fitting import HELD_OUT_BLOCKS, HELD_OUT_SHARE
 from diffad.model_evidence import ModelEvidence, admitted_share, with_model
 from diffad.recordings import Recording
 from diffad.scaling import squash, unsquash
-from diffad.scoring import WEIGHTS, CrossFit, Scorer, fit_scorer, reweight
+from diffad.scoring import WEIGHTS, CrossFit, Scorer, fit_scorer, reweight, scores_ahead
 from diffad.series import SeriesImputer
 from diffad.series_input import SeriesInput, device_of
 from diffad.stream import Stream
@@ -46,7 +46,8 @@ class SeriesDetector(Detector, SeriesInput):
        shape never met in training.
     3. Each evidence becomes the probability that normal data look as strange, by cross-fitting on
        contiguous blocks; one fixed rule combines them.
-    4. The same cross-fitted scores set the threshold and give p-values.
+    4. The same cross-fitted scores set the threshold and give p-values. Scores of the second half by
+       models of the first raise the threshold where the recording drifts.
 
     What is missing is no evidence: windows are judged by what they show.
 
@@ -341,7 +342,8 @@ class SeriesDetector(Detector, SeriesInput):
         if self.contamination and self.threshold is None:
             training = np.concatenate([self._score(r).sum(1) for r in raw])
         edges = np.cumsum([len(r) for _, r in fitted.rows])[:-1]
-        self._decide(NormalScores(normal, edges), training)
+        halves = scores_ahead(kept, kinds, WEIGHTS, self.context == "both", device) if training is None else None
+        self._decide(NormalScores(normal, edges), training, halves)
 
     def _reweighted(
         self, fitted: CrossFit, series: list[NDArray[np.float32]], faulty: list[NDArray[np.bool_]]

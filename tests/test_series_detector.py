@@ -545,3 +545,24 @@ def test_the_first_rows_of_a_recording_are_scored_like_the_only_ones(fitted, new
     for rows in (1, 3, 10, 50):
         few = fitted["past"].score_samples(new[:rows])
         np.testing.assert_allclose(few, fitted["past"].score_samples(new)[:rows], atol=1e-5)
+
+
+def drifting(n, seed):
+    """A process whose innovations double over `n` rows."""
+    rng = np.random.default_rng(seed)
+    x = np.zeros((n, 3))
+    for t in range(1, n):
+        x[t] = 0.8 * x[t - 1] + (1 + t / n) * rng.standard_normal(3)
+    return x
+
+
+def test_a_recording_that_drifts_raises_the_threshold():
+    """What the second half asks of the first half's models is asked of the future, in part."""
+    factors = {}
+    for name, make in (("drifting", drifting), ("steady", process)):
+        detectors = [SeriesDetector(evidence=("energy", "local", "filter")).fit(make(1500, seed)) for seed in range(3)]
+        factors[name] = np.array([-d.offset_ / d.normal_.quantile(0.01) for d in detectors])
+    assert ((factors["drifting"] > 1.1) & (factors["drifting"] <= 1.5)).all()
+    assert factors["steady"].mean() < 1.15
+    detectors[0].recalibrate(process(1500, 7))
+    assert -detectors[0].offset_ == pytest.approx(detectors[0].normal_.quantile(0.01))

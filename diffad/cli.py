@@ -119,7 +119,7 @@ def _beside(file: Path) -> Path:
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Where the filled CSV and the picture go.")] = Path("demo-output"),
-    steps: Annotated[int, typer.Option(help="Training steps of the network.")] = 200,
+    steps: Annotated[int, typer.Option(help="Training steps of the network.")] = 100,
 ) -> None:
     """Hide parts of the embedded recording, fill them, measure how well, draw and track it."""
     from diffad.demo import run

@@ -36,7 +36,7 @@ WILD = 8.0
 #: Part of the CRPS that bending channels to normal scores must save.
 WORTH = 0.01
 #: Surprises that shrink a local scale, to choose from, and the part of the CRPS that it must save.
-DOUBTS = (10.0, 30.0)
+DOUBTS = (3.0, 10.0, 30.0)
 LOCAL_WORTH = 0.002
 #: Entries per window beyond which the dense Gaussian gives way to low rank plus diagonal.
 DENSE_LIMIT = 1536
@@ -96,7 +96,7 @@ def fit_windows(
             around = _fit_cyclic(rest, period, plausible)
             if _crps(replace(model, prior=around), judge, seed) < _crps(model, judge, seed):
                 final_prior, model.prior = _fit_cyclic(completed, period, whole), around
-    if prior is not None:
+    if prior == "auto":
         model.local = _fit_local(model, judge, seed)
     history: list[dict[str, float]] = []
     gain = 0.0

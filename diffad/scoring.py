@@ -314,7 +314,7 @@ def scores_ahead(
     seen : array (n,)
         Scores of the second half.
     None
-        Where a half has fewer than `AHEAD_LEAST` rows.
+        Where a half has fewer than `AHEAD_LEAST` rows, or a channel shows nothing in the first.
     """
     half = sum(len(s) for s in series) // 2
     if half < AHEAD_LEAST:
@@ -333,9 +333,12 @@ def scores_ahead(
         before = max(0, middle - scorer.models.lengths.longest)
         scores = scorer.by_channel(scorer.evidence(rows[before:]), channels).sum(1)[middle - before :]
         found.append(scores[~np.isnan(rows[middle:]).all(1)])
+    seen = np.concatenate(found)
+    if len(seen) < AHEAD_LEAST:
+        return None
     edges = np.cumsum([len(r) for _, r in fitted.rows])[:-1]
     expected = np.split(scorer.by_channel(fitted.normal, channels).sum(1), edges)
-    return [block for block in expected if len(block)], np.concatenate(found)
+    return [block for block in expected if len(block)], seen
 
 
 def _nothing(n: int) -> dict[str, Array]:

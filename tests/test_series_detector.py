@@ -566,3 +566,11 @@ def test_a_recording_that_drifts_raises_the_threshold():
     assert factors["steady"].mean() < 1.15
     detectors[0].recalibrate(process(1500, 7))
     assert -detectors[0].offset_ == pytest.approx(detectors[0].normal_.quantile(0.01))
+
+
+@pytest.mark.parametrize("rows", [slice(None, 700), slice(700, None)], ids=["first half", "second half"])
+def test_half_a_recording_without_values_does_not_stop_the_fit(rows):
+    x = process(1400, 0)
+    x[rows] = np.nan
+    detector = SeriesDetector(evidence=("energy",)).fit(x)
+    assert -detector.offset_ == pytest.approx(detector.normal_.quantile(0.01))

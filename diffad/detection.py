@@ -96,8 +96,10 @@ class Detector(OutlierMixin, BaseEstimator):
 
         Where the scores of blocks of the first half of the data and those of the second half by its models are
         given, `halves`, the threshold rises half way (in logarithms) by as much as that of the worst block would
-        have had to, at most to `MOST_DRIFT` times: no block of steady data asks for more than another.  With `contamination` and no threshold of its own, a detector
-        flags that share of its training data, as scikit-learn's do.
+        have had to, at most to `MOST_DRIFT` times: no block of steady data asks for more than another.
+
+        With `contamination` and no threshold of its own, a detector flags that share of its training data, as
+        scikit-learn's do.
         """
         self.normal_ = normal
         threshold = self.threshold or FalseAlarmRate()

@@ -5,7 +5,12 @@ A test that needs no network uses `prior_only`; `trained` is fitted once a sessi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+
+# Workers side by side have a core each; threads of one would wait for the other's.  Read when torch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pandas as pd

@@ -8,6 +8,7 @@ residuals join in as far as injected faults admit.  Thresholds are found elsewhe
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +29,8 @@ Rows = NDArray[np.float64]
 TRIMMING = 2
 #: Fewest rows into which faults are put to judge a model.
 GATE_ROWS = 400
+#: Normal rows that a detector remembers, in contiguous blocks.
+MOST_REMEMBERED, BLOCK = 20_000, 500
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,31 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What later learning builds on.
+
+    Attributes
+    ----------
+    series : list of array (n_timestamps, n_features)
+        Normal rows in their own units; NaN where missing, or left out as faults.
+    weights : mapping of kind to float
+        Of the closed forms.
+    """
+
+    series: list[Rows]
+    weights: Mapping[str, float]
+
+    def thinned(self) -> Memory:
+        """Keep at most `MOST_REMEMBERED` rows in evenly spread blocks, in which shapes stay whole."""
+        share = MOST_REMEMBERED / sum(len(rows) for rows in self.series)
+        if share >= 1:
+            return self
+        pieces = [rows[a : a + BLOCK] for rows in self.series for a in range(0, len(rows), BLOCK)]
+        pick = np.linspace(0, len(pieces) - 1, max(1, int(share * len(pieces)))).astype(int)
+        return replace(self, series=[pieces[i].copy() for i in np.unique(pick)])
+
+
+@dataclass(frozen=True)
 class FittedDetector:
     """What scores and decisions rest on.
 
@@ -74,6 +102,7 @@ class FittedDetector:
         See :func:`diffad.scoring.scores_ahead`.
     band : array (channels,)
         Half the width of the 90 % band around expected values, in standardised units.
+    memory : Memory
     """
 
     scorer: Scorer
@@ -81,10 +110,13 @@ class FittedDetector:
     normal: NormalScores
     halves: tuple[list[Rows], Rows] | None
     band: Rows
+    memory: Memory
 
 
-def fit_detector(raw: list[Rows], faulty: list[NDArray[np.bool_]], recipe: Recipe) -> FittedDetector:
-    """Fit to mostly normal series.
+def fit_detector(
+    raw: list[Rows], faulty: list[NDArray[np.bool_]], recipe: Recipe, memory: Memory | None = None
+) -> FittedDetector:
+    """Fit to mostly normal series, and to what is remembered of earlier ones.
 
     Parameters
     ----------
@@ -93,13 +125,18 @@ def fit_detector(raw: list[Rows], faulty: list[NDArray[np.bool_]], recipe: Recip
     faulty : list of array (n_timestamps,)
         Rows known to be faults.
     recipe : Recipe
+    memory : Memory, optional
+        Models learn from it as well; normal scores, halves and band are of `raw` alone, so that decisions fit
+        the present.
     """
+    memory = memory or Memory([], WEIGHTS)
+    earlier = [standardised(rows, recipe.scaling) for rows in memory.series]
     series = [standardised(rows, recipe.scaling) for rows in raw]
     normal_only = _without(series, faulty)
     kept = normal_only
     for _ in range(TRIMMING if recipe.contamination else 0):
-        kept = _trimmed(normal_only, _cross_fit(kept, recipe).scorer, recipe.contamination)
-    fitted = _cross_fit(kept, recipe)
+        kept = _trimmed(normal_only, _cross_fit(kept, recipe, memory.weights, earlier).scorer, recipe.contamination)
+    fitted = _cross_fit(kept, recipe, memory.weights, earlier)
     if not fitted.scorer.models.lengths.all:
         warnings.warn(
             f"X is too short for the evidence {list(recipe.kinds)}: nothing will look strange; give more rows",
@@ -108,17 +145,22 @@ def fit_detector(raw: list[Rows], faulty: list[NDArray[np.bool_]], recipe: Recip
         )
     if any(f.any() for f in faulty):
         fitted = _reweighted(fitted, series, faulty)
+    normal_rows = [np.where(np.isnan(k).all(1, keepdims=True), np.nan, r) for k, r in zip(kept, raw, strict=True)]
+    together = Memory([*memory.series, *normal_rows], fitted.scorer.weights).thinned()
     model_evidence = None
     if recipe.model is not None:
-        fitted, model_evidence = _join_model(fitted, raw, kept, recipe)
+        fitted, model_evidence = _join_model(fitted, normal_rows, recipe, memory.series)
     normal = fitted.scorer.by_channel(fitted.normal, kept[0].shape[1]).sum(1)
     edges = np.cumsum([len(r) for _, r in fitted.rows])[:-1]
     return FittedDetector(
         fitted.scorer,
         model_evidence,
         NormalScores(normal, edges),
-        scores_ahead(kept, recipe.kinds, WEIGHTS, recipe.centred, recipe.device) if recipe.ahead else None,
+        scores_ahead(kept, recipe.kinds, memory.weights, recipe.centred, recipe.device, earlier)
+        if recipe.ahead
+        else None,
         np.nan_to_num(np.nanquantile(np.abs(fitted.residual), 0.9, axis=0)),
+        together,
     )
 
 
@@ -138,8 +180,8 @@ def standardised(raw: Rows, scaling: Scaling) -> Array:
     return squash(scaling.forward(raw)).astype(np.float32)
 
 
-def _cross_fit(kept: list[Array], recipe: Recipe) -> CrossFit:
-    return fit_scorer(kept, recipe.kinds, WEIGHTS, recipe.centred, recipe.device)
+def _cross_fit(kept: list[Array], recipe: Recipe, weights: Mapping[str, float], earlier: list[Array]) -> CrossFit:
+    return fit_scorer(kept, recipe.kinds, weights, recipe.centred, recipe.device, earlier)
 
 
 def _without(series: list[Array], marked: list[NDArray[np.bool_]]) -> list[Array]:
@@ -164,13 +206,13 @@ def _reweighted(fitted: CrossFit, series: list[Array], faulty: list[NDArray[np.b
     return replace(fitted, scorer=replace(fitted.scorer, weights=weights))
 
 
-def _join_model(fitted: CrossFit, raw: list[Rows], kept: list[Array], recipe: Recipe) -> tuple[CrossFit, ModelEvidence]:
+def _join_model(
+    fitted: CrossFit, normal_rows: list[Rows], recipe: Recipe, earlier: list[Rows]
+) -> tuple[CrossFit, ModelEvidence]:
     """Add the model's residuals to the evidence, with the weight that injected faults admit."""
     assert recipe.model is not None
-    blank = [np.isnan(k).all(1, keepdims=True) for k in kept]
-    normal_only = [np.where(b, np.nan, r) for b, r in zip(blank, raw, strict=True)]
-    evidence, normal = ModelEvidence.fit(*recipe.model, normal_only, recipe.centred)
-    longest = max(normal_only, key=len)
+    evidence, normal = ModelEvidence.fit(*recipe.model, normal_rows, recipe.centred, earlier)
+    longest = max(normal_rows, key=len)
     # The last rows of a recording are held out from the training of networks.
     piece = longest[-max(GATE_ROWS, int(HELD_OUT_SHARE / HELD_OUT_BLOCKS * len(longest))) :]
     scorer = fitted.scorer
@@ -178,6 +220,6 @@ def _join_model(fitted: CrossFit, raw: list[Rows], kept: list[Array], recipe: Re
     def found(rows: Rows) -> dict[str, Array]:
         return evidence_of_rows(rows, recipe.scaling, scorer, evidence)
 
-    share = admitted_share(found, scorer.weights, piece, kept[0].shape[1])
+    share = admitted_share(found, scorer.weights, piece, int(recipe.scaling.modelled.sum()))
     scorer = replace(scorer, weights=with_model(scorer.weights, share))
     return replace(fitted, scorer=scorer, normal={**fitted.normal, "model": normal}), evidence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
@@ -17,10 +18,11 @@ from sklearn.utils.validation import check_is_fitted
 from diffad import tracking
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector, Explanation
-from diffad.detector_fitting import Recipe, evidence_of_rows, fit_detector, standardised
+from diffad.detector_fitting import Memory, Recipe, evidence_of_rows, fit_detector, standardised
 from diffad.evidence import KINDS
 from diffad.recordings import Recording
 from diffad.scaling import unsquash
+from diffad.scoring import FOLDS
 from diffad.series import SeriesImputer
 from diffad.series_input import SeriesInput, device_of
 from diffad.stream import Stream
@@ -177,6 +179,39 @@ class SeriesDetector(Detector, SeriesInput):
         self._decide(NormalScores.of_blocks([share.sum(1) for share in self._shares(recording)]))
         return self
 
+    def adapt(self, X: Any, groups: Any = None) -> Self:
+        """Learn from new, mostly normal rows as well, without the old recording at hand.
+
+        A detector remembers up to 20,000 rows it was fitted on; evidence is fitted to them and to the new ones, so
+        that what has changed is learnt and what was normal stays so. Threshold, p-values and bands come from the new
+        rows alone, scored by models that had not seen them. Units stay, and so do the model's network and channels
+        that never moved. Costs a fit; `recalibrate` is faster and needs fewer rows, but learns nothing.
+
+        Parameters
+        ----------
+        X : DataFrame or array
+            As in `fit`, at least 4 times as many rows as the longest window.
+        groups : array-like of shape (n_timestamps,), optional
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If X has too few rows, or a channel of which nothing is known; the detector is then as before.
+        """
+        recording = self._open(X, groups)
+        self._check_parameters()
+        self._check_adaptable(recording)
+        # A copy learns: an error on the way leaves this detector as it was.
+        adapted = copy.copy(self)
+        with tracking.run_of(adapted, X), pinned_defaults(), torch.no_grad():
+            adapted._learn(recording.series, [np.zeros(len(r), bool) for r in recording.rows], self.memory_)
+        self.__dict__.update(vars(adapted))
+        return self
+
     def predict(self, X: Any, groups: Any = None) -> NDArray[np.int64]:
         """Return -1 for rows that alarm, 1 for the others; warn of drift."""
         score = self._strangeness(X, groups)
@@ -287,6 +322,23 @@ class SeriesDetector(Detector, SeriesInput):
             raise ValueError("model looks at both sides of a row: it needs context='both', got context='past'")
         self._check_decision()
 
+    def _check_adaptable(self, recording: Recording) -> None:
+        known = ~np.isnan(np.concatenate(recording.series))
+        unknown = self.scaling_.modelled & ~known.any(0)
+        if unknown.any():
+            names = [n for n, u in zip(self._names(), unknown, strict=True) if u]
+            raise ValueError(
+                f"channels {names} hold no value in X: adapt needs rows that show every channel; "
+                "wait until they do, or fit without these channels"
+            )
+        longest = self.scorer_.models.lengths.longest if self.scaling_.modelled.any() else 1
+        rows, least = int(known.any(1).sum()), FOLDS * longest
+        if rows < least:
+            raise ValueError(
+                f"X has {rows} rows with a value; adapt learns from {FOLDS} blocks of at least a window ({longest} "
+                f"rows) each: give {least} or more, or call recalibrate(X_normal), which learns nothing"
+            )
+
     def _imputer(self, X: Any, groups: Any) -> SeriesImputer:
         """Return the given imputer, fitted, and for the channels of X."""
         assert self.model is not None
@@ -297,18 +349,19 @@ class SeriesDetector(Detector, SeriesInput):
             raise ValueError("model was fitted on data in which other channels are constant; fit it on X")
         return imputer
 
-    def _learn(self, raw: list[Scores], faulty: list[NDArray[np.bool_]]) -> None:
-        """Fit the evidence to the rows of each series, and decide."""
+    def _learn(self, raw: list[Scores], faulty: list[NDArray[np.bool_]], memory: Memory | None = None) -> None:
+        """Fit the evidence to the rows of each series and to what is remembered, and decide."""
         if not self.scaling_.modelled.any():
             self.weights_: Mapping[str, float] = {}
+            self.memory_ = Memory([], {})
             self.moved_, self.band_ = 0.0, np.zeros(0)
             self._decide(NormalScores.of_blocks([np.zeros(len(r)) for r in raw]))
             return
         # Asked for a share of the training rows, a threshold needs no foresight.
         share_of_training = bool(self.contamination) and self.threshold is None
-        fitted = fit_detector(raw, faulty, self._recipe(ahead=not share_of_training))
+        fitted = fit_detector(raw, faulty, self._recipe(ahead=not share_of_training), memory)
         self.scorer_, self.weights_ = fitted.scorer, fitted.scorer.weights
-        self.model_evidence_ = fitted.model_evidence
+        self.model_evidence_, self.memory_ = fitted.model_evidence, fitted.memory
         self.moved_, self.band_ = float(fitted.normal.scores.max()), fitted.band
         training = np.concatenate([self._score(r).sum(1) for r in raw]) if share_of_training else None
         self._decide(fitted.normal, training, fitted.halves)

@@ -6,7 +6,7 @@ by the same closed forms, cross-fitted on the same blocks (:mod:`diffad.scoring`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,18 +40,23 @@ class ModelEvidence:
 
     @classmethod
     def fit(
-        cls, model: MaskedDiffusion, scaling: Scaling, series: list[NDArray[np.float64]], centred: bool
+        cls,
+        model: MaskedDiffusion,
+        scaling: Scaling,
+        series: list[NDArray[np.float64]],
+        centred: bool,
+        remembered: Sequence[NDArray[np.float64]] = (),
     ) -> tuple[ModelEvidence, Array]:
-        """Fit to normal series (n, channels) in their own units, NaN = missing.
+        """Fit to normal series (n, channels) in their own units, NaN = missing, and to earlier ones.
 
         Returns
         -------
         ModelEvidence
         normal : array (n, channels)
-            Evidence of the rows fitted on, by closed forms that had not seen them.
+            Evidence of the rows of `series`, by closed forms that had not seen them.
         """
-        residuals = [_residual(model, scaling, rows) for rows in series]
-        fitted = fit_scorer(residuals, LINEAR, WEIGHTS, centred, model.device)
+        residuals, earlier = ([_residual(model, scaling, rows) for rows in part] for part in (series, remembered))
+        fitted = fit_scorer(residuals, LINEAR, WEIGHTS, centred, model.device, earlier)
         return cls(model, scaling, fitted.scorer), _joined(fitted.normal)
 
     def __call__(self, rows: NDArray[np.float64]) -> Array:

@@ -6,7 +6,7 @@ it -> tails -> models of everything.  Scoring runs evidence -> tails -> weights 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -228,7 +228,7 @@ class CrossFit:
     scorer : Scorer
     normal : dict of str to array (n, channels or 1)
     rows : list of (series, int array)
-        Which rows `normal` belongs to, in order.
+        Which rows `normal` belongs to, in order; none of what is only remembered.
     residual : array (n, channels)
         What these rows showed minus what models that had not seen them expected.
     """
@@ -245,6 +245,7 @@ def fit_scorer(
     weights: Mapping[str, float],
     centred: bool,
     device: torch.device,
+    remembered: Sequence[Array] = (),
 ) -> CrossFit:
     """Fit evidence to normal series and calibrate it by cross-fitting on contiguous blocks.
 
@@ -258,8 +259,12 @@ def fit_scorer(
     centred : bool
         Windows around the scored row; False ends them with it.
     device : torch.device
+    remembered : sequence of array (n_timestamps, channels), optional
+        Earlier normal series from which models and tails learn as well.
     """
-    folds = _folds([len(s) for s in series])
+    old, series = len(remembered), [*remembered, *series]
+    # Each fold holds its part of either: no row is judged by models of another time alone.
+    folds = _folds_beside([len(s) for s in series[:old]], [len(s) for s in series[old:]])
     whole_series = complete(series)
     lengths = Lengths.choose(folds, series[0].shape[1], kinds)
     raw: dict[tuple[str, int], list[Array]] = {}
@@ -288,7 +293,9 @@ def fit_scorer(
         tails[key] = LogTail.fit(values[unseen] if unseen.sum() >= 50 else values)
     scorer = Scorer(Models.fit(whole_series, lengths, centred, device), tails, kinds, weights)
     normal = scorer.calibrated(joined) or _nothing(sum(len(r) for _, r in rows))
-    return CrossFit(scorer, normal, rows, np.concatenate(residual))
+    new = np.concatenate([np.full(len(r), i >= old) for i, r in rows])
+    rows = [(i - old, r) for i, r in rows if i >= old]
+    return CrossFit(scorer, {kind: v[new] for kind, v in normal.items()}, rows, np.concatenate(residual)[new])
 
 
 def scores_ahead(
@@ -297,6 +304,7 @@ def scores_ahead(
     weights: Mapping[str, float],
     centred: bool,
     device: torch.device,
+    remembered: Sequence[Array] = (),
 ) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]] | None:
     """Score the second half of normal series by models of the first: how well does cross-fitting foretell it?
 
@@ -304,7 +312,7 @@ def scores_ahead(
 
     Parameters
     ----------
-    series, kinds, weights, centred, device
+    series, kinds, weights, centred, device, remembered
         As in :func:`fit_scorer`.
 
     Returns
@@ -324,7 +332,7 @@ def scores_ahead(
     first = [s[:middle] for s, middle in zip(series, middles, strict=True) if middle]
     if np.isnan(np.concatenate(first)).all(0).any():
         return None
-    fitted = fit_scorer(first, kinds, weights, centred, device)
+    fitted = fit_scorer(first, kinds, weights, centred, device, remembered)
     scorer, channels = fitted.scorer, series[0].shape[1]
     found = []
     for rows, middle in zip(series, middles, strict=True):
@@ -363,6 +371,17 @@ def _folds(lengths: list[int]) -> list[list[Block]]:
             for i, (s, length) in enumerate(zip(starts, lengths, strict=False))
         ]
         folds.append([(i, int(a), int(b)) for i, a, b in parts if b > a])
+    return folds
+
+
+def _folds_beside(old: list[int], new: list[int]) -> list[list[Block]]:
+    """Cut the first and the last of several series each into folds, and pair these."""
+    earlier = _folds(old) if old else []
+    later = [[(i + len(old), a, b) for i, a, b in fold] for fold in _folds(new)]
+    folds: list[list[Block]] = [[] for _ in range(max(len(earlier), len(later)))]
+    for blocks in (earlier, later):
+        for fold, part in zip(folds, blocks, strict=False):
+            fold.extend(part)
     return folds
 
 

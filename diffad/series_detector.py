@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -18,23 +18,17 @@ from sklearn.utils.validation import check_is_fitted
 from diffad import tracking
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector, Explanation
+from diffad.detector_fitting import Memory, Recipe, evidence_of_rows, fit_detector, standardised
 from diffad.evidence import KINDS
-from diffad.fitting import HELD_OUT_BLOCKS, HELD_OUT_SHARE
-from diffad.model_evidence import ModelEvidence, admitted_share, with_model
 from diffad.recordings import Recording
-from diffad.scaling import squash, unsquash
-from diffad.scoring import WEIGHTS, CrossFit, Scorer, fit_scorer, reweight, scores_ahead
+from diffad.scaling import unsquash
+from diffad.scoring import FOLDS
 from diffad.series import SeriesImputer
 from diffad.series_input import SeriesInput, device_of
 from diffad.stream import Stream
 from diffad.thresholds import MERGE, NormalScores, Threshold, merge
 
 Scores = NDArray[np.float64]
-
-#: Rounds of leaving out the strangest rows where `contamination` says that there are some.
-TRIMMING = 2
-#: Fewest rows into which faults are put to judge a model.
-GATE_ROWS = 400
 
 
 class SeriesDetector(Detector, SeriesInput):
@@ -149,11 +143,10 @@ class SeriesDetector(Detector, SeriesInput):
         recording, self.period_ = self._read(X, groups, reset=True)
         faulty = _faulty(y, recording)
         self.scaling_ = self._fit_scaling(recording)
-        series = self._standardised(recording)
         if self.model is not None:
             self.model_ = self._imputer(X, groups)
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
-            self._fit_scorer(recording.series, series, faulty)
+            self._learn(recording.series, faulty)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, groups: Any = None) -> NDArray[np.int64]:
@@ -184,6 +177,39 @@ class SeriesDetector(Detector, SeriesInput):
         """Set the threshold and the p-values anew on normal data, without training."""
         recording = self._open(X, groups)
         self._decide(NormalScores.of_blocks([share.sum(1) for share in self._shares(recording)]))
+        return self
+
+    def adapt(self, X: Any, groups: Any = None) -> Self:
+        """Learn from new, mostly normal rows as well, without the old recording at hand.
+
+        A detector remembers up to 20,000 rows it was fitted on; evidence is fitted to them and to the new ones, so
+        that what has changed is learnt and what was normal stays so. Threshold, p-values and bands come from the new
+        rows alone, scored by models that had not seen them. Units stay, and so do the model's network and channels
+        that never moved. Costs a fit; `recalibrate` is faster and needs fewer rows, but learns nothing.
+
+        Parameters
+        ----------
+        X : DataFrame or array
+            As in `fit`, at least 4 times as many rows as the longest window.
+        groups : array-like of shape (n_timestamps,), optional
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If X has too few rows, or a channel of which nothing is known; the detector is then as before.
+        """
+        recording = self._open(X, groups)
+        self._check_parameters()
+        self._check_adaptable(recording)
+        # A copy learns: an error on the way leaves this detector as it was.
+        adapted = copy.copy(self)
+        with tracking.run_of(adapted, X), pinned_defaults(), torch.no_grad():
+            adapted._learn(recording.series, [np.zeros(len(r), bool) for r in recording.rows], self.memory_)
+        self.__dict__.update(vars(adapted))
         return self
 
     def predict(self, X: Any, groups: Any = None) -> NDArray[np.int64]:
@@ -253,8 +279,8 @@ class SeriesDetector(Detector, SeriesInput):
         centre: list[Scores] = []
         lower: list[Scores] = []
         upper: list[Scores] = []
-        for rows in self._standardised(recording):
-            expected = self._expected(rows)
+        for raw in recording.series:
+            expected = self._expected(standardised(raw, self.scaling_))
             for edge, offset in ((centre, 0.0), (lower, -self.band_), (upper, self.band_)):
                 edge.append(self.scaling_.inverse(unsquash(expected + offset)))
         tables = (self._shares(recording), centre, lower, upper)
@@ -296,6 +322,23 @@ class SeriesDetector(Detector, SeriesInput):
             raise ValueError("model looks at both sides of a row: it needs context='both', got context='past'")
         self._check_decision()
 
+    def _check_adaptable(self, recording: Recording) -> None:
+        known = ~np.isnan(np.concatenate(recording.series))
+        unknown = self.scaling_.modelled & ~known.any(0)
+        if unknown.any():
+            names = [n for n, u in zip(self._names(), unknown, strict=True) if u]
+            raise ValueError(
+                f"channels {names} hold no value in X: adapt needs rows that show every channel; "
+                "wait until they do, or fit without these channels"
+            )
+        longest = self.scorer_.models.lengths.longest if self.scaling_.modelled.any() else 1
+        rows, least = int(known.any(1).sum()), FOLDS * longest
+        if rows < least:
+            raise ValueError(
+                f"X has {rows} rows with a value; adapt learns from {FOLDS} blocks of at least a window ({longest} "
+                f"rows) each: give {least} or more, or call recalibrate(X_normal), which learns nothing"
+            )
+
     def _imputer(self, X: Any, groups: Any) -> SeriesImputer:
         """Return the given imputer, fitted, and for the channels of X."""
         assert self.model is not None
@@ -306,98 +349,43 @@ class SeriesDetector(Detector, SeriesInput):
             raise ValueError("model was fitted on data in which other channels are constant; fit it on X")
         return imputer
 
-    def _fit_scorer(
-        self, raw: list[Scores], series: list[NDArray[np.float32]], faulty: list[NDArray[np.bool_]]
-    ) -> None:
-        modelled = int(self.scaling_.modelled.sum())
-        if not modelled:
+    def _learn(self, raw: list[Scores], faulty: list[NDArray[np.bool_]], memory: Memory | None = None) -> None:
+        """Fit the evidence to the rows of each series and to what is remembered, and decide."""
+        if not self.scaling_.modelled.any():
             self.weights_: Mapping[str, float] = {}
+            self.memory_ = Memory([], {})
             self.moved_, self.band_ = 0.0, np.zeros(0)
-            self._decide(NormalScores.of_blocks([np.zeros(len(s)) for s in series]))
+            self._decide(NormalScores.of_blocks([np.zeros(len(r)) for r in raw]))
             return
-        kinds = tuple(k for k in KINDS if self.evidence is None or k in self.evidence)
-        device = device_of(self.device)
-        normal_only = [np.where(f[:, None], np.nan, s).astype(np.float32) for s, f in zip(series, faulty, strict=True)]
-        kept = normal_only
-        for _ in range(TRIMMING if self.contamination else 0):
-            fitted = fit_scorer(kept, kinds, WEIGHTS, self.context == "both", device)
-            kept = self._trimmed(normal_only, fitted)
-        fitted = fit_scorer(kept, kinds, WEIGHTS, self.context == "both", device)
-        self.scorer_ = fitted.scorer
-        if not self.scorer_.models.lengths.all:
-            warnings.warn(
-                f"X is too short for the evidence {list(kinds)}: nothing will look strange; give more rows",
-                UserWarning,
-                stacklevel=3,
-            )
-        if any(f.any() for f in faulty):
-            self.scorer_ = self._reweighted(fitted, series, faulty)
-        if self.model is not None:
-            fitted = self._join_model(fitted, raw, kept)
-        self.weights_ = self.scorer_.weights
-        normal = self.scorer_.by_channel(fitted.normal, modelled).sum(1)
-        self.moved_ = float(normal.max())
-        self.band_ = np.nan_to_num(np.nanquantile(np.abs(fitted.residual), 0.9, axis=0))
-        training = None
-        if self.contamination and self.threshold is None:
-            training = np.concatenate([self._score(r).sum(1) for r in raw])
-        edges = np.cumsum([len(r) for _, r in fitted.rows])[:-1]
-        halves = scores_ahead(kept, kinds, WEIGHTS, self.context == "both", device) if training is None else None
-        self._decide(NormalScores(normal, edges), training, halves)
+        # Asked for a share of the training rows, a threshold needs no foresight.
+        share_of_training = bool(self.contamination) and self.threshold is None
+        fitted = fit_detector(raw, faulty, self._recipe(ahead=not share_of_training), memory)
+        self.scorer_, self.weights_ = fitted.scorer, fitted.scorer.weights
+        self.model_evidence_, self.memory_ = fitted.model_evidence, fitted.memory
+        self.moved_, self.band_ = float(fitted.normal.scores.max()), fitted.band
+        training = np.concatenate([self._score(r).sum(1) for r in raw]) if share_of_training else None
+        self._decide(fitted.normal, training, fitted.halves)
 
-    def _reweighted(
-        self, fitted: CrossFit, series: list[NDArray[np.float32]], faulty: list[NDArray[np.bool_]]
-    ) -> Scorer:
-        """Weight the evidence by the labelled faults, against the cross-fitted normal rows."""
-        found = [fitted.scorer.evidence(s) for s in series]
-        marked = np.concatenate(faulty)
-        both = {k: np.concatenate([v, np.concatenate([e[k] for e in found])[marked]]) for k, v in fitted.normal.items()}
-        label = np.r_[np.zeros(len(next(iter(both.values()))) - marked.sum(), bool), np.ones(marked.sum(), bool)]
-        weights = reweight(both, label, fitted.scorer.weights, series[0].shape[1])
-        return replace(fitted.scorer, weights=weights)
-
-    def _join_model(self, fitted: CrossFit, raw: list[Scores], kept: list[NDArray[np.float32]]) -> CrossFit:
-        """Add the model's residuals to the evidence, with the weight that injected faults admit."""
-        blank = [np.isnan(k).all(1, keepdims=True) for k in kept]
-        normal_only = [np.where(b, np.nan, r) for b, r in zip(blank, raw, strict=True)]
-        self.model_evidence_, normal = ModelEvidence.fit(
-            self.model_.model_, self.model_.scaling_, normal_only, self.context == "both"
+    def _recipe(self, ahead: bool) -> Recipe:
+        return Recipe(
+            self.scaling_,
+            tuple(k for k in KINDS if self.evidence is None or k in self.evidence),
+            self.context == "both",
+            device_of(self.device),
+            self.contamination,
+            None if self.model is None else (self.model_.model_, self.model_.scaling_),
+            ahead,
         )
-        longest = max(normal_only, key=len)
-        # The last rows of a recording are held out from the training of networks.
-        piece = longest[-max(GATE_ROWS, int(HELD_OUT_SHARE / HELD_OUT_BLOCKS * len(longest))) :]
-        channels = kept[0].shape[1]
-        share = admitted_share(self._evidence, self.scorer_.weights, piece, channels)
-        self.scorer_ = replace(self.scorer_, weights=with_model(self.scorer_.weights, share))
-        return replace(fitted, normal={**fitted.normal, "model": normal})
-
-    def _trimmed(self, series: list[NDArray[np.float32]], fitted: CrossFit) -> list[NDArray[np.float32]]:
-        """Blank the share `contamination` of the rows that score strangest."""
-        strange = [fitted.scorer.by_channel(fitted.scorer.evidence(s), s.shape[1]).sum(1) for s in series]
-        limit = np.quantile(np.concatenate(strange), 1 - self.contamination)
-        return [
-            np.where((e > limit)[:, None], np.nan, s).astype(np.float32) for s, e in zip(series, strange, strict=True)
-        ]
 
     def _expected(self, rows: NDArray[np.float32]) -> Scores:
         return self.scorer_.models.expected(rows) if self.scaling_.modelled.any() else np.zeros((len(rows), 0))
-
-    def _standardised(self, recording: Recording) -> list[NDArray[np.float32]]:
-        return [self._squashed(s) for s in recording.series]
-
-    def _squashed(self, raw: Scores) -> NDArray[np.float32]:
-        return squash(self.scaling_.forward(raw)).astype(np.float32)
 
     def _evidence(self, raw: Scores) -> dict[str, NDArray[np.float32]]:
         """Return evidence by kind of the rows (n, n_features) of one series."""
         if not self.scaling_.modelled.any():
             return {}
         with pinned_defaults(), torch.no_grad():
-            found = self.scorer_.evidence(self._squashed(raw))
-            # What the gate refused is not computed.
-            if self.model is not None and self.scorer_.weights.get("model", 1.0):
-                found["model"] = self.model_evidence_(raw)
-        return found
+            return evidence_of_rows(raw, self.scaling_, self.scorer_, self.model_evidence_)
 
     def _score(self, raw: Scores) -> Scores:
         """Return the shares (n, modelled channels) of the rows of one series."""
@@ -430,7 +418,7 @@ class SeriesDetector(Detector, SeriesInput):
         share = self._moved(raw[-1:])[0]
         modelled = self.scaling_.modelled
         if modelled.any():
-            rows = self._squashed(raw)
+            rows = standardised(raw, self.scaling_)
             # No pinned defaults: their hooks cost half a row's time, and nothing here relies on them.
             with torch.no_grad():
                 found = self.scorer_.evidence_of_last(rows)

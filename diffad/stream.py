@@ -68,8 +68,6 @@ class Stream:
 
     def __init__(self, detector: SeriesDetector) -> None:
         self.detector = detector
-        modelled = detector.scaling_.modelled.any()
-        self._longest = detector.scorer_.models.lengths.longest if modelled else 1
         self._rows: NDArray[np.float64] = np.empty((0, detector.n_features_in_))
         self._count = 0
         self._time: pd.Timestamp | None = None
@@ -126,6 +124,12 @@ class Stream:
         if not isinstance(stream, Stream):
             raise ValueError(f"{file} holds a {type(stream).__name__}, not a saved stream")
         return stream
+
+    @property
+    def _longest(self) -> int:
+        """Rows of the longest window; looked up each time, since the detector may adapt in the meantime."""
+        modelled = self.detector.scaling_.modelled.any()
+        return self.detector.scorer_.models.lengths.longest if modelled else 1
 
     def _values(self, row: Row) -> NDArray[np.float64]:
         names = self.detector._names()

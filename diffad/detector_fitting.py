@@ -1,0 +1,225 @@
+"""Fitting the closed forms behind a `SeriesDetector`: recordings in, a frozen scorer and its normal scores out.
+
+Rows that are faults, known or suspected, are left out; labels weight the evidence; an imputer's
+residuals join in as far as injected faults admit.  Thresholds are found elsewhere
+(:mod:`diffad.detection`); nothing here knows tables or estimators.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffad.fitting import HELD_OUT_BLOCKS, HELD_OUT_SHARE
+from diffad.model import MaskedDiffusion
+from diffad.model_evidence import ModelEvidence, admitted_share, with_model
+from diffad.scaling import Scaling, squash
+from diffad.scoring import WEIGHTS, CrossFit, Scorer, fit_scorer, reweight, scores_ahead
+from diffad.thresholds import NormalScores
+
+Array = NDArray[np.float32]
+Rows = NDArray[np.float64]
+
+#: Rounds of leaving out the strangest rows where `contamination` says that there are some.
+TRIMMING = 2
+#: Fewest rows into which faults are put to judge a model.
+GATE_ROWS = 400
+#: Normal rows that a detector remembers, in contiguous blocks.
+MOST_REMEMBERED, BLOCK = 20_000, 500
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to fit.
+
+    Attributes
+    ----------
+    scaling : Scaling
+        Units of the channels; at least one is modelled.
+    kinds : tuple of str
+        Evidence to use.
+    centred : bool
+        Windows around the scored row; False ends them with it.
+    device : torch.device
+    contamination : float
+        Share of the rows that may be faults.
+    model : (MaskedDiffusion, Scaling) or None
+        Whose residuals are judged, too, and its units.
+    ahead : bool
+        Also score the second half by models of the first.
+    """
+
+    scaling: Scaling
+    kinds: tuple[str, ...]
+    centred: bool
+    device: torch.device
+    contamination: float
+    model: tuple[MaskedDiffusion, Scaling] | None
+    ahead: bool
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What later learning builds on.
+
+    Attributes
+    ----------
+    series : list of array (n_timestamps, n_features)
+        Normal rows in their own units; NaN where missing, or left out as faults.
+    weights : mapping of kind to float
+        Of the closed forms.
+    """
+
+    series: list[Rows]
+    weights: Mapping[str, float]
+
+    def thinned(self) -> Memory:
+        """Keep at most `MOST_REMEMBERED` rows in evenly spread blocks, in which shapes stay whole."""
+        share = MOST_REMEMBERED / sum(len(rows) for rows in self.series)
+        if share >= 1:
+            return self
+        pieces = [rows[a : a + BLOCK] for rows in self.series for a in range(0, len(rows), BLOCK)]
+        pick = np.linspace(0, len(pieces) - 1, max(1, int(share * len(pieces)))).astype(int)
+        return replace(self, series=[pieces[i].copy() for i in np.unique(pick)])
+
+
+@dataclass(frozen=True)
+class FittedDetector:
+    """What scores and decisions rest on.
+
+    Attributes
+    ----------
+    scorer : Scorer
+    model_evidence : ModelEvidence or None
+    normal : NormalScores
+        Of the rows fitted on, by models that had not seen them.
+    halves : (list of array, array) or None
+        See :func:`diffad.scoring.scores_ahead`.
+    band : array (channels,)
+        Half the width of the 90 % band around expected values, in standardised units.
+    memory : Memory
+    """
+
+    scorer: Scorer
+    model_evidence: ModelEvidence | None
+    normal: NormalScores
+    halves: tuple[list[Rows], Rows] | None
+    band: Rows
+    memory: Memory
+
+
+def fit_detector(
+    raw: list[Rows], faulty: list[NDArray[np.bool_]], recipe: Recipe, memory: Memory | None = None
+) -> FittedDetector:
+    """Fit to mostly normal series, and to what is remembered of earlier ones.
+
+    Parameters
+    ----------
+    raw : list of array (n_timestamps, n_features)
+        In their own units, NaN = missing.
+    faulty : list of array (n_timestamps,)
+        Rows known to be faults.
+    recipe : Recipe
+    memory : Memory, optional
+        Models learn from it as well; normal scores, halves and band are of `raw` alone, so that decisions fit
+        the present.
+    """
+    memory = memory or Memory([], WEIGHTS)
+    earlier = [standardised(rows, recipe.scaling) for rows in memory.series]
+    series = [standardised(rows, recipe.scaling) for rows in raw]
+    normal_only = _without(series, faulty)
+    kept = normal_only
+    for _ in range(TRIMMING if recipe.contamination else 0):
+        kept = _trimmed(normal_only, _cross_fit(kept, recipe, memory.weights, earlier).scorer, recipe.contamination)
+    fitted = _cross_fit(kept, recipe, memory.weights, earlier)
+    if not fitted.scorer.models.lengths.all:
+        warnings.warn(
+            f"X is too short for the evidence {list(recipe.kinds)}: nothing will look strange; give more rows",
+            UserWarning,
+            stacklevel=4,
+        )
+    if any(f.any() for f in faulty):
+        fitted = _reweighted(fitted, series, faulty)
+    normal_rows = [np.where(np.isnan(k).all(1, keepdims=True), np.nan, r) for k, r in zip(kept, raw, strict=True)]
+    together = Memory([*memory.series, *normal_rows], fitted.scorer.weights).thinned()
+    model_evidence = None
+    if recipe.model is not None:
+        fitted, model_evidence = _join_model(fitted, normal_rows, recipe, memory.series)
+    normal = fitted.scorer.by_channel(fitted.normal, kept[0].shape[1]).sum(1)
+    edges = np.cumsum([len(r) for _, r in fitted.rows])[:-1]
+    return FittedDetector(
+        fitted.scorer,
+        model_evidence,
+        NormalScores(normal, edges),
+        scores_ahead(kept, recipe.kinds, memory.weights, recipe.centred, recipe.device, earlier)
+        if recipe.ahead
+        else None,
+        np.nan_to_num(np.nanquantile(np.abs(fitted.residual), 0.9, axis=0)),
+        together,
+    )
+
+
+def evidence_of_rows(
+    raw: Rows, scaling: Scaling, scorer: Scorer, model_evidence: ModelEvidence | None
+) -> dict[str, Array]:
+    """Return evidence by kind of the rows (n, n_features) of one series."""
+    found = scorer.evidence(standardised(raw, scaling))
+    # What the gate refused is not computed; before it has decided, everything is.
+    if model_evidence is not None and scorer.weights.get("model", 1.0):
+        found["model"] = model_evidence(raw)
+    return found
+
+
+def standardised(raw: Rows, scaling: Scaling) -> Array:
+    """Return rows of the modelled channels in standard deviations, bursts compressed."""
+    return squash(scaling.forward(raw)).astype(np.float32)
+
+
+def _cross_fit(kept: list[Array], recipe: Recipe, weights: Mapping[str, float], earlier: list[Array]) -> CrossFit:
+    return fit_scorer(kept, recipe.kinds, weights, recipe.centred, recipe.device, earlier)
+
+
+def _without(series: list[Array], marked: list[NDArray[np.bool_]]) -> list[Array]:
+    """Blank the marked rows."""
+    return [np.where(m[:, None], np.nan, s).astype(np.float32) for s, m in zip(series, marked, strict=True)]
+
+
+def _trimmed(series: list[Array], scorer: Scorer, share: float) -> list[Array]:
+    """Blank the share of the rows that score strangest."""
+    strange = [scorer.by_channel(scorer.evidence(s), s.shape[1]).sum(1) for s in series]
+    limit = np.quantile(np.concatenate(strange), 1 - share)
+    return _without(series, [e > limit for e in strange])
+
+
+def _reweighted(fitted: CrossFit, series: list[Array], faulty: list[NDArray[np.bool_]]) -> CrossFit:
+    """Weight the evidence by the labelled faults, against the cross-fitted normal rows."""
+    found = [fitted.scorer.evidence(s) for s in series]
+    marked = np.concatenate(faulty)
+    both = {k: np.concatenate([v, np.concatenate([e[k] for e in found])[marked]]) for k, v in fitted.normal.items()}
+    label = np.r_[np.zeros(len(next(iter(both.values()))) - marked.sum(), bool), np.ones(marked.sum(), bool)]
+    weights = reweight(both, label, fitted.scorer.weights, series[0].shape[1])
+    return replace(fitted, scorer=replace(fitted.scorer, weights=weights))
+
+
+def _join_model(
+    fitted: CrossFit, normal_rows: list[Rows], recipe: Recipe, earlier: list[Rows]
+) -> tuple[CrossFit, ModelEvidence]:
+    """Add the model's residuals to the evidence, with the weight that injected faults admit."""
+    assert recipe.model is not None
+    evidence, normal = ModelEvidence.fit(*recipe.model, normal_rows, recipe.centred, earlier)
+    longest = max(normal_rows, key=len)
+    # The last rows of a recording are held out from the training of networks.
+    piece = longest[-max(GATE_ROWS, int(HELD_OUT_SHARE / HELD_OUT_BLOCKS * len(longest))) :]
+    scorer = fitted.scorer
+
+    def found(rows: Rows) -> dict[str, Array]:
+        return evidence_of_rows(rows, recipe.scaling, scorer, evidence)
+
+    share = admitted_share(found, scorer.weights, piece, int(recipe.scaling.modelled.sum()))
+    scorer = replace(scorer, weights=with_model(scorer.weights, share))
+    return replace(fitted, scorer=scorer, normal={**fitted.normal, "model": normal}), evidence

@@ -35,7 +35,8 @@ class ImageExplanation:
     Attributes
     ----------
     heat : array (n, height, width)
-        Squared residual in units of normal ones, larger = stranger, comparable between images.
+        Squared residual in units of normal ones times its surprise at a second look, larger = stranger, about 1 on
+        average over good images, comparable between images.
     expected : array
         What the good images make of the image.
     lower, upper : array
@@ -57,9 +58,11 @@ class ImageDetector(Detector):
        others; the residual is filtered with blobs of several widths.
     3. Residuals are measured in units of cross-fitted normal ones and relative to the image's own
        texture; the hottest 1 % of the pixels make the score.
-    4. With `features`, a Gaussian at each position of their maps (PaDiM) scores the image as well; both scores
+    4. Heat maps take a second look: the hottest places and their surroundings are hidden, and compared with
+       what the rest of the image alone lets expect there, so that a defect cannot explain itself away.
+    5. With `features`, a Gaussian at each position of their maps (PaDiM) scores the image as well; both scores
        become minus log probabilities by their cross-fitted normal ones and are added as squares.
-    5. The cross-fitted scores set the threshold and give conformal p-values.
+    6. The cross-fitted scores set the threshold and give conformal p-values.
 
     Parameters
     ----------
@@ -171,13 +174,13 @@ class ImageDetector(Detector):
         """Say where each image is strange, and what it should have shown."""
         images = self._open(X)
         with pinned_defaults(), torch.no_grad():
-            residual = self.model_.residual(images)
-            heat = self.model_.heat(residual)
+            filled, centre, scale = self.model_.completed(images)
+            residual = self.model_.left_over(filled, images)
+            heat = self.model_.heat(residual, filled, seen(images))
             if self.extractor_ is not None:
                 # Both are about 1 for good images.
                 further = self.extractor_.heat(self._complete(images))
                 heat = ((heat + np.where(seen(images), further, 0)) / 2).astype(np.float32)
-        filled, centre, scale = self.model_.completed(images)
         filled = filled * scale + centre
         expected = filled - residual * scale
         half = BAND * self.model_.scales[0] * scale

@@ -1,14 +1,14 @@
 """Evidence that a place in an image is not normal: what the Gaussian of all good images leaves over.
 
 Residual ``r P (x - mean)`` -> blob filters (the matched filters of small spots) -> in units of
-cross-fitted normal residuals, per pixel -> squared, smoothed, mean over blobs: a heat map.  The
-image's score is the top per cent of a finer map that is taken relative to the texture around and to
+cross-fitted normal residuals, per pixel -> squared, smoothed, mean over blobs: a heat map, which a second
+look at its hottest places sharpens (:mod:`diffad.second_look`).  The image's score is the top per cent of a finer map that is taken relative to the texture around and to
 the image's own; its constants were chosen by defects drawn into held-out good images.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from diffad.priors.span import SpanPrior
+from diffad.second_look import SecondLook, surprises
 
 Images = NDArray[np.float32]
 
@@ -35,6 +36,8 @@ CALM = 0.1
 TOP = 0.01
 #: Contiguous blocks for cross-fitting: with few, images are judged by a model of much fewer images.
 FOLDS = 10
+#: Folds, and images of each, that a second look is calibrated on: it costs a solve an image.
+LOOKED_FOLDS, LOOKED = 4, 25
 #: Rounds of filling missing pixels and measuring contrast.
 FILL_ROUNDS = 10
 #: Part of a typical image's standard deviation below which contrast is not stretched further.
@@ -80,11 +83,13 @@ class ImageModel:
     prior : SpanPrior
     scales : list of array (height, width, channels)
         Root mean square of normal residuals, per blob and pixel.
+    look : SecondLook
     """
 
     contrast: Contrast
     prior: SpanPrior
     scales: list[Images]
+    look: SecondLook = field(default_factory=SecondLook)
 
     def residual(self, images: Images) -> Images:
         """Return what the prior leaves over, in units of each image's contrast; missing pixels are 0."""
@@ -102,10 +107,22 @@ class ImageModel:
         around = _smoothed(energies[0] * visible, AROUND) / np.maximum(_smoothed(visible, AROUND), 1e-3)
         return top(relative_to_texture(np.asarray(maps / (around + CALM) ** LOCAL, np.float32), visible))
 
-    def heat(self, residual: Images) -> Images:
-        """Turn residuals (n, height, width, channels) into heat maps (n, height, width)."""
+    def left_over(self, filled: Images, images: Images) -> Images:
+        """Return the residual of images whose missing pixels were `filled` by `completed`."""
+        return _left_over(self.prior, filled, images)
+
+    def heat(self, residual: Images, filled: Images, visible: NDArray[np.bool_]) -> Images:
+        """Return heat maps (n, height, width) of residuals of `filled` images (n, height, width, channels)."""
+        return self.look(*self.looks(residual, filled, visible))
+
+    def looks(self, residual: Images, filled: Images, visible: NDArray[np.bool_]) -> tuple[Images, Images]:
+        """Return the heat at first sight and the surprise at a second look, (n, height, width) each."""
+        energies = self._energies(residual)
+        fine = sum(_smoothed(e, SMOOTH) for e in energies) / len(BLOBS)
+        hot = relative_to_texture(np.asarray(fine, np.float32), visible)
         # Not relative to anything: inside a large defect the texture around is the defect's own.
-        return np.asarray(sum(_smoothed(e, SMOOTH_MAP) for e in self._energies(residual)) / len(BLOBS), np.float32)
+        heat = np.asarray(sum(_smoothed(e, SMOOTH_MAP) for e in energies) / len(BLOBS), np.float32)
+        return heat, surprises(self.prior, filled, visible, hot)
 
     def _energies(self, residual: Images) -> list[Images]:
         return [((blur(residual, b) / s) ** 2).mean(3) for b, s in zip(BLOBS, self.scales, strict=True)]
@@ -147,7 +164,19 @@ def fit_images(images: Images, device: torch.device) -> tuple[ImageModel, NDArra
         smooth = gaussian_filter(size, (2, 2, 0))
         scales.append(np.maximum(smooth, 1e-3 * max(float(smooth.max()), 1e-6)).astype(np.float32))
     model = ImageModel(contrast, _fit_prior(contrast, images, device), scales)
-    return model, model.scores(residual, seen(images))
+    return replace(model, look=_second_look(model, images, fold, device)), model.scores(residual, seen(images))
+
+
+def _second_look(model: ImageModel, images: Images, fold: NDArray[np.int64], device: torch.device) -> SecondLook:
+    """Calibrate on good images of several folds, each seen by a prior that was fitted without its fold."""
+    looks = []
+    for f in np.unique(np.linspace(0, fold[-1], LOOKED_FOLDS).round()):
+        unseen = replace(model, prior=_fit_prior(model.contrast, images[fold != f], device))
+        some = images[fold == f][:LOOKED]
+        filled = unseen.completed(some)[0]
+        looks.append(unseen.looks(unseen.left_over(filled, some), filled, seen(some)))
+    heat, surprise = zip(*looks, strict=True)
+    return SecondLook.fit(np.concatenate(heat), np.concatenate(surprise))
 
 
 def _fit_prior(contrast: Contrast, images: Images, device: torch.device) -> SpanPrior:
@@ -180,10 +209,14 @@ def _residual(contrast: Contrast, prior: SpanPrior, images: Images) -> Images:
     for start in range(0, len(images), CHUNK):
         part = images[start : start + CHUNK]
         filled, _, _ = _completed(contrast, prior, part)
-        x = torch.from_numpy(filled.reshape(len(part), -1)).to(prior.mean.device)
-        left = prior.residual(x).cpu().numpy().reshape(part.shape)
-        parts.append(np.where(np.isnan(part), 0, left).astype(np.float32))
+        parts.append(_left_over(prior, filled, part))
     return np.concatenate(parts)
+
+
+def _left_over(prior: SpanPrior, filled: Images, images: Images) -> Images:
+    x = torch.from_numpy(filled.reshape(len(filled), -1)).to(prior.mean.device)
+    left = prior.residual(x).cpu().numpy().reshape(filled.shape)
+    return np.where(np.isnan(images), 0, left).astype(np.float32)
 
 
 def _smoothed(maps: NDArray[Any], width: float) -> Images:

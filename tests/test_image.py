@@ -115,6 +115,16 @@ def test_filled_pixels_have_no_residual(dense):
     assert residual[:, 3:9].abs().max() < 1e-10 < residual[:, 9:].abs().max()
 
 
+def test_surprise_is_the_squared_conditional_z_score(dense):
+    prior, mean, covariance, _, rows = dense
+    row, hidden = rows[0], np.arange(30) % 3 == 0
+    across = covariance[np.ix_(hidden, ~hidden)] @ np.linalg.inv(covariance[np.ix_(~hidden, ~hidden)])
+    left = (row - mean)[hidden] - across @ (row - mean)[~hidden]
+    variance = np.diag(covariance[np.ix_(hidden, hidden)] - across @ covariance[np.ix_(~hidden, hidden)])
+    found = prior.surprise(torch.from_numpy(row), torch.from_numpy(hidden)).numpy()
+    np.testing.assert_allclose(found, left**2 / variance, rtol=1e-8)
+
+
 # --- what it finds ----------------------------------------------------------------------------------------
 
 
@@ -141,6 +151,20 @@ def test_heat_is_hottest_at_the_spot(detector, new):
 def test_heat_of_good_images_is_about_one(detector, new):
     # Its unit comes from images that three quarters of the training images had to explain: new ones leave less.
     assert 0.7 < detector.explain(new).heat.mean() < 1.1
+
+
+def test_a_second_look_tells_a_spot_from_its_surroundings(detector, new):
+    """At first sight heat is smooth and spills over the edge; hidden pixels are judged one by one."""
+    bad, model = spotted(new, 1.0)[..., None].astype(np.float32), detector.model_
+    filled = model.completed(bad)[0]
+    first, _ = model.looks(model.left_over(filled, bad), filled, np.ones(bad.shape[:3], bool))
+    spot = np.zeros((SIZE, SIZE), bool)
+    spot[SPOT] = True
+    around = np.zeros_like(spot)
+    around[NEAR] = True
+    around &= ~spot
+    contrasts = [m[:, spot].mean() / m[:, around].mean() for m in (first, detector.explain(bad).heat)]
+    assert contrasts[1] > 1.3 * contrasts[0], contrasts
 
 
 def test_expected_image_is_the_good_one(detector, new):

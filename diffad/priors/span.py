@@ -38,7 +38,7 @@ class SpanPrior:
         self.mean, self.rows, self.ridge = mean, rows, ridge
         gram = rows @ rows.mT
         gram.diagonal().add_(ridge)
-        self._factor = torch.linalg.cholesky(gram)
+        self._gram, self._factor = gram, torch.linalg.cholesky(gram)
 
     @classmethod
     def fit(cls, x: Tensor, ridge: float = RIDGE) -> Self:
@@ -50,6 +50,19 @@ class SpanPrior:
         """Return ``ridge P (x - mean)`` for rows (n, d): what the training images cannot explain."""
         z = x - self.mean
         return z - torch.cholesky_solve(self.rows @ z.mT, self._factor).mT @ self.rows
+
+    def surprise(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """Return the squared z scores of the `hidden` (d,) pixels of a row (d,) given all its others."""
+        x, hidden = x.to(self.mean), hidden.to(self.mean.device)
+        rows = self.rows[:, hidden]
+        # In float32 what is left of a large Gram matrix may lose its ridge.
+        factor, failed = torch.linalg.cholesky_ex(self._gram - rows @ rows.mT)
+        if failed:
+            return rows.new_zeros(rows.shape[1])
+        z = x - self.mean
+        weight = torch.cholesky_solve((self.rows @ torch.where(hidden, 0.0, z))[:, None], factor)[:, 0]
+        root = torch.linalg.solve_triangular(factor, rows, upper=False)
+        return (z[hidden] - weight @ rows) ** 2 / (self.ridge * (1 + (root**2).sum(0)))
 
     def fill(self, x: Tensor) -> Tensor:
         """Replace NaN in rows (n, d) by the conditional mean given the other pixels."""

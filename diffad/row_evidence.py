@@ -39,6 +39,8 @@ MOST_DIMENSIONS = 30
 KINDS = ("nearest", "neighbours", "nearest_manhattan", "neighbours_manhattan", "mixture", "ranks", "sheet")
 #: Exponent of the mean over kinds.
 POWER = 4
+#: Rows judged at a time.
+CHUNK = 8192
 
 
 @dataclass(frozen=True)
@@ -183,8 +185,10 @@ class RowScorer:
     filler: Filler
 
     def evidence(self, rows: Matrix) -> dict[str, Matrix]:
-        """Return -log p of each row (n,), by kind."""
-        return self.calibrated(self.models(self.filler(rows)))
+        """Return -log p of each row (n,), by kind; memory does not grow with n beyond that."""
+        chunks = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
+        parts = [self.calibrated(self.models(self.filler(chunk))) for chunk in chunks]
+        return {kind: np.concatenate([part[kind] for part in parts]) for kind in self.tails}
 
     def calibrated(self, raw: Mapping[str, Matrix]) -> dict[str, Matrix]:
         """Turn evidence into -log p."""

@@ -26,6 +26,8 @@ N_NEIGHBOURS, N_LOCAL = 5, 20
 CANDIDATES = 40
 #: Part of the covariance of all rows in a local one, and least variance.
 GLOBAL, FLOOR = 0.05, 1e-3
+#: Columns up to which trees find neighbours.
+FEW_COLUMNS = 4
 #: Rows judged at a time.
 CHUNK = 512
 
@@ -44,7 +46,10 @@ class Neighbours:
     @classmethod
     def fit(cls, rows: Matrix, n_neighbors: int = CANDIDATES) -> Neighbours:
         """Index complete rows (n, d)."""
-        return cls(rows, NearestNeighbors(n_neighbors=min(n_neighbors + 1, len(rows))).fit(rows))
+        # Beyond a few columns trees are slower than matrix products for this many neighbours.
+        algorithm = "brute" if rows.shape[1] > FEW_COLUMNS else "auto"
+        index = NearestNeighbors(n_neighbors=min(n_neighbors + 1, len(rows)), algorithm=algorithm)
+        return cls(rows, index.fit(rows))
 
     def __call__(self, rows: Matrix) -> tuple[Matrix, NDArray[np.int64]]:
         """Return Euclidean distances and row numbers (n, up to `n_neighbors`), the nearest first."""
@@ -98,29 +103,39 @@ class Ranks:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Log Mahalanobis distance of a row to its neighbours, under their covariance and a little of everyone's."""
+    """Log Mahalanobis distance of a row to its neighbours, under their covariance and a little of everyone's.
 
-    rows: Matrix  # (n, d) training rows
-    everyone: Matrix  # (d, d)
+    Attributes
+    ----------
+    rows : array (n, d)
+        Training rows, whitened by everyone's part.
+    white : array (d, d)
+        Whitens rows: everyone's part becomes the identity.
+    """
+
+    rows: Matrix
+    white: Matrix
 
     @classmethod
     def fit(cls, rows: Matrix) -> Sheet:
         """Learn from complete rows (n, d)."""
         centred = rows - rows.mean(0)
         everyone = GLOBAL * centred.T @ centred / len(rows) + FLOOR * np.eye(rows.shape[1])
-        return cls(rows, everyone)
+        white = np.linalg.inv(np.linalg.cholesky(everyone)).T
+        return cls(rows @ white, white)
 
     def __call__(self, rows: Matrix, place: NDArray[np.int64]) -> Matrix:
         """Return evidence (n,) of rows (n, d) whose neighbours are the training rows at `place` (n, k)."""
-        place = place[:, :N_LOCAL]
+        place, rows = place[:, :N_LOCAL], rows @ self.white
         parts = [self._judge(rows[i : i + CHUNK], place[i : i + CHUNK]) for i in range(0, len(rows), CHUNK)]
         return np.concatenate(parts)
 
     def _judge(self, rows: Matrix, place: NDArray[np.int64]) -> Matrix:
         near = self.rows[place]
         centre = near.mean(1)
-        spread = near - centre[:, None]
-        covariance = spread.transpose(0, 2, 1) @ spread / near.shape[1] + self.everyone
-        off = (rows - centre)[:, :, None]
-        distance = (off * np.linalg.solve(covariance, off)).sum((1, 2))
-        return np.asarray(np.log(distance + SAME))
+        spread, off = near - centre[:, None], rows - centre
+        # Woodbury: k x k systems of the neighbours instead of d x d ones of their covariance.
+        gram = spread @ spread.transpose(0, 2, 1) + near.shape[1] * np.eye(near.shape[1])
+        along = spread @ off[:, :, None]
+        distance = (off**2).sum(1) - (along * np.linalg.solve(gram, along)).sum((1, 2))
+        return np.asarray(np.log(distance.clip(min=0) + SAME))

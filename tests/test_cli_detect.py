@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from diffad import SeriesDetector
 from diffad.cli import app
+from diffad.detectability import detectability
 from diffad.tables import read_table, write_table
 
 
@@ -48,6 +49,15 @@ def test_writes_the_events_that_the_library_finds(files):
     assert pd.Timestamp("2026-01-01 03:15") <= worst["peak"] <= pd.Timestamp("2026-01-01 03:40")
 
 
+def test_events_of_a_recording_without_timestamps_start_at_row_numbers(files):
+    for name in ("good", "today"):
+        write_table(read_table(files / f"{name}.csv").reset_index(drop=True), files / f"{name}.csv")
+    assert detect("today.csv", "--fit-on", "good.csv").exit_code == 0
+    alarms = pd.read_csv(files / "today.alarms.csv")
+    worst = alarms.loc[alarms["severity"].idxmax()]
+    assert worst["start"] <= 200 <= worst["peak"] < 215
+
+
 def test_fewer_alarms_a_day_are_fewer_events(files):
     counts = []
     for number in (5, 0.1):
@@ -60,6 +70,31 @@ def test_picture_beside_the_output(files):
     result = detect("today.csv", "--fit-on", "good.csv", "-o", "found.csv", "--plot")
     assert result.exit_code == 0, result.output
     assert (files / "found.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_can_be_seen_is_measured_on_rows_that_were_not_fitted_on(files, monkeypatch):
+    measured = {}
+
+    def few(detector, X_normal, **options):
+        measured["rows"] = X_normal
+        return detectability(detector, X_normal, kinds=("spike",), sizes=(0.01, 8.0), **options)
+
+    monkeypatch.setattr("diffad.detectability.detectability", few)
+    result = detect("today.csv", "--fit-on", "good.csv", "--detectability", "--plot")
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(files / "today.alarms.detectability.csv")
+    assert list(table["channel"]) == ["flow", "pressure", "power"] and (table["kind"] == "spike").all()
+    assert table["size"].tolist() == [8.0, 8.0, 8.0]
+    assert (files / "today.alarms.detectability.png").read_bytes().startswith(b"\x89PNG")
+    pd.testing.assert_frame_equal(measured["rows"], read_table(files / "good.csv").iloc[960:], check_freq=False)
+
+
+def test_a_short_normal_recording_says_how_many_rows_detectability_needs(files):
+    write_table(recording(300, 0), files / "short.csv")
+    result = detect("today.csv", "--fit-on", "short.csv", "--detectability")
+    assert result.exit_code == 1
+    assert "100" in result.output and "60 rows" in result.output
+    assert (files / "today.alarms.csv").exists()
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,14 @@ PRIOR_WEIGHT = 20
 LEVELS = np.concatenate([[0.0005, 0.0025], np.linspace(0.005, 0.995, 199), [0.9975, 0.9995]])
 
 
-def spread(samples: NDArray[np.float32], prior_scale: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the spread of samples (n, ...), steadied by the prior's standard deviation (...)."""
+def spread(
+    samples: NDArray[np.float32], prior_scale: NDArray[np.float32], restless: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the spread of samples (n, ...), steadied by the prior's standard deviation (...), wider in restless places."""
     n = len(samples)
     variance = samples.var(0, ddof=1) if n > 1 else np.zeros_like(prior_scale)
-    result: NDArray[np.float32] = np.sqrt((n * variance + PRIOR_WEIGHT * prior_scale**2) / (n + PRIOR_WEIGHT))
+    steadied = np.sqrt((n * variance + PRIOR_WEIGHT * prior_scale**2) / (n + PRIOR_WEIGHT))
+    result: NDArray[np.float32] = restless * steadied
     return result
 
 

@@ -59,7 +59,7 @@ def _fill(rows: Array, model: MaskedDiffusion, seed: int) -> Array:
         noise = np.stack([white_noise(seed, rows, r, 1) for r in cover.rows], 1)
         visible = ~np.isnan(cover.windows)
         hidden = ~visible & cover.inside[..., None]
-        samples, _ = model.sample(
+        samples, *_ = model.sample(
             torch.from_numpy(cover.windows),
             torch.from_numpy(visible),
             torch.from_numpy(hidden),

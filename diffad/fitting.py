@@ -96,14 +96,14 @@ def fit_windows(
             around = _fit_cyclic(rest, period, plausible)
             if _crps(replace(model, prior=around), judge, seed) < _crps(model, judge, seed):
                 final_prior, model.prior = _fit_cyclic(completed, period, whole), around
-    if prior == "auto":
-        model.local = _fit_local(model, judge, seed)
     history: list[dict[str, float]] = []
     gain = 0.0
     if training.max_steps:
         filled = fill_from_prior(model, train, seed)
         filled_test = fill_from_prior(model, test, seed)
         history, gain = learn(model, filled, ~train.isnan(), filled_test, ~test.isnan(), training, seed, on_progress)
+    if prior == "auto":
+        model.local = _fit_local(model, judge, seed)
     bands = calibrate(model, test, sampler, seed)
     # What was held out has done its work: the prior may know it.
     model.prior = final_prior
@@ -153,7 +153,7 @@ def _mapped_crps(train: list[Array], test: list[Array], length: int, seed: int, 
     pick = torch.randint(len(z), (len(visible),), generator=generator)
     noise = torch.randn((CALIBRATION_SAMPLES, len(visible), length, channels), generator=generator)
     model = MaskedDiffusion(_fit_prior("auto", windows), length, channels)
-    samples, _ = model.sample(z[pick], visible, ~visible, noise, Sampler(), generator)
+    samples, *_ = model.sample(z[pick], visible, ~visible, noise, Sampler(), generator)
     error = crps(inverse(samples.numpy().astype(np.float64)), truth[pick].numpy().astype(np.float64))
     return float(error[~visible.numpy()].mean())
 
@@ -250,7 +250,7 @@ def fill_from_prior(model: MaskedDiffusion, windows: Tensor, seed: int) -> Tenso
         return windows
     noise = torch.randn((1, *windows.shape), generator=torch.Generator().manual_seed(seed))
     prior_alone = MaskedDiffusion(model.prior, model.length, model.channels, device=model.device)
-    samples, _ = prior_alone.sample(windows, known, ~known, noise, Sampler(), torch.Generator())
+    samples, *_ = prior_alone.sample(windows, known, ~known, noise, Sampler(), torch.Generator())
     return samples[0]
 
 
@@ -267,10 +267,10 @@ def calibrate(model: MaskedDiffusion, windows: Tensor, sampler: Sampler, seed: i
     visible, hidden = visible & known, ~visible & known
     noise = torch.randn((CALIBRATION_SAMPLES, *x.shape), generator=generator)
     with torch.no_grad():
-        samples, scale = model.sample(x, visible, hidden, noise, sampler, generator)
+        samples, *scales = model.sample(x, visible, hidden, noise, sampler, generator)
     where = hidden.numpy()
     draws = samples.numpy()
-    z = (x.numpy() - np.median(draws, 0)) / spread(draws, scale.numpy())
+    z = (x.numpy() - np.median(draws, 0)) / spread(draws, *(s.numpy() for s in scales))
     channel = np.broadcast_to(np.arange(model.channels), where.shape)[where]
     kinds = gap_kinds(hidden).numpy()[where]
     # Held-out windows come in time order: quarters of them are about the held-out blocks.

@@ -80,7 +80,8 @@ class MaskedDiffusion:
     device : torch.device
         Where conditionals and the network run.
     local : LocalScale or None
-        Scales the prior's spread by what surprised it nearby; None is the prior's own spread.
+        Scales the prior's spread by what surprised it nearby; None is the prior's own spread. A network
+        sees the surprises itself, and its samples are left alone: what they may miss is for bands to add.
     """
 
     prior: Prior
@@ -97,7 +98,7 @@ class MaskedDiffusion:
 
     def context(self, given: Conditional, x: Tensor) -> Context:
         """Return what the network sees of windows x (M, B, d) under the masks of `given`."""
-        return Context.build(given, x, (self.length, self.channels), self.local)
+        return Context.build(given, x, (self.length, self.channels))
 
     def sample(
         self,
@@ -108,7 +109,7 @@ class MaskedDiffusion:
         sampler: Sampler,
         generator: torch.Generator,
         max_entries: int = 2**17,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Sample the hidden entries of windows.
 
         Parameters
@@ -131,21 +132,30 @@ class MaskedDiffusion:
             Samples at hidden entries, `windows` at visible ones, 0 at padding.
         scale : Tensor of shape (n, length, channels)
             The closed form's conditional standard deviation at hidden entries, 1 elsewhere.
+        restless : Tensor of shape (n, length, channels)
+            How much wider than the samples this place may be by what surprised the prior nearby; 1 at visible
+            entries, and everywhere without a network, whose part the samples have in them.
         """
         result = torch.where(visible, windows, 0.0).expand(noise.shape).clone()
-        scale = torch.ones(windows.shape)
+        scale, restless = torch.ones(windows.shape), torch.ones(windows.shape)
         for masks, members in _groups_of_equal_masks(visible, hidden):
             given = self.condition(visible[masks], hidden[masks])
             for index, group in _batches(members, noise[:, 0].numel(), max_entries):
                 part = given.select(index.to(self.device))
                 x = windows[group].to(self.device).flatten(2)
                 context = self.context(part, x)
+                local = None if self.local is None else self.local(context.surprise, part.visible)
+                if local is not None and self.network is None:
+                    context = replace(context, scale=torch.where(context.hidden, context.scale * local, context.scale))
+                elif local is not None:
+                    factor = torch.where(context.hidden, local, 1.0).cpu()
+                    restless[group] = factor.unflatten(-1, (self.length, self.channels))
                 white = noise[:, group].to(self.device).flatten(3)
                 draws = self._sample_group(part, context, white, sampler, generator)
                 draws = draws.unflatten(-1, (self.length, self.channels)).cpu()
                 result[:, group] = torch.where(hidden[group], draws, result[:, group])
                 scale[group] = context.scale.cpu().unflatten(-1, (self.length, self.channels))
-        return result, scale
+        return result, scale, restless
 
     def _sample_group(
         self, given: Conditional, context: Context, noise: Tensor, sampler: Sampler, generator: torch.Generator
@@ -155,8 +165,7 @@ class MaskedDiffusion:
         white = noise.permute(1, 0, 2, 3).flatten(1, 2)  # (M, S * B, d)
         context = context.repeat(n_samples)
         mean, scale = context.mean, context.scale
-        here = scale / given.scale[:, None]
-        start = here * given.color(white)
+        start = scale / given.scale[:, None] * given.color(white)
         if self.network is None:
             state = mean + start
         elif sampler.name == "angle":
@@ -171,8 +180,7 @@ class MaskedDiffusion:
                 solve = partial(samplers.ddim, eta=sampler.eta)
 
             def fresh() -> Tensor:
-                draw = torch.randn(start.shape, generator=generator).to(start.device)
-                return here * given.color(draw)
+                return given.color(torch.randn(start.shape, generator=generator).to(start.device))
 
             state = solve(denoise, mean + sigmas[0] * start, sigmas, fresh)
         return state.unflatten(1, (n_samples, n_windows)).permute(1, 0, 2, 3)
@@ -211,14 +219,12 @@ class Context:
     shape: tuple[int, int]
 
     @classmethod
-    def build(cls, given: Conditional, x: Tensor, shape: tuple[int, int], local: LocalScale | None = None) -> Context:
+    def build(cls, given: Conditional, x: Tensor, shape: tuple[int, int]) -> Context:
         explained = given.explain(x)
         visible = given.visible[:, None].expand(x.shape)
         hidden = given.hidden[:, None].expand(x.shape)
         mean = torch.where(hidden, explained, 0.0)
         scale = given.scale[:, None].expand(x.shape)
-        if local is not None:
-            scale = torch.where(hidden, scale * local(explained, given.visible), scale)
         return cls(
             mean,
             torch.where(visible, x, mean),

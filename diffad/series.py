@@ -170,7 +170,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         (a flow in one dimension keeps order), and near it for many, without drawing a sample.
         Observed values, index, columns and float dtypes come back as they were.
         """
-        recording, pieces = self._reduce(X, groups, lambda s, _scale, _kind: s[0], None)
+        recording, pieces = self._reduce(X, groups, lambda s, _scales, _kind: s[0], None)
         filled = recording.fill(recording.assemble(pieces))
         if isinstance(filled, pd.DataFrame) and not self.fitted_on_frame_:
             filled.columns = self.get_feature_names_out()
@@ -209,8 +209,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         if not 0 < q < 1:
             raise ValueError(f"q must lie strictly between 0 and 1, got {q}")
 
-        def reduce(samples: Array, scale: Array, kind: NDArray[np.int64]) -> NDArray[np.float64]:
-            return np.median(samples, 0) + spread(samples, scale) * self.bands_.quantile(q, kind)
+        def reduce(samples: Array, scales: Array, kind: NDArray[np.int64]) -> NDArray[np.float64]:
+            return np.median(samples, 0) + spread(samples, *scales) * self.bands_.quantile(q, kind)
 
         recording, pieces = self._reduce(X, groups, reduce, self._n_samples(n_samples))
         return recording.assemble(pieces)
@@ -223,8 +223,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
             raise ValueError(f"coverage must lie strictly between 0 and 1, got {coverage}")
         edges = ((1 - coverage) / 2, (1 + coverage) / 2)
 
-        def reduce(samples: Array, scale: Array, kind: NDArray[np.int64]) -> NDArray[np.float64]:
-            middle, width = np.median(samples, 0), spread(samples, scale)
+        def reduce(samples: Array, scales: Array, kind: NDArray[np.int64]) -> NDArray[np.float64]:
+            middle, width = np.median(samples, 0), spread(samples, *scales)
             return np.stack([middle + width * self.bands_.quantile(q, kind) for q in edges])
 
         recording, pieces = self._reduce(X, groups, reduce, self._n_samples(n_samples))
@@ -258,11 +258,11 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         """Sample every gap and reduce the samples, a segment at a time: memory does not grow with S."""
         recording = self._open(X, groups)
         pieces: list[Any] = [None] * len(recording.series)
-        for segment, samples, scale, hidden in self._segments(recording, n_samples, everywhere=True):
+        for segment, samples, scales, hidden in self._segments(recording, n_samples, everywhere=True):
             source = recording.series[segment.series]
             kinds = np.zeros(hidden.shape, np.int64)
             kinds[:, self.scaling_.modelled] = _kinds(hidden[:, self.scaling_.modelled], self.window)
-            values = self.scaling_.inverse(reduce(samples, scale, kinds[:, self.scaling_.modelled]))
+            values = self.scaling_.inverse(reduce(samples, scales, kinds[:, self.scaling_.modelled]))
             if pieces[segment.series] is None:
                 pieces[segment.series] = np.broadcast_to(source, (*values.shape[:-2], *source.shape)).copy()
             part = pieces[segment.series][..., segment.start : segment.stop, :]
@@ -272,7 +272,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
     def _segments(
         self, recording: Recording, n_samples: int | None, everywhere: bool = False
     ) -> Iterator[tuple[Segment, Array, Array, NDArray[np.bool_]]]:
-        """Yield segments with samples (S, rows, modelled channels), prior scale and missing entries.
+        """Yield segments with samples (S, rows, modelled channels), scales of their bands (2, rows, channels) and missing entries.
 
         None samples: the middle of the distribution as the only one.
         """
@@ -293,7 +293,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
             visible = ~np.isnan(cover.windows)
             hidden = ~visible & cover.inside[..., None]
             with torch.no_grad(), pinned_defaults():
-                samples, scale = self.model_.sample(
+                samples, *scales = self.model_.sample(
                     torch.from_numpy(cover.windows),
                     torch.from_numpy(visible),
                     torch.from_numpy(hidden),
@@ -303,8 +303,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
                 )
             weights = cover.weights()
             stitched = cover.stitch(samples.numpy(), batch, weights)
-            scales = cover.stitch(scale.numpy(), batch, weights)
-            for segment, values, width in zip(batch, stitched, scales, strict=True):
+            widths = cover.stitch(torch.stack(scales).numpy(), batch, weights)
+            for segment, values, width in zip(batch, stitched, widths, strict=True):
                 missing = np.isnan(recording.series[segment.series][segment.start : segment.stop])
                 if everywhere or missing.any():
                     yield segment, values, width, missing
@@ -316,7 +316,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         for segment in batch:
             missing = np.isnan(recording.series[segment.series][segment.start : segment.stop])
             nothing = np.zeros((n_samples, len(missing), 0), np.float32)
-            yield segment, nothing, nothing[0], missing
+            yield segment, nothing, np.zeros((2, len(missing), 0), np.float32), missing
 
 
 def _progressing(batches: Iterator[list[Segment]], bar: tqdm) -> Iterator[list[Segment]]:

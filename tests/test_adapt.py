@@ -107,6 +107,7 @@ def test_an_adapted_copy_leaves_the_original_alone(detector):
     assert np.abs(other.score_samples(x) - before).max() > 0.1
 
 
+@pytest.mark.slow
 def test_a_regime_met_before_the_last_one_is_remembered(fitted):
     detector = copy.copy(fitted["both"])
     first, second = (lambda x: x * [1, 1, 1, -1]), (lambda x: x * [1, -1, 1, 1])
@@ -115,6 +116,7 @@ def test_a_regime_met_before_the_last_one_is_remembered(fitted):
     assert alarm_rate(detector, first(process(1500, 11))) < 0.03
 
 
+@pytest.mark.slow
 def test_faults_in_new_rows_are_trimmed_as_in_fit():
     detector = SeriesDetector(contamination=0.05, evidence=KINDS).fit(process(600, 0))
     dirty = inject(2 * process(1000, 5), ["spike", "noise"], 4, 12, 8.0)
@@ -144,6 +146,7 @@ def test_longer_windows_that_new_rows_allow_reach_a_running_stream():
     np.testing.assert_allclose(live, detector.score_samples(x[600:]), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_learnt_from_labels_stay():
     faulty = inject(process(1000, 0), "stuck", 6, 25)
     detector = SeriesDetector(evidence=KINDS).fit(faulty.X, faulty.y)
@@ -163,6 +166,7 @@ def test_panels_gaps_and_tables(fitted):
     assert alarm_rate(copy.copy(fitted["both"]).adapt(new), 2 * process(1000, 6)) < 0.04
 
 
+@pytest.mark.slow
 def test_the_residuals_of_a_model_are_learnt_as_well():
     model = SeriesImputer(window=8, prior="gaussian", n_samples=2, training=Training(max_steps=0)).fit(process(500, 0))
     detector = SeriesDetector(evidence=("energy",), model=model).fit(process(500, 0))

@@ -94,12 +94,14 @@ def test_spread_lies_between_samples_and_prior():
     rng = np.random.default_rng(0)
     prior = np.full(50, 2.0, np.float32)
     few, many = (rng.standard_normal((n, 50)).astype(np.float32) for n in (5, 5000))
-    np.testing.assert_array_equal(spread(few[:1], prior) <= prior, True)
-    steadied = spread(few, prior)
+    calm = np.ones(50, np.float32)
+    np.testing.assert_array_equal(spread(few[:1], prior, calm) <= prior, True)
+    steadied = spread(few, prior, calm)
     assert (np.abs(steadied - prior) < np.abs(few.std(0, ddof=1) - prior)).all()
     # With many samples the prior's weight fades: 20 of 5,020 of a variance of 4.
-    np.testing.assert_allclose(spread(many, prior), many.std(0, ddof=1), rtol=0.01)
-    np.testing.assert_allclose(spread(2 * rng.standard_normal((40, 50)), prior).mean(), 2, rtol=0.03)
+    np.testing.assert_allclose(spread(many, prior, calm), many.std(0, ddof=1), rtol=0.01)
+    np.testing.assert_allclose(spread(2 * rng.standard_normal((40, 50)), prior, calm).mean(), 2, rtol=0.03)
+    np.testing.assert_allclose(spread(few, prior, 3 * calm), 3 * spread(few, prior, calm))
 
 
 def test_bands_are_widened_half_way_to_what_the_worse_half_of_the_held_out_blocks_needs():

@@ -1,5 +1,7 @@
 """The spread follows what visible neighbours say of it, and is left alone where they say nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from diffad import SeriesImputer, Training
 from diffad.local_scale import MOST, LocalScale
 from diffad.metrics import coverage, crps
+from diffad.model import Sampler
 
 
 def test_unsurprising_neighbours_leave_the_spread_as_it_is():
@@ -81,3 +84,18 @@ def test_gaussian_recordings_get_none():
     for t in range(1, len(x)):
         x[t] = 0.7 * x[t - 1] + rng.standard_normal(3)
     assert SeriesImputer(window=24, training=Training(max_steps=0)).fit(x).model_.local is None
+
+
+def test_a_network_s_samples_are_left_alone_and_bands_told_how_restless_it_is(trained):
+    windows = torch.randn((5, trained.window, 2), generator=torch.Generator().manual_seed(0))
+    visible = torch.rand(windows.shape, generator=torch.Generator().manual_seed(1)) < 0.7
+    noise = torch.randn((4, *windows.shape), generator=torch.Generator().manual_seed(2))
+    found = []
+    for local in (None, LocalScale.of_window(trained.window, doubt=3.0)):
+        model = replace(trained.model_, local=local)
+        with torch.no_grad():
+            found.append(model.sample(windows, visible, ~visible, noise, Sampler(n_steps=2), torch.Generator()))
+    (plain, scale, calm), (same, own, restless) = found
+    assert torch.equal(plain, same) and torch.equal(scale, own)
+    assert bool((calm == 1).all() and (restless[visible] == 1).all())
+    assert (restless[~visible] - 1).abs().max() > 0.05

@@ -92,7 +92,7 @@ def test_without_a_network_the_samples_are_the_conditional_normal(name, n_steps)
     n = 20_000
     noise = torch.randn(n, 1, LENGTH, CHANNELS, generator=torch.Generator().manual_seed(0))
     sampler = Sampler(name, n_steps) if name else Sampler()
-    samples, scale = draw(model, window, visible, hidden, noise, sampler, max_entries=2**20)
+    samples, scale, _ = draw(model, window, visible, hidden, noise, sampler, max_entries=2**20)
     draws = samples.flatten(1).numpy()[:, unseen]
 
     gain = covariance[np.ix_(unseen, seen)] @ np.linalg.inv(covariance[np.ix_(seen, seen)])
@@ -112,8 +112,8 @@ def test_without_a_network_the_samples_are_the_conditional_normal(name, n_steps)
 @pytest.mark.parametrize("n_steps", [1, 5])
 def test_a_silent_network_changes_no_sample(prior, n_steps):
     alone, silent = model_with(None, prior), model_with(Still(), prior)
-    expected, _ = draw(alone, *gaps())
-    ours, _ = draw(silent, *gaps(), Sampler(n_steps=n_steps))
+    expected, *_ = draw(alone, *gaps())
+    ours, *_ = draw(silent, *gaps(), Sampler(n_steps=n_steps))
     # Dividing by the scale and multiplying again rounds once.
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
@@ -121,7 +121,7 @@ def test_a_silent_network_changes_no_sample(prior, n_steps):
 def test_a_closed_gate_is_the_prior_whatever_the_network_says():
     model = model_with(trained_like())
     model.gate = torch.zeros_like(model.gate)
-    expected, _ = draw(model_with(None), *gaps())
+    expected, *_ = draw(model_with(None), *gaps())
     torch.testing.assert_close(draw(model, *gaps())[0], expected, rtol=1e-5, atol=1e-5)
 
 
@@ -134,15 +134,15 @@ def test_the_gate_opens_for_its_kind_of_gap_alone():
     visible[0, 2, 1] = False  # a scattered entry
     visible[1, 1:5] = False  # an outage
     noise = torch.randn(3, *windows.shape, generator=torch.Generator().manual_seed(1))
-    ours, _ = draw(model, windows, visible, ~visible, noise)
-    prior, _ = draw(model_with(None), windows, visible, ~visible, noise)
+    ours, *_ = draw(model, windows, visible, ~visible, noise)
+    prior, *_ = draw(model_with(None), windows, visible, ~visible, noise)
     torch.testing.assert_close(ours[:, 0], prior[:, 0], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(ours[:, 1], prior[:, 1], atol=1e-2)
 
 
 def test_what_is_not_hidden_comes_back_and_padding_is_zero():
     windows, visible, hidden, noise = gaps()
-    samples, scale = draw(model_with(trained_like()), windows, visible, hidden, noise)
+    samples, scale, _ = draw(model_with(trained_like()), windows, visible, hidden, noise)
     assert samples.shape == noise.shape
     for sample in samples:
         assert torch.equal(sample[visible], windows[visible])
@@ -184,16 +184,16 @@ def test_the_network_sees_the_noisy_state_of_hidden_entries_alone_and_zeros_in_p
 def test_noise_in_padding_is_never_read():
     model = model_with(trained_like())
     windows, visible, hidden, noise = gaps()
-    expected, _ = draw(model, windows, visible, hidden, noise)
-    ours, _ = draw(model, windows, visible, hidden, torch.where(hidden, noise, 1e6))
+    expected, *_ = draw(model, windows, visible, hidden, noise)
+    ours, *_ = draw(model, windows, visible, hidden, torch.where(hidden, noise, 1e6))
     assert torch.equal(ours, expected)
 
 
 @pytest.mark.parametrize("max_entries", [1, 3 * 4 * D, 2**17])
 def test_batches_of_any_size_give_equal_samples(max_entries):
     model = model_with(trained_like())
-    expected, scale = draw(model, *gaps(n=12), max_entries=2**20)
-    ours, ours_scale = draw(model, *gaps(n=12), max_entries=max_entries)
+    expected, scale, _ = draw(model, *gaps(n=12), max_entries=2**20)
+    ours, ours_scale, _ = draw(model, *gaps(n=12), max_entries=max_entries)
     # Matrix products of other sizes round differently.
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(ours_scale, scale)
@@ -202,18 +202,18 @@ def test_batches_of_any_size_give_equal_samples(max_entries):
 def test_more_masks_than_are_factorised_at_once():
     model, n = model_with(trained_like()), 150
     windows, visible, hidden, noise = gaps(n)
-    together, _ = draw(model, windows, visible, hidden, noise)
+    together, *_ = draw(model, windows, visible, hidden, noise)
     for i in (0, 2, 77, n - 1):
-        alone, _ = draw(model, windows[[i]], visible[[i]], hidden[[i]], noise[:, [i]])
+        alone, *_ = draw(model, windows[[i]], visible[[i]], hidden[[i]], noise[:, [i]])
         torch.testing.assert_close(together[:, [i]], alone, rtol=1e-4, atol=1e-4)
 
 
 def test_order_of_windows_does_not_matter():
     model = model_with(trained_like())
     windows, visible, hidden, noise = gaps()
-    expected, _ = draw(model, windows, visible, hidden, noise)
+    expected, *_ = draw(model, windows, visible, hidden, noise)
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(4))
-    ours, _ = draw(model, windows[order], visible[order], hidden[order], noise[:, order])
+    ours, *_ = draw(model, windows[order], visible[order], hidden[order], noise[:, order])
     torch.testing.assert_close(ours, expected[:, order], rtol=1e-4, atol=1e-4)
 
 
@@ -238,10 +238,10 @@ def test_only_ancestral_sampling_draws_from_the_generator(name):
 def test_solvers_of_one_ode_agree():
     """angle, heun, dpmpp_2m and ddim approach one solution from the same noise."""
     model = model_with(trained_like())
-    reference, _ = draw(model, *gaps(), Sampler("angle", 400))
+    reference, *_ = draw(model, *gaps(), Sampler("angle", 400))
     spread = float(reference.std(0).max())
     for name, n_steps in {"heun": 200, "dpmpp_2m": 200, "ddim": 800}.items():
-        ours, _ = draw(model, *gaps(), Sampler(name, n_steps))
+        ours, *_ = draw(model, *gaps(), Sampler(name, n_steps))
         # The textbook solvers start at sigma 40, not at infinity: 1 / 40 of the network's first move.
         assert float((ours - reference).abs().max()) < 0.05 * spread, name
 
@@ -249,10 +249,10 @@ def test_solvers_of_one_ode_agree():
 def test_nothing_hidden_and_no_windows():
     windows, _, _, noise = gaps()
     everything = torch.ones(windows.shape, dtype=torch.bool)
-    samples, scale = draw(model_with(trained_like()), windows, everything, ~everything, noise)
+    samples, scale, _ = draw(model_with(trained_like()), windows, everything, ~everything, noise)
     assert torch.equal(samples, windows.expand(noise.shape))
     assert bool((scale == 1).all())
-    samples, scale = draw(model_with(None), windows[:0], everything[:0], everything[:0], noise[:, :0])
+    samples, scale, _ = draw(model_with(None), windows[:0], everything[:0], everything[:0], noise[:, :0])
     assert samples.shape == (4, 0, LENGTH, CHANNELS)
     assert scale.shape == (0, LENGTH, CHANNELS)
 
@@ -261,7 +261,7 @@ def test_nothing_hidden_and_no_windows():
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_that_is_accepted_gives_finite_samples(name, schedule, n_steps):
-    samples, _ = draw(model_with(trained_like()), *gaps(), Sampler(name, n_steps, schedule))
+    samples, *_ = draw(model_with(trained_like()), *gaps(), Sampler(name, n_steps, schedule))
     assert bool(samples.isfinite().all())
 
 
@@ -339,7 +339,7 @@ def test_sampling_keeps_to_one_device(one_device, prior, name):
     model = model_with(trained_like().to("meta"), prior, "meta")
     inputs = gaps()
     with one_device:
-        samples, scale = draw(model, *inputs, Sampler(name, n_steps=3))
+        samples, scale, _ = draw(model, *inputs, Sampler(name, n_steps=3))
     assert samples.device.type == scale.device.type == "cpu"
     assert one_device.on_device > 100
 

@@ -78,6 +78,8 @@ class SeriesDetector(Detector, SeriesInput):
         Weight of each kind of evidence.
     model_ : SeriesImputer
         The fitted `model`; it fills gaps. Only where one was given.
+    memory_ : Memory
+        Up to 20,000 of the normal rows fitted on, in their own units, for `adapt`; stored with the detector.
     scaling_ : Scaling
         Centre and scale per channel.
     n_features_in_ : int

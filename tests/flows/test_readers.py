@@ -575,7 +575,7 @@ DNS = "#separator \\x09\n#path\tdns\n#fields\tts\tuid\tid.orig_h\tid.orig_p\tid.
     [
         ("", "is empty"),
         ("\n\n", "is empty"),
-        (gzip.compress(b""), "is empty"),
+        (gzip.compress(b"", mtime=0), "is empty"),
         (DNS + "1719146096.5\tC1\t10.0.0.1\t5353\t10.0.0.2\t53\tudp\texample.org\n", "1 x Zeek dns record"),
         (
             '{"ts":1.5,"uid":"C1","id.orig_h":"10.0.0.1","id.resp_h":"10.0.0.2","query":"a","_path":"dns"}',

@@ -26,7 +26,7 @@ LEVELS = np.concatenate([[0.0005, 0.0025], np.linspace(0.005, 0.995, 199), [0.99
 def spread(
     samples: NDArray[np.float32], prior_scale: NDArray[np.float32], restless: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return the spread of samples (n, ...), steadied by the prior's standard deviation (...), wider in restless places."""
+    """Return the spread of samples (n, ...), steadied by the prior's deviation (...) and times `restless` (...)."""
     n = len(samples)
     variance = samples.var(0, ddof=1) if n > 1 else np.zeros_like(prior_scale)
     steadied = np.sqrt((n * variance + PRIOR_WEIGHT * prior_scale**2) / (n + PRIOR_WEIGHT))

@@ -2,8 +2,9 @@
 
 Residual ``r P (x - mean)`` -> blob filters (the matched filters of small spots) -> in units of
 cross-fitted normal residuals, per pixel -> squared, smoothed, mean over blobs: a heat map, which a second
-look at its hottest places sharpens (:mod:`diffad.second_look`).  The image's score is the top per cent of a finer map that is taken relative to the texture around and to
-the image's own; its constants were chosen by defects drawn into held-out good images.
+look at its hottest places sharpens (:mod:`diffad.second_look`).  The image's score is the top per cent
+of a finer map that is taken relative to the texture around and to the image's own; its constants were
+chosen by defects drawn into held-out good images.
 """
 
 from __future__ import annotations

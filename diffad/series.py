@@ -272,7 +272,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
     def _segments(
         self, recording: Recording, n_samples: int | None, everywhere: bool = False
     ) -> Iterator[tuple[Segment, Array, Array, NDArray[np.bool_]]]:
-        """Yield segments with samples (S, rows, modelled channels), scales of their bands (2, rows, channels) and missing entries.
+        """Yield segments with samples (S, rows, modelled channels), their bands' scales (2, rows, modelled channels)
+        and missing entries.
 
         None samples: the middle of the distribution as the only one.
         """

@@ -384,7 +384,7 @@ def test_cuda_and_cpu_draw_the_same_samples(prior, name):
     samples = {}
     for device in ("cpu", "cuda"):
         model = model_with(trained_like().to(device), prior, device)
-        samples[device], _ = draw(model, *gaps(), Sampler(name, n_steps=4))
+        samples[device], *_ = draw(model, *gaps(), Sampler(name, n_steps=4))
     # The network runs in bfloat16 on CUDA: eight bits of its velocity, over angles of pi / 2 in all.
     difference = (samples["cpu"] - samples["cuda"]).abs()
     assert float(difference.max()) < 0.1

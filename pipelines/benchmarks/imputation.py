@@ -11,7 +11,7 @@ missing values; errors on the hidden entries in training standard deviations.
 
 Textbook CSDI is ours with ``prior=None`` and the same training.  PyPOTS' SAITS joins when it is
 installed (extra ``bench``), as shipped and with the spread of its own errors on the last tenth of
-the training part as a distribution.
+the training part as a distribution; its CSDI where ``--csdi-epochs`` says for how long.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -108,20 +109,24 @@ def score_points(
     return result
 
 
+def peer_windows(train: Array) -> tuple[Array, Array]:
+    """Return windows to train a peer on, every other one, and later ones that it does not see."""
+    windows = np.lib.stride_tricks.sliding_window_view(train, LENGTH, 0).transpose(0, 2, 1)
+    cut = int(0.9 * len(windows))
+    return np.ascontiguousarray(windows[:cut:2]), np.ascontiguousarray(windows[cut + LENGTH :: 12])
+
+
 def score_saits(train: Array, parts: dict[str, Array], seed: int, epochs: int, n_samples: int) -> list[dict]:
     """Score PyPOTS' SAITS: its value, and its value plus errors it makes on held-out training windows."""
     from pypots.imputation import SAITS
 
     torch.manual_seed(seed)
-    windows = np.lib.stride_tricks.sliding_window_view(train, LENGTH, 0).transpose(0, 2, 1)
-    cut = int(0.9 * len(windows))
-    channels = train.shape[1]
+    windows, held_out = peer_windows(train)
     sizes = {"n_layers": 2, "d_model": 128, "n_heads": 4, "d_k": 32, "d_v": 32, "d_ffn": 256}
-    model = SAITS(LENGTH, channels, **sizes, epochs=epochs, verbose=False)
+    model = SAITS(LENGTH, train.shape[1], **sizes, epochs=epochs, verbose=False)
     started = time.perf_counter()
-    model.fit({"X": np.ascontiguousarray(windows[:cut:2]).astype(np.float32)})
+    model.fit({"X": windows.astype(np.float32)})
     fit_seconds = time.perf_counter() - started
-    held_out = np.ascontiguousarray(windows[cut + LENGTH :: 12])
     rng, result = np.random.default_rng(seed), []
     for part, pattern, truth, mask in cases(parts, seed):
         here = masks(held_out.shape, seed + 1)[pattern]
@@ -136,6 +141,38 @@ def score_saits(train: Array, parts: dict[str, Array], seed: int, epochs: int, n
         mae = np.abs(filled - truth)[~mask].mean()
         each = per_window(crps(samples, truth), mask)
         result.append(row("SAITS + residuals", part, pattern, seed, mae, each, covered, seconds, fit_seconds))
+    return result
+
+
+def peer_csdi(channels: int, epochs: int, batch_size: int) -> Any:
+    """Return PyPOTS' CSDI at the sizes of its paper."""
+    from pypots.imputation import CSDI
+
+    sizes = {"n_layers": 4, "n_heads": 8, "n_channels": 64}
+    embeddings = {"d_time_embedding": 128, "d_feature_embedding": 16, "d_diffusion_embedding": 128}
+    return CSDI(LENGTH, channels, **sizes, **embeddings, epochs=epochs, batch_size=batch_size, verbose=False)
+
+
+def score_csdi(train: Array, parts: dict[str, Array], seed: int, epochs: int, n_samples: int) -> list[dict]:
+    """Score PyPOTS' CSDI: the median and the quantiles of its samples; the epoch that is best on held-out windows."""
+    torch.manual_seed(seed)
+    windows, held_out = (w.astype(np.float32) for w in peer_windows(train))
+    model = peer_csdi(train.shape[1], epochs, batch_size=64)
+    gaps = np.where(np.random.default_rng(seed).random(held_out.shape) < 0.5, np.nan, held_out)
+    started = time.perf_counter()
+    model.fit({"X": windows}, {"X": gaps, "X_ori": held_out})
+    fit_seconds = time.perf_counter() - started
+    result = []
+    for part, pattern, truth, mask in cases(parts, seed):
+        started = time.perf_counter()
+        gaps = np.where(mask, truth, np.nan).astype(np.float32)
+        samples = model.predict({"X": gaps}, n_sampling_times=n_samples)["imputation"].swapaxes(0, 1)
+        seconds = time.perf_counter() - started
+        lower, upper = np.quantile(samples, [0.05, 0.95], axis=0)
+        covered = coverage(lower[~mask], upper[~mask], truth[~mask])
+        mae = np.abs(np.median(samples, 0) - truth)[~mask].mean()
+        each = per_window(crps(samples, truth), mask)
+        result.append(row("PyPOTS' CSDI", part, pattern, seed, mae, each, covered, seconds, fit_seconds))
     return result
 
 
@@ -208,17 +245,13 @@ def compare(lines: list[dict], ours: str) -> None:
 
 def compare_speed(train: Array, n_windows: int, steps: int) -> None:
     """Print the seconds for the median of 20 samples of windows that miss half, ours and PyPOTS' CSDI."""
-    from pypots.imputation import CSDI
-
     windows = np.lib.stride_tricks.sliding_window_view(train, LENGTH, 0).transpose(0, 2, 1)[:: len(train) // n_windows]
     gaps = np.where(np.random.default_rng(0).random(windows.shape) < 0.5, np.nan, windows)
     ours = SeriesImputer(training=Training(max_steps=steps)).fit(train)
     started = time.perf_counter()
     np.median(ours.sample(gaps, n_samples=20), 0)
     own = (time.perf_counter() - started) / len(gaps)
-    sizes = {"n_layers": 4, "n_heads": 8, "n_channels": 64}
-    embeddings = {"d_time_embedding": 128, "d_feature_embedding": 16, "d_diffusion_embedding": 128}
-    theirs = CSDI(LENGTH, train.shape[1], **sizes, **embeddings, epochs=1, batch_size=8, verbose=False)
+    theirs = peer_csdi(train.shape[1], epochs=1, batch_size=8)
     theirs.fit({"X": gaps[:8].astype(np.float32)})
     started = time.perf_counter()
     theirs.predict({"X": gaps[:8].astype(np.float32)}, n_sampling_times=20)
@@ -227,6 +260,35 @@ def compare_speed(train: Array, n_windows: int, steps: int) -> None:
         f"seconds a window: ours {own:.4f} ({len(gaps)} windows), CSDI {peer:.3f} (8 windows), ratio {peer / own:.0f}; "
         f"the gate admits {ours.network_gain_:.1%} (at 0 no network is run)"
     )
+
+
+def score_all(train: Array, parts: dict[str, Array], seed: int, args: argparse.Namespace) -> list[dict]:
+    """Return the lines of every method; `seed` is that of the gaps and of the training."""
+    lines = score_points("interpolation", interpolation, train, parts, seed)
+    for peer in ("KNNImputer", "IterativeImputer"):
+        lines += score_points(peer, row_imputer(peer), train, parts, seed)
+    if importlib.util.find_spec("pypots"):
+        lines += score_saits(train, parts, seed, args.saits_epochs, args.samples)
+    if args.csdi_epochs:
+        lines += score_csdi(train, parts, seed, args.csdi_epochs, args.samples)
+    trained = {"plain Gaussian": 0, "prior alone": 0}
+    trained |= {f"diffad, {share:.0%} of the steps": int(share * args.steps) for share in args.curve}
+    trained |= {"textbook CSDI": args.steps} if args.csdi else {}
+    for name, steps in (trained | {"diffad": args.steps}).items():
+        model = SeriesImputer(prior=PRIORS.get(name, "auto"), training=Training(max_steps=steps), random_state=seed)
+        lines += score_samples(name, model, train, parts, seed, args.samples)
+    return lines
+
+
+def report(lines: list[dict]) -> None:
+    """Print the means over seeds, the paired tests and the ratios to the plain Gaussian."""
+    table = pd.DataFrame(lines).drop(columns="windows").groupby(["part", "method", "pattern"], sort=False).mean()
+    print(table.drop(columns="seed").round(4).to_string())
+    compare(lines, "diffad")
+    for part, mean in table["CRPS"].unstack(sort=False).groupby("part", sort=False):
+        ratio = mean.droplevel("part") / mean.loc[part, "plain Gaussian"]
+        print(f"CRPS / plain Gaussian, {part}")
+        print(ratio.assign(mean=ratio.mean(axis=1)).round(3).to_string())
 
 
 def main() -> None:
@@ -240,6 +302,7 @@ def main() -> None:
     parser.add_argument("--csdi", action="store_true", help="also train the network without a prior")
     parser.add_argument("--curve", type=float, nargs="+", default=[], help="also train for these shares of the steps")
     parser.add_argument("--saits-epochs", type=int, default=20)
+    parser.add_argument("--csdi-epochs", type=int, default=0, help="also train PyPOTS' CSDI (hours without a GPU)")
     parser.add_argument("--speed", action="store_true", help="only compare the speed of sampling")
     args = parser.parse_args()
     print(f"python {platform.python_version()} torch {torch.__version__} scikit-learn {sklearn.__version__}")
@@ -247,27 +310,11 @@ def main() -> None:
     train, both = load(args.csv)
     parts = {part: both[part] for part in args.parts}
     if args.speed:
-        return compare_speed(train, 1000, min(args.steps, 200))
+        return compare_speed(train, 1000, args.steps)
     lines: list[dict] = []
     for seed in args.seeds:
-        lines += score_points("interpolation", interpolation, train, parts, seed)
-        for peer in ("KNNImputer", "IterativeImputer"):
-            lines += score_points(peer, row_imputer(peer), train, parts, seed)
-        if importlib.util.find_spec("pypots"):
-            lines += score_saits(train, parts, seed, args.saits_epochs, args.samples)
-        trained = {"plain Gaussian": 0, "prior alone": 0}
-        trained |= {f"diffad, {share:.0%} of the steps": int(share * args.steps) for share in args.curve}
-        trained |= {"textbook CSDI": args.steps} if args.csdi else {}
-        for name, steps in (trained | {"diffad": args.steps}).items():
-            model = SeriesImputer(prior=PRIORS.get(name, "auto"), training=Training(max_steps=steps), random_state=seed)
-            lines += score_samples(name, model, train, parts, seed, args.samples)
-    table = pd.DataFrame(lines).drop(columns="windows").groupby(["part", "method", "pattern"], sort=False).mean()
-    print(table.drop(columns="seed").round(4).to_string())
-    compare(lines, "diffad")
-    for part, mean in table["CRPS"].unstack(sort=False).groupby("part", sort=False):
-        ratio = mean.droplevel("part") / mean.loc[part, "plain Gaussian"]
-        print(f"CRPS / plain Gaussian, {part}")
-        print(ratio.assign(mean=ratio.mean(axis=1)).round(3).to_string())
+        lines += score_all(train, parts, seed, args)
+    report(lines)
 
 
 if __name__ == "__main__":

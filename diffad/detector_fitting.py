@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffad.fitting import HELD_OUT_BLOCKS, HELD_OUT_SHARE
+from diffad.held_out import HELD_OUT_BLOCKS, HELD_OUT_SHARE
 from diffad.model import MaskedDiffusion
 from diffad.model_evidence import ModelEvidence, admitted_share, with_model
 from diffad.scaling import Scaling, squash

@@ -54,14 +54,14 @@ class Scaling:
         keep = self.modelled
         with np.errstate(over="ignore"):
             z = np.clip((rows[..., keep] - self.centre[keep]) / self.scale[keep], -FARTHEST, FARTHEST)
-        return z if self.marginals is None else self.marginals.forward(z)
+        return z if self.marginals is None else squash(self.marginals.forward(z))
 
     def inverse(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
         """Undo :meth:`forward`, inside the bounds; unmodelled channels get their constant or NaN."""
         keep = self.modelled
         result = np.empty((*rows.shape[:-1], len(keep)))
         result[...] = self.centre
-        rows = rows if self.marginals is None else self.marginals.inverse(rows)
+        rows = rows if self.marginals is None else self.marginals.inverse(unsquash(rows))
         result[..., keep] = np.clip(rows * self.scale[keep] + self.centre[keep], self.lower[keep], self.upper[keep])
         for k in np.flatnonzero(keep):
             result[..., k] = _snapped(result[..., k], self.levels[k], SAME * self.scale[k])
@@ -74,10 +74,11 @@ def squash(z: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sign(z) * (np.minimum(np.abs(z), KNEE) + np.log1p(beyond))
 
 
-def unsquash(z: NDArray[np.float64]) -> NDArray[np.float64]:
+def unsquash(z: NDArray[np.floating]) -> NDArray[np.float64]:
     """Undo :func:`squash`."""
     beyond = np.maximum(np.abs(z) - KNEE, 0.0)
-    return np.sign(z) * (np.minimum(np.abs(z), KNEE) + np.expm1(beyond))
+    result: NDArray[np.float64] = np.sign(z) * (np.minimum(np.abs(z), KNEE) + np.expm1(beyond))
+    return result
 
 
 def _snapped(values: NDArray[np.float64], levels: NDArray[np.float64], within: float) -> NDArray[np.float64]:

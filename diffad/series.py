@@ -19,8 +19,9 @@ from diffad import tracking
 from diffad.calibration import spread
 from diffad.defaults import pinned_defaults
 from diffad.diffusion.masks import gap_kinds
-from diffad.fitting import WILD, fit_marginals, fit_windows
+from diffad.fitting import fit_windows
 from diffad.model import Sampler, as_sampler
+from diffad.prior_fitting import WILD, fit_marginals
 from diffad.priors import PRIORS
 from diffad.recordings import Recording
 from diffad.series_input import SeriesInput, device_of

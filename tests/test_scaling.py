@@ -1,11 +1,14 @@
 """Scaling is undone exactly, is not moved by wild readings, and knows what a channel cannot exceed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from diffad.marginals import Marginals
 from diffad.scaling import Scaling
 
 #: Readings of two decimals, as sensors give them.
@@ -125,3 +128,14 @@ def test_levels_at_which_a_channel_rests_come_back_exactly():
     free = (x != 0) & (x != 0.7)
     np.testing.assert_allclose(back[free], x[free], rtol=1e-5)
     assert len(np.unique(back[free])) == len(np.unique(x[free].astype(np.float32)))
+
+
+def test_bent_channels_bound_what_a_wild_reading_can_do():
+    rows = np.random.default_rng(0).lognormal(size=(2000, 1))
+    scaling = Scaling.fit(rows)
+    scaling = replace(scaling, marginals=Marginals.fit(scaling.forward(rows)))
+    wild = np.array([[1e9], [1e3], [rows.max()]])
+    z = scaling.forward(wild)
+    assert (np.diff(z[:, 0]) < 0).all()
+    assert z[0, 0] < 40
+    np.testing.assert_allclose(scaling.inverse(z), wild, rtol=1e-5)

@@ -5,8 +5,18 @@ from diffad.priors.cyclic import CyclicPrior
 from diffad.priors.gaussian import GaussianPrior
 from diffad.priors.lowrank import LowRankPrior
 from diffad.priors.standard import StandardPrior
+from diffad.priors.stationary import stationary_covariance
 
 #: Priors by name; None, the absence of knowledge, is :class:`StandardPrior`.
 PRIORS: dict[str, type[GaussianPrior] | type[LowRankPrior]] = {"gaussian": GaussianPrior, "lowrank": LowRankPrior}
 
-__all__ = ["PRIORS", "Conditional", "CyclicPrior", "GaussianPrior", "LowRankPrior", "Prior", "StandardPrior"]
+__all__ = [
+    "PRIORS",
+    "Conditional",
+    "CyclicPrior",
+    "GaussianPrior",
+    "LowRankPrior",
+    "Prior",
+    "StandardPrior",
+    "stationary_covariance",
+]

@@ -23,8 +23,8 @@ from diffad.image_tiles import Observed, sample
 KINDS = ("near", "deep", "averages", "noise")
 #: Distance in pixels to the nearest seen one from which a pixel is deep in a hole.
 DEEP = 3.0
-#: Held-out images that calibrate, and how many share a mask.
-HELD_OUT, PER_MASK = 48, 16
+#: Most held-out images of a fold that calibrate, and how many share a mask.
+HELD_OUT, PER_MASK = 64, 16
 #: Shares of missing pixels, sides of boxes (in sides of an image), factors and noise levels of the calibration.
 SHARES, BOXES, FACTORS, LEVELS = (0.3, 0.7), (0.25, 0.5), (2, 4), (0.3, 0.6, 1.2)
 
@@ -69,19 +69,31 @@ def calibrate(model: ImageDiffusion, images: Tensor, kind: str | None, seed: int
     channels = images.shape[3]
     if len(images) < 8:
         return Bands.gaussian(len(KINDS), channels)
-    fold = torch.arange(len(images)) % FOLDS == 0
-    held = ImageDiffusion(fit_prior(images[~fold], kind, model.prior.device), model.network, model.gate)
-    errors: list[NDArray[np.float64]] = []
-    labels: list[NDArray[np.int64]] = []
-    places: list[NDArray[np.int64]] = []
-    for truth, observed in tasks(images[fold][:HELD_OUT], seed):
+    # Images differ more than pixels do: every fold has its turn, and bands widen where folds disagree.  A network
+    # has seen all but the first (:mod:`diffad.image_learning`).
+    turns = range(FOLDS) if model.network is None else [0]
+    fold = torch.arange(len(images)) % FOLDS
+    parts = [_errors(model, images[fold != f], images[fold == f][:HELD_OUT], kind, seed + f) for f in turns]
+    z, label, channel = (np.concatenate(column) for column in zip(*parts, strict=True))
+    group = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
+    return Bands.fit(z, label, channel, (len(KINDS), channels), group)
+
+
+def _errors(
+    model: ImageDiffusion, others: Tensor, images: Tensor, kind: str | None, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return standardised errors on images by a prior fitted to others, and the kind and channel of each."""
+    held = ImageDiffusion(fit_prior(others, kind, model.prior.device), model.network, model.gate)
+    found = []
+    for truth, observed in tasks(images, seed):
         centre, scale = held.mean(observed, with_scale=True)
         assert scale is not None
         where = ((scale > 0) & ~truth.isnan()).numpy()
-        errors.append(((truth - centre) / scale.clamp(min=1e-9)).numpy()[where])
-        labels.append(kinds_of(observed)[where])
-        places.append(np.broadcast_to(np.arange(channels), where.shape)[where])
-    return Bands.fit(np.concatenate(errors), np.concatenate(labels), np.concatenate(places), (len(KINDS), channels))
+        z = ((truth - centre) / scale.clamp(min=1e-9)).numpy()[where]
+        channel = np.broadcast_to(np.arange(where.shape[-1]), where.shape)[where]
+        found.append((z, kinds_of(observed)[where], channel))
+    z, label, channel = (np.concatenate(column) for column in zip(*found, strict=True))
+    return z, label, channel
 
 
 def tasks(images: Tensor, seed: int) -> Iterator[tuple[Tensor, Observed]]:

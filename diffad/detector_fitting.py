@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from diffad.cross_fitting import CrossFit, fit_scorer, scores_ahead
 from diffad.held_out import HELD_OUT_BLOCKS, HELD_OUT_SHARE
 from diffad.model import MaskedDiffusion
 from diffad.model_evidence import ModelEvidence, admitted_share, with_model
 from diffad.scaling import Scaling, squash
-from diffad.scoring import WEIGHTS, CrossFit, Scorer, fit_scorer, reweight, scores_ahead
+from diffad.scoring import WEIGHTS, Scorer, reweight
 from diffad.thresholds import NormalScores
 
 Array = NDArray[np.float32]

@@ -1,7 +1,7 @@
 """Evidence of a diffusion model: what it leaves over of each channel, judged as a recording of its own.
 
 The residuals of normal rows are a recording, too, whitened by the model; windows of it are judged
-by the same closed forms, cross-fitted on the same blocks (:mod:`diffad.scoring`).
+by the same closed forms, cross-fitted on the same blocks (:mod:`diffad.cross_fitting`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
+from diffad.cross_fitting import fit_scorer
 from diffad.faults import FAULTS, inject
 from diffad.model import MaskedDiffusion
 from diffad.residual import left_over
 from diffad.scaling import Scaling, squash
-from diffad.scoring import WEIGHTS, Scorer, combine, fit_scorer
+from diffad.scoring import WEIGHTS, Scorer, combine
 
 Array = NDArray[np.float32]
 

@@ -16,13 +16,13 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
+from diffad.cross_fitting import FOLDS
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector, Explanation
 from diffad.detector_fitting import Memory, Recipe, evidence_of_rows, fit_detector, standardised
 from diffad.evidence import KINDS
 from diffad.recordings import Recording
 from diffad.scaling import unsquash
-from diffad.scoring import FOLDS
 from diffad.series import SeriesImputer
 from diffad.series_input import SeriesInput, device_of
 from diffad.stream import Stream
@@ -55,7 +55,7 @@ class SeriesDetector(Detector, SeriesInput):
         training rows.
     contamination : float, default=0.0
         Share of the training rows that may be faults: the strangest are left out of the fit.
-    evidence : sequence of str or None, default=None
+    kinds : sequence of str or None, default=None
         Kinds of evidence to use; None is all of ``("energy", "local", "filter", "step",
         "window", "quiet", "shape")``.
     model : SeriesImputer or None, default=None
@@ -111,7 +111,7 @@ class SeriesDetector(Detector, SeriesInput):
         context: str = "both",
         threshold: Threshold | None = None,
         contamination: float = 0.0,
-        evidence: Sequence[str] | None = None,
+        kinds: Sequence[str] | None = None,
         regularize: bool = False,
         device: str = "auto",
         model: SeriesImputer | None = None,
@@ -119,7 +119,7 @@ class SeriesDetector(Detector, SeriesInput):
         self.context = context
         self.threshold = threshold
         self.contamination = contamination
-        self.evidence = evidence
+        self.kinds = kinds
         self.regularize = regularize
         self.device = device
         self.model = model
@@ -220,7 +220,7 @@ class SeriesDetector(Detector, SeriesInput):
         self._look_for_drift(score)
         return np.where(-score < self.offset_, -1, 1)
 
-    def evidence_of(self, X: Any, groups: Any = None) -> pd.DataFrame:
+    def evidence(self, X: Any, groups: Any = None) -> pd.DataFrame:
         """Return every kind of evidence per row and channel, as named columns.
 
         Returns
@@ -310,14 +310,14 @@ class SeriesDetector(Detector, SeriesInput):
     def _check_parameters(self) -> None:
         if self.context not in ("both", "past"):
             raise ValueError(f"context must be 'both' or 'past', got {self.context!r}")
-        chosen = self.evidence
+        chosen = self.kinds
         if chosen is not None and (
             isinstance(chosen, str)
             or not isinstance(chosen, Iterable)
             or not list(chosen)
             or not set(chosen) <= set(KINDS)
         ):
-            raise ValueError(f"evidence must be None or some of {list(KINDS)}, got {self.evidence!r}")
+            raise ValueError(f"kinds must be None or some of {list(KINDS)}, got {self.kinds!r}")
         if self.model is not None and not isinstance(self.model, SeriesImputer):
             raise ValueError(f"model must be a SeriesImputer or None, got {self.model!r}")
         if self.model is not None and self.context == "past":
@@ -371,7 +371,7 @@ class SeriesDetector(Detector, SeriesInput):
     def _recipe(self, ahead: bool) -> Recipe:
         return Recipe(
             self.scaling_,
-            tuple(k for k in KINDS if self.evidence is None or k in self.evidence),
+            tuple(k for k in KINDS if self.kinds is None or k in self.kinds),
             self.context == "both",
             device_of(self.device),
             self.contamination,

@@ -46,7 +46,7 @@ class TabularDetector(Detector, TableInput):
         Anomalies that resemble each other partly stay, and hide their like.
     categorical_features : sequence of column names or numbers, default=None
         None takes the columns of text, category and bool.
-    evidence : sequence of str or None, default=None
+    kinds : sequence of str or None, default=None
         Kinds of evidence to use; None is all of ``("nearest", "neighbours", "nearest_manhattan",
         "neighbours_manhattan", "mixture", "ranks", "sheet")``. Fewer are faster.
     random_state : int, RandomState instance or None, default=0
@@ -85,13 +85,13 @@ class TabularDetector(Detector, TableInput):
         threshold: Threshold | None = None,
         contamination: float = 0.0,
         categorical_features: Sequence[str | int] | None = None,
-        evidence: Sequence[str] | None = None,
+        kinds: Sequence[str] | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.threshold = threshold
         self.contamination = contamination
         self.categorical_features = categorical_features
-        self.evidence = evidence
+        self.kinds = kinds
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -108,21 +108,21 @@ class TabularDetector(Detector, TableInput):
         self
         """
         self._check_decision()
-        chosen = self.evidence
+        chosen = self.kinds
         if chosen is not None and (
             isinstance(chosen, str)
             or not isinstance(chosen, Iterable)
             or not list(chosen)
             or not set(chosen) <= set(KINDS)
         ):
-            raise ValueError(f"evidence must be None or some of {list(KINDS)}, got {self.evidence!r}")
+            raise ValueError(f"kinds must be None or some of {list(KINDS)}, got {self.kinds!r}")
         table = self._table(X, reset=True)
         self.period_ = None
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with tracking.run_of(self, X):
             self.columns_ = Columns.fit(table, self.categorical_features)
             rows, owner = self.columns_.encode(table), self.columns_.owner
-            kinds = tuple(k for k in KINDS if self.evidence is None or k in self.evidence)
+            kinds = tuple(k for k in KINDS if self.kinds is None or k in self.kinds)
             kept = rows
             if self.contamination:
                 first, _ = fit_rows(rows, owner, kinds, seed)
@@ -133,7 +133,7 @@ class TabularDetector(Detector, TableInput):
             self._decide(NormalScores.of_blocks([normal]), training)
         return self
 
-    def evidence_of(self, X: Any) -> pd.DataFrame:
+    def evidence(self, X: Any) -> pd.DataFrame:
         """Return every kind of evidence per row, minus the log probability, as named columns."""
         check_is_fitted(self)
         table = self._table(X, reset=False)

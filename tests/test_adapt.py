@@ -36,7 +36,7 @@ REGIMES = {
 
 @pytest.fixture(scope="module")
 def fitted():
-    return {c: SeriesDetector(context=c, evidence=KINDS).fit(process(1500, 0)) for c in ("both", "past")}
+    return {c: SeriesDetector(context=c, kinds=KINDS).fit(process(1500, 0)) for c in ("both", "past")}
 
 
 @pytest.fixture(scope="module", params=["both", "past"])
@@ -83,7 +83,7 @@ def test_faults_are_found_as_well_as_by_recalibration_and_far_better_where_it_is
 
 def test_what_was_normal_stays_normal(later):
     regime, _, _, adapted = later
-    without_memory = SeriesDetector(context=adapted.context, evidence=KINDS).fit(REGIMES[regime](process(1500, 5)))
+    without_memory = SeriesDetector(context=adapted.context, kinds=KINDS).fit(REGIMES[regime](process(1500, 5)))
     old = process(1500, 9)
     assert alarm_rate(without_memory, old) > 0.5, "the regimes are meant to differ"
     # The threshold is of new rows alone: what restless rows make of quiet ones may cost more than the promise.
@@ -118,7 +118,7 @@ def test_a_regime_met_before_the_last_one_is_remembered(fitted):
 
 @pytest.mark.slow
 def test_faults_in_new_rows_are_trimmed_as_in_fit():
-    detector = SeriesDetector(contamination=0.05, evidence=KINDS).fit(process(600, 0))
+    detector = SeriesDetector(contamination=0.05, kinds=KINDS).fit(process(600, 0))
     dirty = inject(2 * process(1000, 5), ["spike", "noise"], 4, 12, 8.0)
     assert abs(alarm_rate(detector.adapt(dirty.X), dirty.X) - 0.05) < 0.01
 
@@ -137,7 +137,7 @@ def test_a_stream_follows_its_detector(fitted):
 
 def test_longer_windows_that_new_rows_allow_reach_a_running_stream():
     x = process(700, 0)
-    detector = SeriesDetector(context="past", evidence=KINDS).fit(x[:60])
+    detector = SeriesDetector(context="past", kinds=KINDS).fit(x[:60])
     stream = detector.stream()
     before = stream.detector.scorer_.models.lengths.longest
     detector.adapt(x[60:600])
@@ -149,8 +149,8 @@ def test_longer_windows_that_new_rows_allow_reach_a_running_stream():
 @pytest.mark.slow
 def test_weights_learnt_from_labels_stay():
     faulty = inject(process(1000, 0), "stuck", 6, 25)
-    detector = SeriesDetector(evidence=KINDS).fit(faulty.X, faulty.y)
-    plain = SeriesDetector(evidence=KINDS).fit(process(1000, 0))
+    detector = SeriesDetector(kinds=KINDS).fit(faulty.X, faulty.y)
+    plain = SeriesDetector(kinds=KINDS).fit(process(1000, 0))
     learnt = dict(detector.weights_)
     assert learnt != plain.weights_, "the labels are meant to matter"
     assert detector.adapt(process(400, 5)).weights_ == learnt
@@ -169,7 +169,7 @@ def test_panels_gaps_and_tables(fitted):
 @pytest.mark.slow
 def test_the_residuals_of_a_model_are_learnt_as_well():
     model = SeriesImputer(window=8, prior="gaussian", n_samples=2, training=Training(max_steps=0)).fit(process(500, 0))
-    detector = SeriesDetector(evidence=("energy",), model=model).fit(process(500, 0))
+    detector = SeriesDetector(kinds=("energy",), model=model).fit(process(500, 0))
     before = detector.model_evidence_.scorer
     detector.adapt(2 * process(400, 5))
     assert detector.model_evidence_.scorer is not before
@@ -190,7 +190,7 @@ def test_memory_is_bounded_keeps_every_time_and_whole_blocks():
 
 def test_labelled_faults_are_not_remembered():
     faulty = inject(process(400, 0), "shift", 3, 20, 8.0)
-    (rows,) = SeriesDetector(evidence=KINDS).fit(faulty.X, faulty.y).memory_.series
+    (rows,) = SeriesDetector(kinds=KINDS).fit(faulty.X, faulty.y).memory_.series
     np.testing.assert_array_equal(np.isnan(rows).all(1), faulty.y == 1)
     np.testing.assert_array_equal(rows[faulty.y == 0], faulty.X[faulty.y == 0])
 
@@ -241,7 +241,7 @@ def test_an_error_on_the_way_changes_nothing(untouched, monkeypatch):
 
 def test_constants_stay_constants():
     x = np.column_stack([process(600, 0), np.ones(600)])
-    detector = SeriesDetector(evidence=KINDS).fit(x)
+    detector = SeriesDetector(kinds=KINDS).fit(x)
     detector.adapt(np.column_stack([2 * process(300, 5), np.ones(300)]))
     new = np.column_stack([2 * process(200, 6), np.ones(200)])
     new[100, 4] = 2.0

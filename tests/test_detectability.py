@@ -29,7 +29,7 @@ def process(n, seed):
 
 @pytest.fixture(scope="module")
 def detector():
-    return SeriesDetector(evidence=("energy", "quiet")).fit(process(1500, 0))
+    return SeriesDetector(kinds=("energy", "quiet")).fit(process(1500, 0))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_large_faults_are_found_and_invisible_ones_are_not(detector, normal, mea
 
 
 def test_a_drift_takes_longer_to_see_than_a_shift_of_its_size(normal):
-    past = SeriesDetector(context="past", evidence=("energy", "quiet")).fit(process(1500, 0))
+    past = SeriesDetector(context="past", kinds=("energy", "quiet")).fit(process(1500, 0))
     late = detectability(past, normal, kinds=("shift", "drift"), sizes=(8.0,), length=20).groupby("kind")["rows"].mean()
     assert late["drift"] > late["shift"] >= 0
 
@@ -78,7 +78,7 @@ def test_a_drift_takes_longer_to_see_than_a_shift_of_its_size(normal):
 def test_a_sensor_that_others_confirm_shows_smaller_faults(detector, normal):
     rng = np.random.default_rng(5)
     alone = pd.DataFrame({"inlet": process(1500, 2)["inlet"], "outlet": rng.standard_normal(1500)})
-    lonely = SeriesDetector(evidence=("energy", "quiet")).fit(alone)
+    lonely = SeriesDetector(kinds=("energy", "quiet")).fit(alone)
     later = pd.DataFrame({"inlet": normal["inlet"], "outlet": rng.standard_normal(len(normal))})
     sizes = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
     confirmed, unconfirmed = (
@@ -107,7 +107,7 @@ def test_share_that_must_be_found_decides(detector, normal):
 
 
 def test_arrays_work_and_name_their_channels(normal):
-    on_array = SeriesDetector(evidence=("energy", "quiet")).fit(process(1500, 0).to_numpy())
+    on_array = SeriesDetector(kinds=("energy", "quiet")).fit(process(1500, 0).to_numpy())
     table = detectability(on_array, normal.to_numpy(), kinds=("shift",), sizes=(8.0,), length=20)
     assert table["channel"].tolist() == on_array._names()
     assert (table["size"] == 8).all()

@@ -16,7 +16,7 @@ from diffad import AlarmsPerDay, FalseAlarmRate, SeriesDetector
 
 def small(**options):
     """Return a detector of the cheapest evidence."""
-    return SeriesDetector(**{"evidence": ("energy", "quiet"), **options})
+    return SeriesDetector(**{"kinds": ("energy", "quiet"), **options})
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ METHODS = [
     "p_values",
     "events",
     "explain",
-    "evidence_of",
+    "evidence",
     "recalibrate",
     "adapt",
 ]
@@ -121,7 +121,7 @@ def test_a_detector_without_any_window_that_fits_says_so(evidence, waves):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            alarms = SeriesDetector(evidence=evidence).fit(waves[:12]).predict(x)
+            alarms = SeriesDetector(kinds=evidence).fit(waves[:12]).predict(x)
         except ValueError as error:
             assert "evidence" in str(error)
             return
@@ -186,7 +186,7 @@ def test_irregular_timestamps_are_refused_or_put_on_a_grid(table, fitted):
     refused(ValueError, lambda: fitted.predict(X), "irregular", "regularize=True")
     on_grid = small(regularize=True).fit(X)
     assert len(on_grid.score_samples(X)) == len(table), "scores belong to the grid"
-    assert on_grid.evidence_of(X).index.equals(table.index)
+    assert on_grid.evidence(X).index.equals(table.index)
     holes = table.copy()
     holes.iloc[100:105] = np.nan
     np.testing.assert_array_equal(on_grid.score_samples(X), small().fit(holes).score_samples(holes))
@@ -313,11 +313,11 @@ def test_a_wild_reading_in_training_does_not_make_normal_rows_alarms(value, wave
         ({"threshold": 0.01}, ("threshold", "FalseAlarmRate", "AlarmsPerDay", "0.01")),
         ({"threshold": "auto"}, ("threshold", "FalseAlarmRate", "'auto'")),
         ({"threshold": FalseAlarmRate}, ("threshold", "FalseAlarmRate")),
-        ({"evidence": ("energy", "smell")}, ("evidence", "smell", "energy", "shape")),
-        ({"evidence": "energy"}, ("evidence", "'energy'")),
-        ({"evidence": ()}, ("evidence", "None or some of")),
-        ({"evidence": []}, ("evidence", "None or some of")),
-        ({"evidence": (None,)}, ("evidence", "None or some of")),
+        ({"kinds": ("energy", "smell")}, ("kinds", "smell", "energy", "shape")),
+        ({"kinds": "energy"}, ("kinds", "'energy'")),
+        ({"kinds": ()}, ("kinds", "None or some of")),
+        ({"kinds": []}, ("kinds", "None or some of")),
+        ({"kinds": (None,)}, ("kinds", "None or some of")),
         ({"device": "toaster"}, ("toaster",)),
     ],
 )
@@ -331,7 +331,7 @@ def test_bad_parameters_are_refused_by_fit(waves, options, words):
     [
         ({"contamination": "auto"}, "contamination"),
         ({"contamination": None}, "contamination"),
-        ({"evidence": 5}, "evidence"),
+        ({"kinds": 5}, "kinds"),
     ],
 )
 def test_parameters_of_another_type_are_refused_by_name(waves, options, word):

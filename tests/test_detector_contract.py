@@ -33,11 +33,11 @@ EXCUSED = {
 OPEN = dict.fromkeys(["check_outliers_train", "check_outliers_fit_predict"], "no training row alarms")
 
 DEFAULT = SeriesDetector()
-PAST = SeriesDetector(context="past", evidence=("energy", "quiet"))
+PAST = SeriesDetector(context="past", kinds=("energy", "quiet"))
 
 
 def excused(estimator):
-    return EXCUSED if estimator.evidence else EXCUSED | OPEN
+    return EXCUSED if estimator.kinds else EXCUSED | OPEN
 
 
 @parametrize_with_checks([DEFAULT, PAST], expected_failed_checks=excused)
@@ -88,7 +88,7 @@ def test_an_alarm_is_a_score_below_the_threshold(detector, faulty):
 
 
 def test_fit_predict_is_fit_and_predict(faulty):
-    detector = SeriesDetector(threshold=FalseAlarmRate(0.2), evidence=("quiet",))
+    detector = SeriesDetector(threshold=FalseAlarmRate(0.2), kinds=("quiet",))
     alarms = detector.fit_predict(faulty)
     np.testing.assert_array_equal(alarms, clone(detector).fit(faulty).predict(faulty))
     assert (alarms == -1).any()
@@ -108,7 +108,7 @@ def test_events_and_tables_carry_the_labels_of_the_index(on_tables, table):
     assert worst["start"] <= worst["peak"] <= worst["end"]
     assert worst["start"] <= table.index[159] and worst["end"] >= table.index[150], "the offset lies elsewhere"
     assert worst["channels"][0] == "power"
-    for result in (on_tables.evidence_of(table), on_tables.explain(table).share, on_tables.explain(table).lower):
+    for result in (on_tables.evidence(table), on_tables.explain(table).share, on_tables.explain(table).lower):
         pd.testing.assert_index_equal(result.index, table.index)
     assert list(on_tables.explain(table).expected.columns) == list(table.columns)
 
@@ -124,10 +124,10 @@ def test_events_of_arrays_carry_row_numbers(detector, faulty):
 
 
 def test_other_labels_than_times_are_kept(on_tables, table):
-    stamped = on_tables.evidence_of(table)
+    stamped = on_tables.evidence(table)
     with_names = table.set_axis([f"row {i}" for i in range(len(table))])
-    pd.testing.assert_index_equal(on_tables.evidence_of(with_names).index, with_names.index)
-    np.testing.assert_array_equal(on_tables.evidence_of(with_names), stamped)
+    pd.testing.assert_index_equal(on_tables.evidence(with_names).index, with_names.index)
+    np.testing.assert_array_equal(on_tables.evidence(with_names), stamped)
 
 
 # --- several series ---------------------------------------------------------------------------------------
@@ -213,13 +213,13 @@ def mean_score(estimator, X, y=None):
 
 
 def test_grid_search_without_labels(waves):
-    grid = {"context": ["both", "past"], "evidence": [("energy",), ("energy", "quiet")]}
+    grid = {"context": ["both", "past"], "kinds": [("energy",), ("energy", "quiet")]}
     search = GridSearchCV(SeriesDetector(), grid, scoring=mean_score, cv=TimeSeriesSplit(2), error_score="raise")
     search.fit(waves)
     means = search.cv_results_["mean_test_score"]
     assert np.isfinite(means).all()
     assert len(np.unique(means)) == 4, "every choice is meant to reach the model"
-    assert search.best_estimator_.get_params()["evidence"] == search.best_params_["evidence"]
+    assert search.best_estimator_.get_params()["kinds"] == search.best_params_["kinds"]
 
 
 def test_grid_search_reaches_the_parameters_of_the_threshold(waves):
@@ -246,8 +246,8 @@ def test_the_same_fit_gives_the_same_bits(waves, faulty, detector):
 
 def test_neither_fit_nor_scoring_change_what_they_are_given(table):
     before = table.copy(deep=True)
-    detector = SeriesDetector(contamination=0.05, evidence=("quiet",)).fit(table)
-    for method in (detector.predict, detector.events, detector.explain, detector.evidence_of, detector.recalibrate):
+    detector = SeriesDetector(contamination=0.05, kinds=("quiet",)).fit(table)
+    for method in (detector.predict, detector.events, detector.explain, detector.evidence, detector.recalibrate):
         method(table)
     pd.testing.assert_frame_equal(table, before)
 

@@ -23,7 +23,7 @@ def imputer(recording):
 
 @pytest.fixture(scope="module")
 def detector(recording, imputer):
-    return SeriesDetector(evidence=["quiet", "window"], model=imputer).fit(recording[:800])
+    return SeriesDetector(kinds=["quiet", "window"], model=imputer).fit(recording[:800])
 
 
 def test_the_gate_admits_evidence_that_knows_the_fault_and_refuses_noise():
@@ -47,8 +47,8 @@ def test_the_gate_admits_evidence_that_knows_the_fault_and_refuses_noise():
 def test_evidence_of_a_model_replaces_what_was_left_out(recording, detector):
     faulty = inject(recording[800:], ("shift", "spike"), 5, 20, 4.0, random_state=0)
     assert detector.weights_["model"] > 0
-    assert {f"model:{k}" for k in range(3)} <= set(detector.evidence_of(recording[800:]).columns)
-    alone = SeriesDetector(evidence=["quiet", "window"]).fit(recording[:800])
+    assert {f"model:{k}" for k in range(3)} <= set(detector.evidence(recording[800:]).columns)
+    alone = SeriesDetector(kinds=["quiet", "window"]).fit(recording[:800])
     ranks = [-d.score_samples(faulty.X) for d in (detector, alone)]
     found = [np.mean(r[faulty.y == 1]) - np.mean(r[faulty.y == 0]) for r in ranks]
     spread = [np.std(r[faulty.y == 0]) for r in ranks]
@@ -65,7 +65,7 @@ def test_a_fitted_model_is_reused_and_fills_gaps(recording, detector, imputer):
 
 def test_a_model_that_is_not_fitted_is_fitted_as_a_copy(recording):
     blueprint = SeriesImputer(window=12, training=Training(max_steps=0))
-    detector = SeriesDetector(evidence=["energy"], model=blueprint).fit(recording[:400])
+    detector = SeriesDetector(kinds=["energy"], model=blueprint).fit(recording[:400])
     assert not hasattr(blueprint, "model_")
     assert detector.model_.n_features_in_ == 3
 
@@ -73,7 +73,7 @@ def test_a_model_that_is_not_fitted_is_fitted_as_a_copy(recording):
 def test_shares_add_up_and_normal_rows_alarm_about_as_often(recording, detector):
     explanation = detector.explain(recording[800:])
     np.testing.assert_allclose(explanation.share.sum(axis=1), -detector.score_samples(recording[800:]), rtol=1e-6)
-    alone = SeriesDetector(evidence=["quiet", "window"]).fit(recording[:800])
+    alone = SeriesDetector(kinds=["quiet", "window"]).fit(recording[:800])
     rates = [(d.decision_function(recording[800:]) < 0).mean() for d in (detector, alone)]
     assert rates[0] <= 2 * rates[1]
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-import diffad.scoring
+import diffad.cross_fitting
+from diffad.cross_fitting import fit_scorer
 from diffad.evidence import KINDS
-from diffad.scoring import CHANNEL_POWER, KIND_POWER, WEIGHTS, combine, fit_scorer, reweight
+from diffad.scoring import CHANNEL_POWER, KIND_POWER, WEIGHTS, combine, reweight
 from diffad.tails import LogTail
 
 CPU = torch.device("cpu")
@@ -306,7 +307,7 @@ def test_residuals_are_as_wide_as_those_of_new_data():
 
 
 def test_a_long_recording_is_calibrated_on_rows_from_all_of_it(monkeypatch):
-    monkeypatch.setattr(diffad.scoring, "MOST_NORMAL", 8000)
+    monkeypatch.setattr(diffad.cross_fitting, "MOST_NORMAL", 8000)
     fitted = fit([process(17_000, 0, channels=1)], kinds=("quiet",))
     rows = np.concatenate([r for _, r in fitted.rows])
     assert len(rows) <= 8000

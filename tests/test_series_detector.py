@@ -207,7 +207,7 @@ def test_rarer_alarms_need_stranger_rows():
         [FalseAlarmRate(0.2), FalseAlarmRate(0.01), FalseAlarmRate(0.001)],
         [AlarmsPerDay(10, 144), AlarmsPerDay(1, 144), AlarmsPerDay(1, 14_400)],
     ):
-        offsets = [SeriesDetector(threshold=t, evidence=("quiet",)).fit(x).offset_ for t in thresholds]
+        offsets = [SeriesDetector(threshold=t, kinds=("quiet",)).fit(x).offset_ for t in thresholds]
         assert (np.diff(offsets) < 0).all(), offsets
 
 
@@ -299,8 +299,8 @@ def short():
     ids="+".join,
 )
 def test_evidence_has_named_columns_and_none_of_what_is_off(kinds, short):
-    detector = SeriesDetector(evidence=kinds).fit(short)
-    found = detector.evidence_of(short[:50])
+    detector = SeriesDetector(kinds=kinds).fit(short)
+    found = detector.evidence(short[:50])
     expected = [c for k in KINDS if k in kinds for c in (["window"] if k == "window" else [f"{k}:{n}" for n in NAMES])]
     assert list(found.columns) == expected
     assert found.shape == (50, len(expected)) and (found >= 0).all(axis=None)
@@ -308,7 +308,7 @@ def test_evidence_has_named_columns_and_none_of_what_is_off(kinds, short):
 
 
 def test_all_evidence_is_the_default(short):
-    every = SeriesDetector(evidence=KINDS).fit(short)
+    every = SeriesDetector(kinds=KINDS).fit(short)
     np.testing.assert_array_equal(every.score_samples(short), SeriesDetector().fit(short).score_samples(short))
 
 
@@ -318,10 +318,10 @@ def test_every_evidence_sees_what_it_is_for(fitted, new):
     stuck[200:240, 2] = stuck[200, 2]
     spike[200, 2] += 8.0
     for x, kind, rows in ((stuck, "quiet", slice(210, 230)), (spike, "energy", 200), (spike, "filter", 200)):
-        found = fitted["both"].evidence_of(x).iloc[rows]
+        found = fitted["both"].evidence(x).iloc[rows]
         levels = found[[f"{kind}:{k}" for k in range(4)]].to_numpy().reshape(-1, 4)
         assert (levels.argmax(1) == 2).all(), (kind, levels)
-        normal = fitted["both"].evidence_of(new)[f"{kind}:2"]
+        normal = fitted["both"].evidence(new)[f"{kind}:2"]
         assert levels[:, 2].min() > normal.quantile(0.99), kind
 
 
@@ -329,8 +329,8 @@ def test_off_evidence_has_no_say(short):
     x = short.to_numpy().copy()
     x[100:140, 2] = x[100, 2]
     x = table(x)
-    blind = SeriesDetector(evidence=("energy",)).fit(short)
-    seeing = SeriesDetector(evidence=("energy", "quiet")).fit(short)
+    blind = SeriesDetector(kinds=("energy",)).fit(short)
+    seeing = SeriesDetector(kinds=("energy", "quiet")).fit(short)
     assert seeing.explain(x).share.iloc[115:125, 2].mean() > 2 * blind.explain(x).share.iloc[115:125, 2].mean()
 
 
@@ -385,7 +385,7 @@ def test_a_fault_beside_a_gap_is_found(detector, new):
 def test_a_dead_channel_is_named(method, new):
     x = table(new[:50])
     x["power"] = np.nan
-    detector = SeriesDetector(evidence=("quiet",)).fit(table(process(200, 0)))
+    detector = SeriesDetector(kinds=("quiet",)).fit(table(process(200, 0)))
     with pytest.warns(UserWarning, match=r"\['power'\].*others are scored"):
         getattr(detector, method)(x)
 
@@ -405,10 +405,10 @@ def test_beside_a_dead_channel_the_others_are_scored(detector):
 @pytest.mark.filterwarnings("ignore:channels .* hold no observed value")
 def test_a_channel_never_seen_in_training_is_left_out(new):
     train = table(process(400, 0))
-    detector = SeriesDetector(evidence=("energy", "quiet")).fit(train.assign(level=np.nan))
+    detector = SeriesDetector(kinds=("energy", "quiet")).fit(train.assign(level=np.nan))
     told = detector.explain(table(new[:300]))
     assert (told.share["level"] == 0).all() and told.expected["level"].isna().all()
-    assert "energy:level" not in detector.evidence_of(table(new[:50]))
+    assert "energy:level" not in detector.evidence(table(new[:50]))
     assert alarm_rate(detector, table(new)) < 0.05
 
 
@@ -507,7 +507,7 @@ def test_a_constant_does_not_change_what_the_others_say(with_valve):
 )
 def test_the_unit_of_a_constant_does_not_matter(unit):
     train, later = process(200, 0), process(100, 1)
-    detector = SeriesDetector(evidence=("quiet",)).fit(np.column_stack([train, np.full(200, 3.0 * unit)]))
+    detector = SeriesDetector(kinds=("quiet",)).fit(np.column_stack([train, np.full(200, 3.0 * unit)]))
     x = np.column_stack([later, np.full(100, 3.0 * unit)])
     x[50, 4] = 4.0 * unit
     assert detector.explain(x).share.iloc[50].idxmax() == "4"
@@ -522,7 +522,7 @@ def test_where_nothing_ever_moved_moving_is_the_alarm():
     (event,) = detector.events(x).to_dict("records")
     assert (event["start"], event["end"], event["channels"]) == (40, 41, ["1"])
     np.testing.assert_array_equal(detector.explain(x).expected, np.tile([3.0, 0.0], (80, 1)))
-    assert detector.evidence_of(x).shape == (80, 0)
+    assert detector.evidence(x).shape == (80, 0)
     p = detector.p_values(x)
     assert (np.delete(p, [40, 41]) == 1).all() and (p[40:42] < 0.02).all()
 
@@ -535,7 +535,7 @@ def test_fewer_rows_than_a_window_are_judged_by_what_they_show(rows, detector, n
     x = new[:rows].copy()
     assert detector.score_samples(x).shape == (rows,)
     assert (detector.predict(x) == 1).all()
-    assert detector.explain(x).share.shape == (rows, 4) and len(detector.evidence_of(x)) == rows
+    assert detector.explain(x).share.shape == (rows, 4) and len(detector.evidence(x)) == rows
     x[-1, 1] += 10.0
     assert detector.predict(x)[-1] == -1
     assert detector.explain(x).share.iloc[-1].idxmax() == "1"
@@ -560,7 +560,7 @@ def test_a_recording_that_drifts_raises_the_threshold():
     """What the second half asks of the first half's models is asked of the future, in part."""
     factors = {}
     for name, make in (("drifting", drifting), ("steady", process)):
-        detectors = [SeriesDetector(evidence=("energy", "local", "filter")).fit(make(1500, seed)) for seed in range(3)]
+        detectors = [SeriesDetector(kinds=("energy", "local", "filter")).fit(make(1500, seed)) for seed in range(3)]
         factors[name] = np.array([-d.offset_ / d.normal_.quantile(0.01) for d in detectors])
     assert ((factors["drifting"] > 1.1) & (factors["drifting"] <= 1.5)).all()
     assert factors["steady"].mean() < 1.15
@@ -572,5 +572,5 @@ def test_a_recording_that_drifts_raises_the_threshold():
 def test_half_a_recording_without_values_does_not_stop_the_fit(rows):
     x = process(1400, 0)
     x[rows] = np.nan
-    detector = SeriesDetector(evidence=("energy",)).fit(x)
+    detector = SeriesDetector(kinds=("energy",)).fit(x)
     assert -detector.offset_ == pytest.approx(detector.normal_.quantile(0.01))

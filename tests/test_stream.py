@@ -171,7 +171,7 @@ def test_a_jittering_clock_loses_no_row(detector, live, batch):
 
 
 def test_without_a_known_period_the_clock_only_orders(waves):
-    stream = SeriesDetector(context="past", evidence=("energy",)).fit(waves).stream()
+    stream = SeriesDetector(context="past", kinds=("energy",)).fit(waves).stream()
     stream.update(waves[0], "2026-01-01")
     assert stream.update(waves[1], "2026-03-01").row == 1
     with pytest.raises(ValueError, match="backwards"):
@@ -242,7 +242,7 @@ def test_a_table_of_one_row_is_read_by_name_or_refused(detector, live, batch):
 
 def test_windows_around_a_row_cannot_stream(waves):
     with pytest.raises(ValueError, match="context='past'"):
-        SeriesDetector(evidence=("energy",)).fit(waves).stream()
+        SeriesDetector(kinds=("energy",)).fit(waves).stream()
 
 
 def test_a_detector_that_is_not_fitted_cannot_stream():
@@ -256,7 +256,7 @@ def test_a_detector_that_is_not_fitted_cannot_stream():
 
 
 def test_memory_is_one_window_however_many_rows(waves, tmp_path):
-    stream = SeriesDetector(context="past", evidence=("quiet",)).fit(waves).stream()
+    stream = SeriesDetector(context="past", kinds=("quiet",)).fit(waves).stream()
     sizes = []
     for i in range(1000):
         stream.update(waves[i % len(waves)])

@@ -20,7 +20,7 @@ from sklearn.utils.estimator_checks import check_dataframe_column_names_consiste
 from diffad import FalseAlarmRate, TabularDetector, row_evidence
 from diffad.row_evidence import KINDS
 
-METHODS = ["score_samples", "decision_function", "predict", "p_values", "explain", "evidence_of", "recalibrate"]
+METHODS = ["score_samples", "decision_function", "predict", "p_values", "explain", "evidence", "recalibrate"]
 
 
 def mixed(n, seed):
@@ -95,7 +95,7 @@ def test_check_that_check_estimator_leaves_out():
 
 
 def test_clone_copies_parameters_and_nothing_learnt(table):
-    fitted = TabularDetector(FalseAlarmRate(0.05), contamination=0.1, evidence=("nearest",)).fit(table)
+    fitted = TabularDetector(FalseAlarmRate(0.05), contamination=0.1, kinds=("nearest",)).fit(table)
     copy = clone(fitted)
     assert copy.get_params() == fitted.get_params()
     assert not hasattr(copy, "offset_")
@@ -151,16 +151,16 @@ def test_rare_combination_is_found_though_both_values_are_common(detector, new):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_evidence_alone_sees_far_points_and_is_the_only_column(kind):
-    alone = TabularDetector(evidence=(kind,)).fit(numbers(500, 0))
+    alone = TabularDetector(kinds=(kind,)).fit(numbers(500, 0))
     strange = numbers(50, 1) + np.array([0.0, 0.0, 7.0, 0.0])
     assert roc(alone, numbers(300, 2), strange) > 0.97
-    evidence = alone.evidence_of(strange)
+    evidence = alone.evidence(strange)
     assert list(evidence.columns) == [kind]
     np.testing.assert_allclose(evidence[kind], strangeness(alone, strange), rtol=1e-6)
 
 
 def test_score_combines_the_evidence_of_all_kinds(detector, new):
-    evidence = detector.evidence_of(new)
+    evidence = detector.evidence(new)
     assert list(evidence.columns) == list(KINDS)
     pd.testing.assert_index_equal(evidence.index, new.index)
     np.testing.assert_allclose(
@@ -527,15 +527,15 @@ def test_missing_extra_and_reordered_columns_are_refused(detector, new):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"evidence": ("nearest", "magic")}, ("evidence", "magic", "neighbours")),
-        ({"evidence": ()}, ("evidence",)),
-        ({"evidence": "mixture"}, ("evidence",)),
+        ({"kinds": ("nearest", "magic")}, ("kinds", "magic", "neighbours")),
+        ({"kinds": ()}, ("kinds",)),
+        ({"kinds": "mixture"}, ("kinds",)),
         ({"contamination": 0.5}, ("contamination", "0.5")),
         ({"contamination": -0.1}, ("contamination", "-0.1")),
         ({"contamination": float("nan")}, ("contamination", "nan")),
         ({"contamination": "auto"}, ("contamination", "auto")),
         ({"contamination": None}, ("contamination", "None")),
-        ({"evidence": 3}, ("evidence", "3")),
+        ({"kinds": 3}, ("kinds", "3")),
         ({"threshold": 0.01}, ("threshold", "FalseAlarmRate")),
         ({"categorical_features": ["colour"]}, ("categorical_features", "colour", "line")),
         ({"categorical_features": [5]}, ("categorical_features", "5")),

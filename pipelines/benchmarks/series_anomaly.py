@@ -192,7 +192,7 @@ def ours(context: str, evidence: tuple[str, ...] | None = None) -> Method:
     """Return the detector as one more method."""
 
     def score(normal: Array, new: Array) -> Array:
-        return -SeriesDetector(context=context, evidence=evidence).fit(normal).score_samples(new)
+        return -SeriesDetector(context=context, kinds=evidence).fit(normal).score_samples(new)
 
     return score
 

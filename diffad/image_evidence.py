@@ -24,13 +24,15 @@ Images = NDArray[np.float32]
 
 #: Widths of the blob filters, in pixels.
 BLOBS = (0.0, 1.0, 2.0)
-#: Width over which the squared residual is averaged: for the image's score, and for maps to look at.
-SMOOTH, SMOOTH_MAP = 1.5, 2.5
+#: How many of them make an image's score: the widest answers to shading, and good images are shaded as well.
+SHARP = 2
+#: Width over which the squared residual is averaged: for the image's score, to find hot places, for maps to look at.
+SMOOTH_SCORE, SMOOTH, SMOOTH_MAP = 1.0, 1.5, 2.5
 #: How far a map is divided by the image's own median: rough images are strange everywhere.
 RELATIVE = 0.6
 #: How far a map is divided by the texture around, the unfiltered squared residual averaged over this width:
 #: a defect stands out from noise in the filtered residuals, where a rough place is rough in all.
-LOCAL, AROUND = 0.6, 5.0
+LOCAL, AROUND = 0.8, 5.0
 #: Least texture around, in units of normal ones.
 CALM = 0.1
 #: Share of an image's pixels that make its score.
@@ -102,8 +104,8 @@ class ImageModel:
 
     def scores(self, residual: Images, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return the mean of the hottest `TOP` of each image's pixels, relative to the texture around and to its own."""
-        energies = self._energies(residual)
-        maps = sum(_smoothed(e, SMOOTH) for e in energies) / len(BLOBS)
+        energies = self._energies(residual, SHARP)
+        maps = sum(_smoothed(e, SMOOTH_SCORE) for e in energies) / SHARP
         # Missing pixels say nothing of the texture around.
         around = _smoothed(energies[0] * visible, AROUND) / np.maximum(_smoothed(visible, AROUND), 1e-3)
         return top(relative_to_texture(np.asarray(maps / (around + CALM) ** LOCAL, np.float32), visible))
@@ -125,8 +127,9 @@ class ImageModel:
         heat = np.asarray(sum(_smoothed(e, SMOOTH_MAP) for e in energies) / len(BLOBS), np.float32)
         return heat, surprises(self.prior, filled, visible, hot)
 
-    def _energies(self, residual: Images) -> list[Images]:
-        return [((blur(residual, b) / s) ** 2).mean(3) for b, s in zip(BLOBS, self.scales, strict=True)]
+    def _energies(self, residual: Images, n_blobs: int = len(BLOBS)) -> list[Images]:
+        some = list(zip(BLOBS, self.scales, strict=True))[:n_blobs]
+        return [((blur(residual, b) / s) ** 2).mean(3) for b, s in some]
 
 
 def relative_to_texture(maps: Images, visible: NDArray[np.bool_], relative: float = RELATIVE) -> Images:

@@ -6,6 +6,7 @@ missing values; errors on the hidden entries in training standard deviations.
     python pipelines/benchmarks/imputation.py --csv ../shared/data/series/ETTh1.csv
     python pipelines/benchmarks/imputation.py --csv FILE --parts validation --steps 2000 --seeds 0 1 2
 
+    python pipelines/benchmarks/imputation.py --telemetry --steps 0    # the embedded recording, closed form
     python pipelines/benchmarks/imputation.py --curve 0.125 0.25 0.5   # CRPS after shares of the training
     python pipelines/benchmarks/imputation.py --speed                  # sampling beside PyPOTS' CSDI
 
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from diffad import SeriesImputer, Training
+from diffad.datasets import load_telemetry
 from diffad.metrics import coverage, crps
 
 LENGTH = 48
@@ -40,9 +42,13 @@ PRIORS = {"plain Gaussian": "gaussian", "textbook CSDI": None}
 Array = NDArray[np.float64]
 
 
-def load(path: Path) -> tuple[Array, dict[str, Array]]:
-    """Return training rows, and windows (n, 48, channels) of each part that can be scored."""
-    rows = pd.read_csv(path, index_col=0).to_numpy(float)
+def load(path: Path | None) -> tuple[Array, dict[str, Array]]:
+    """Return training rows, and windows (n, 48, channels) of each part that can be scored.
+
+    Without a file: the fault-free half of the embedded recording.
+    """
+    rows = pd.read_csv(path, index_col=0).to_numpy(float) if path else load_telemetry()[0].to_numpy(float)
+    rows = rows if path else rows[: len(rows) // 2]
     train, validation = int(0.6 * len(rows)), int(0.8 * len(rows))
     rows = (rows - rows[:train].mean(0)) / rows[:train].std(0)
     parts = {"validation": rows[train:validation], "test": rows[validation:]}
@@ -295,6 +301,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--csv", type=Path, default=Path("../shared/data/series/ETTh1.csv"))
+    parser.add_argument("--telemetry", action="store_true", help="the embedded recording instead of a file")
     parser.add_argument("--parts", choices=["validation", "test"], nargs="+", default=["validation", "test"])
     parser.add_argument("--steps", type=int, default=Training().max_steps)
     parser.add_argument("--samples", type=int, default=20)
@@ -307,7 +314,7 @@ def main() -> None:
     args = parser.parse_args()
     print(f"python {platform.python_version()} torch {torch.__version__} scikit-learn {sklearn.__version__}")
     print(f"{torch.get_num_threads()} threads; {vars(args)}")
-    train, both = load(args.csv)
+    train, both = load(None if args.telemetry else args.csv)
     parts = {part: both[part] for part in args.parts}
     if args.speed:
         return compare_speed(train, 1000, args.steps)

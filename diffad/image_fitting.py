@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from diffad import image_tiles
 from diffad.calibration import Bands
 from diffad.image_model import ImageDiffusion
 from diffad.image_prior import FOLDS, ImagePrior
@@ -73,20 +74,30 @@ def calibrate(model: ImageDiffusion, images: Tensor, kind: str | None, seed: int
     # has seen all but the first (:mod:`diffad.image_learning`).
     turns = range(FOLDS) if model.network is None else [0]
     fold = torch.arange(len(images)) % FOLDS
-    parts = [_errors(model, images[fold != f], images[fold == f][:HELD_OUT], kind, seed + f) for f in turns]
+    parts = [_errors(model, images[fold != f], _spread_out(images[fold == f]), kind, seed + f) for f in turns]
     z, label, channel = (np.concatenate(column) for column in zip(*parts, strict=True))
     group = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
     return Bands.fit(z, label, channel, (len(KINDS), channels), group)
 
 
+def _spread_out(images: Tensor) -> Tensor:
+    """Return at most `HELD_OUT` images from all over: neighbours in a folder are alike."""
+    n = len(images)
+    return images[torch.linspace(0, n - 1, min(n, HELD_OUT)).round().long()]
+
+
 def _errors(
     model: ImageDiffusion, others: Tensor, images: Tensor, kind: str | None, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return standardised errors on images by a prior fitted to others, and the kind and channel of each."""
+    """Return errors on images of a prior fitted to others, and the kind and channel of each.
+
+    They are in units of the spread that the model itself claims: with more images it claims less.
+    """
     held = ImageDiffusion(fit_prior(others, kind, model.prior.device), model.network, model.gate)
     found = []
     for truth, observed in tasks(images, seed):
-        centre, scale = held.mean(observed, with_scale=True)
+        centre, _ = held.mean(observed)
+        _, scale = image_tiles.mean(model.prior, observed, with_scale=True)
         assert scale is not None
         where = ((scale > 0) & ~truth.isnan()).numpy()
         z = ((truth - centre) / scale.clamp(min=1e-9)).numpy()[where]

@@ -180,6 +180,22 @@ def test_bands_cover(imputer, new, share):
     assert coverage(*imputer.interval(noisy, share, sigma=1.0), new) == pytest.approx(share, abs=0.06)
 
 
+def test_bands_know_images_from_all_over(monkeypatch):
+    monkeypatch.setattr("diffad.image_fitting.HELD_OUT", 12)
+    rng = np.random.default_rng(0)
+
+    def folder(n, seed):
+        """The second half of the folder is rougher than the first."""
+        rough = np.repeat([0.3, 3.0], n // 2)[:, None, None]
+        return fields(n, seed) + rough * np.random.default_rng(seed + 100).standard_normal((n, SIZE, SIZE))
+
+    imputer = ImageImputer().fit(folder(160, 0))
+    new = folder(40, 1)
+    gap = rng.random(new.shape) < 0.4
+    lower, upper = imputer.interval(np.where(gap, np.nan, new))
+    assert coverage(lower[gap], upper[gap], new[gap]) == pytest.approx(0.9, abs=0.05)
+
+
 def test_bands_cover_what_is_not_gaussian():
     """Errors of images of two levels are far from normal: bands come from held-out errors, not from a formula."""
 

@@ -7,12 +7,13 @@
 Fit on a random half of the normal rows, score the other half and all anomalies (the split of
 Livernoche et al. 2024); peers see standardised columns, one default setting everywhere.  NSL-KDD:
 fit on the normal rows of the 20 % training file, score KDDTest+, categories as they are for diffad
-and as indicators for the peers.
+and as indicators for the peers.  PyOD's ECOD joins where it is installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -31,6 +32,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 from diffad import TabularDetector
+from diffad.tails import LogTail
 
 Array = NDArray[np.float64]
 
@@ -149,6 +151,16 @@ def _principal(train: Array, test: Array) -> Array:
     return ((test - pca.inverse_transform(pca.transform(test))) ** 2).sum(1)
 
 
+def _both(train: Array, test: Array) -> Array:
+    """Neighbours and mixture, each as minus the log of a probability that cross-fitting calibrated."""
+    order = np.random.default_rng(0).permutation(len(train))
+    halves = train[order[::2]], train[order[1::2]]
+    methods = (_neighbours, _mixture)
+    normal = [np.stack([m(a, b) for m in methods], 1) for a, b in (halves, halves[::-1])]
+    evidence = np.stack([m(train, test) for m in methods], 1)
+    return np.asarray(LogTail.fit(np.concatenate(normal))(evidence).sum(1), dtype=np.float64)
+
+
 PEERS: dict[str, Callable[[Array, Array], Array]] = {
     "kNN": _neighbours,
     "mixture": _mixture,
@@ -156,7 +168,12 @@ PEERS: dict[str, Callable[[Array, Array], Array]] = {
     "Isolation Forest": _scored(IsolationForest(random_state=0)),
     "one-class SVM": _scored(OneClassSVM(nu=0.1), 5000),
     "PCA residual": _principal,
+    "kNN + mixture": _both,
 }
+if importlib.util.find_spec("pyod"):
+    from pyod.models.ecod import ECOD
+
+    PEERS["ECOD"] = lambda train, test: ECOD().fit(train).decision_function(test)
 
 
 def results(cases: Iterator[tuple[int, Case]], contamination: float) -> pd.DataFrame:

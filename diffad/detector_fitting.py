@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffad.cross_fitting import CrossFit, fit_scorer, scores_ahead
-from diffad.held_out import HELD_OUT_BLOCKS, HELD_OUT_SHARE
+from diffad.held_out import held_out, split
 from diffad.model import MaskedDiffusion
 from diffad.model_evidence import ModelEvidence, admitted_share, with_model
 from diffad.scaling import Scaling, squash
@@ -207,20 +207,26 @@ def _reweighted(fitted: CrossFit, series: list[Array], faulty: list[NDArray[np.b
     return replace(fitted, scorer=replace(fitted.scorer, weights=weights))
 
 
+def _unseen(normal_rows: list[Rows], length: int) -> list[Rows]:
+    """Return the stretches that are held out from the training of a network; the last rows where there are few."""
+    pieces = split(normal_rows, [held_out(len(rows), length) for rows in normal_rows], True)
+    if sum(len(piece) for piece in pieces) < GATE_ROWS:
+        return [max(normal_rows, key=len)[-GATE_ROWS:]]
+    return pieces
+
+
 def _join_model(
     fitted: CrossFit, normal_rows: list[Rows], recipe: Recipe, earlier: list[Rows]
 ) -> tuple[CrossFit, ModelEvidence]:
     """Add the model's residuals to the evidence, with the weight that injected faults admit."""
     assert recipe.model is not None
     evidence, normal = ModelEvidence.fit(*recipe.model, normal_rows, recipe.centred, earlier)
-    longest = max(normal_rows, key=len)
-    # The last rows of a recording are held out from the training of networks.
-    piece = longest[-max(GATE_ROWS, int(HELD_OUT_SHARE / HELD_OUT_BLOCKS * len(longest))) :]
+    pieces = _unseen(normal_rows, recipe.model[0].length)
     scorer = fitted.scorer
 
     def found(rows: Rows) -> dict[str, Array]:
         return evidence_of_rows(rows, recipe.scaling, scorer, evidence)
 
-    share = admitted_share(found, scorer.weights, piece, int(recipe.scaling.modelled.sum()))
+    share = admitted_share(found, scorer.weights, pieces, int(recipe.scaling.modelled.sum()))
     scorer = replace(scorer, weights=with_model(scorer.weights, share))
     return replace(fitted, scorer=scorer, normal={**fitted.normal, "model": normal}), evidence

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 #: Held-out blocks spread over the data, and the share of rows they take together.
 HELD_OUT_BLOCKS = 4

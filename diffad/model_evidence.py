@@ -89,10 +89,14 @@ def with_model(weights: Mapping[str, float], share: float) -> dict[str, float]:
     return {**kept, "model": share * (linear or 1.0)}
 
 
+def _n_events(rows: NDArray[np.float64]) -> int:
+    return max(1, min(20, len(rows) // 100))
+
+
 def admitted_share(
     evidence: Callable[[NDArray[np.float64]], dict[str, Array]],
     weights: Mapping[str, float],
-    normal: NDArray[np.float64],
+    normal: Sequence[NDArray[np.float64]],
     channels: int,
 ) -> float:
     """Return the share of the model's residuals that best ranks faults put into normal rows; 0 if none helps.
@@ -103,21 +107,24 @@ def admitted_share(
         Maps rows (n, n_features) to evidence by kind, "model" among them.
     weights : mapping of kind to float
         Of the other kinds.
-    normal : array (n, n_features)
-        Rows that the model was not trained on.
+    normal : sequence of array (n, n_features)
+        Stretches that the model was not trained on.
     channels : int
         Channels that are modelled.
     """
     precision = {share: [] for share in (0.0, *SHARES)}  # type: dict[float, list[float]]
-    n_events = max(1, min(20, len(normal) // 100))
     for i, kind in enumerate(FAULTS):
-        faulty = inject(normal, kind, n_events, random_state=i)
-        if not faulty.y.any():
+        faulty = [
+            inject(rows, kind, _n_events(rows), random_state=i + len(FAULTS) * j) for j, rows in enumerate(normal)
+        ]
+        y = np.concatenate([part.y for part in faulty])
+        if not y.any():
             continue
-        found = evidence(np.asarray(faulty.X))
+        found = [evidence(np.asarray(part.X)) for part in faulty]
         for share, values in precision.items():
-            score = combine(found, with_model(weights, share), channels).sum(1)
-            values.append(average_precision_score(faulty.y, score))
+            new = with_model(weights, share)
+            score = np.concatenate([combine(part, new, channels).sum(1) for part in found])
+            values.append(average_precision_score(y, score))
     mean = {share: float(np.mean(values)) for share, values in precision.items()}
     best = max(mean, key=lambda share: mean[share])
     return best if mean[best] > mean[0.0] + WORTH else 0.0

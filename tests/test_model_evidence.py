@@ -32,7 +32,8 @@ def test_the_gate_admits_evidence_that_knows_the_fault_and_refuses_noise():
 
     def pair(rows):
         blind = np.abs(rng.standard_normal(rows.shape))
-        return blind, 3.0 * (rows != normal) + 0.1 * np.abs(rng.standard_normal(rows.shape))
+        changed = np.minimum(rows != normal[:300], rows != normal[300:])
+        return blind, 3.0 * changed + 0.1 * np.abs(rng.standard_normal(rows.shape))
 
     def knows(rows):
         return dict(zip(("energy", "model"), pair(rows), strict=True))
@@ -40,8 +41,8 @@ def test_the_gate_admits_evidence_that_knows_the_fault_and_refuses_noise():
     def noise(rows):
         return dict(zip(("model", "energy"), pair(rows), strict=True))
 
-    assert admitted_share(knows, {"energy": 0.5}, normal, 2) in SHARES
-    assert admitted_share(noise, {"energy": 0.5}, normal, 2) == 0
+    assert admitted_share(knows, {"energy": 0.5}, [normal[:300], normal[300:]], 2) in SHARES
+    assert admitted_share(noise, {"energy": 0.5}, [normal[:300], normal[300:]], 2) == 0
 
 
 def test_evidence_of_a_model_replaces_what_was_left_out(recording, detector):

@@ -37,7 +37,7 @@ WILD = 8.0
 #: Part of the CRPS that bending channels to normal scores must save.
 WORTH = 0.01
 #: How far a covariance may be shrunk towards the stationary one, and how far while marginals are compared.
-SHARES = (0.0, 0.2, 0.6)
+SHARES = (0.0, 0.2, 0.6, 0.9)
 USUAL_SHARE = 0.2
 #: Surprises that shrink a local scale, to choose from, and the part of the CRPS that it must save.
 DOUBTS = (3.0, 10.0, 30.0)

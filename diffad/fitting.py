@@ -18,7 +18,7 @@ from diffad.diffusion.masks import GAP_KINDS, gap_kinds, mixture
 from diffad.held_out import HELD_OUT_BLOCKS, held_out, split
 from diffad.learning import learn
 from diffad.model import MaskedDiffusion, Sampler
-from diffad.prior_fitting import USUAL_GAPS, ClosedForm, choose_closed_form, fit_local, windows_of
+from diffad.prior_fitting import USUAL_GAPS, choose_closed_form, closed_form_of_few, fit_local, windows_of
 from diffad.priors import StandardPrior
 from diffad.training import Progress, Training
 
@@ -51,8 +51,9 @@ def fit_windows(
 ) -> Fitted:
     """Fit prior, network, gate and bands to standardised series (n_timestamps, channels), NaN = missing.
 
-    Held-out windows choose the closed form of prior ``"auto"``.  Recordings of fewer rows than eight windows have nothing to hold out: their model is
-    the Gaussian with Gaussian bands.
+    Held-out windows choose the closed form of prior ``"auto"``.  Recordings of fewer rows than eight
+    windows have nothing to hold out: their model is a Gaussian, more stationary than not, with Gaussian
+    bands.
     """
     channels = series[0].shape[1]
     if channels == 0:
@@ -61,7 +62,7 @@ def fit_windows(
     whole = windows_of(completed, length)
     held = [held_out(len(s), length) for s in series]
     if not any(h.any() for h in held):
-        alone = MaskedDiffusion(ClosedForm(prior).fit(whole, completed), length, channels, device=device)
+        alone = MaskedDiffusion(closed_form_of_few(prior).fit(whole, completed), length, channels, device=device)
         return Fitted(alone, Bands.gaussian(len(GAP_KINDS), channels))
 
     train = windows_of(split(series, held, False), length)

@@ -39,6 +39,8 @@ WORTH = 0.01
 #: How far a covariance may be shrunk towards the stationary one, and how far while marginals are compared.
 SHARES = (0.0, 0.2, 0.6, 0.9)
 USUAL_SHARE = 0.2
+#: The same where a recording is too short to hold anything out.
+SHORT_SHARE = 0.6
 #: Surprises that shrink a local scale, to choose from, and the part of the CRPS that it must save.
 DOUBTS = (3.0, 10.0, 30.0)
 LOCAL_WORTH = 0.002
@@ -89,6 +91,11 @@ class ClosedForm:
             return covariance
         stationary = stationary_covariance(covariance, *windows.shape[1:])
         return (1 - self.share) * covariance + self.share * stationary
+
+
+def closed_form_of_few(prior: str | None) -> ClosedForm:
+    """Return the closed form of a recording that is too short to hold rows out."""
+    return ClosedForm(prior, SHORT_SHARE if prior == "auto" else 0.0)
 
 
 def windows_of(series: list[Array], length: int, most: int = 20_000) -> Tensor:

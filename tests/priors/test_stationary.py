@@ -50,14 +50,15 @@ def test_degenerate_covariances_give_a_positive_definite_one(covariance):
     torch.linalg.cholesky(found)
 
 
-def test_many_channels_and_few_rows_are_filled_better_than_by_a_plain_gaussian():
+@pytest.mark.parametrize("rows", [600, 150])  # 150 rows are too few to hold any out
+def test_many_channels_and_few_rows_are_filled_better_than_by_a_plain_gaussian(rows):
     rng = np.random.default_rng(0)
     mixing = rng.standard_normal((16, 16)) / 4
     noise = rng.standard_normal((1200, 16)) @ mixing
-    rows = np.zeros_like(noise)
-    for t in range(1, len(rows)):
-        rows[t] = 0.9 * rows[t - 1] + noise[t]
-    train, later = rows[:600], rows[600:]
+    process = np.zeros_like(noise)
+    for t in range(1, len(process)):
+        process[t] = 0.9 * process[t - 1] + noise[t]
+    train, later = process[:rows], process[600:]
     gaps = np.where(rng.random(later.shape) < 0.3, np.nan, later)
     error = {}
     for prior in ("gaussian", "auto"):

@@ -194,7 +194,7 @@ class ShapeModel:
     references: list[Tensor]
 
     #: Reference windows kept; neighbours in time stay together, since a shape must be met in phase.
-    MOST = 20_000
+    MOST = 15_000
     BLOCK = 500
     #: In standard deviations of the channel: flat windows are not blown up to noise.
     FLOOR = 0.05

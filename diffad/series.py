@@ -51,13 +51,14 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         Closed-form model below the network. ``"gaussian"`` is dense up to 1,536 entries per
         window (time steps x channels) and low rank plus diagonal (``"lowrank"``) beyond.
         ``"auto"`` is the same, but of normal scores of the channels where held-out data say that this
-        is better (bursts, saturation), around a mean cycle whose phase each window tells, where the
-        recording has a period of at most two windows, and with its spread scaled by what surprised it
-        nearby (quiet and restless stretches), each where held-out data say that it helps. None is
-        textbook diffusion (CSDI).
+        is better (bursts, saturation), with its covariance shrunk towards a stationary one (many
+        channels, few rows), around a mean cycle whose phase each window tells, where the recording has
+        a period of at most two windows, and with its spread scaled by what surprised it nearby (quiet
+        and restless stretches), each where held-out data say that it helps. A recording of fewer rows
+        than eight windows is shrunk by 60 % unasked. None is textbook diffusion (CSDI).
     training : Training or None, default=None
         How to train the network; None is ``Training()``. ``Training(max_steps=0)`` is the prior
-        alone, fitted in about a second.
+        alone, fitted in seconds.
     sampler : Sampler or str, default="angle"
         How to sample; a string names the solver.
     n_samples : int, default=100

@@ -18,7 +18,7 @@ FLOOR = 1e-4
 
 
 def stationary_covariance(covariance: Tensor, length: int, channels: int) -> Tensor:
-    """Return the stationary covariance that is nearest in spirit to one of windows.
+    """Return a covariance of windows whose channels are stationary, each as in the one given.
 
     A channel's own covariance depends on the lag only; with its Cholesky factor ``L_i`` and the correlation
     ``R`` of what the factors leave over, the block of channels i and j is ``R_ij L_i L_j'``.

@@ -25,7 +25,7 @@ from diffad.priors import GaussianPrior
 from diffad.priors.gaussian import fill_missing
 
 #: Kinds of evidence in their order; what they see is said at :class:`WindowModel` and below.
-KINDS = ("energy", "local", "filter", "step", "window", "quiet", "shape")
+KINDS = ("energy", "local", "filter", "step", "decoupled", "window", "quiet", "shape")
 
 #: Rows of the short block of "local" evidence.
 LOCAL = 8
@@ -64,6 +64,8 @@ class WindowModel:
     ``energy`` hides a channel's whole block, ``local`` its `LOCAL` rows around the scored one;
     ``filter`` is the best of boxes of several lengths, ``step`` a jump at the scored row, both
     given everything else in the window; ``window`` is the Mahalanobis distance of the whole.
+    ``decoupled`` is twice the log likelihood ratio, up to a constant, of a channel's block that is normal by
+    itself against one that fits the other channels: right readings at the wrong time. A single channel has none.
 
     Attributes
     ----------
@@ -73,6 +75,8 @@ class WindowModel:
         All linear evidence in one matrix.
     parts : dict of str to (int, int)
         How many outputs each kind has per channel, in order.
+    alone : Tensor of shape (channels, length, length), float64
+        Whitens each channel's block by itself.
     """
 
     length: int
@@ -81,6 +85,7 @@ class WindowModel:
     precision: Tensor
     operator: Tensor
     parts: dict[str, int]
+    alone: Tensor
 
     @classmethod
     def fit(cls, windows: Tensor, after: int, device: torch.device) -> WindowModel:
@@ -91,6 +96,7 @@ class WindowModel:
         precision = torch.linalg.inv(prior.covariance)
         precision = (precision + precision.mT) / 2
         blocks: dict[str, list[Tensor]] = {"energy": [], "local": [], "filter": [], "step": []}
+        alone = []
         row = torch.arange(length)
         scored = length - 1 - after
         near = _box(min(LOCAL, length), scored, length)
@@ -104,11 +110,14 @@ class WindowModel:
             blocks["local"].append(_energy(precision, entries[near]))
             blocks["filter"].append(_filters(precision, entries, boxes.double()))
             blocks["step"].append(_filters(precision, entries, step))
+            own = torch.linalg.cholesky(prior.covariance[entries[:, None], entries])
+            alone.append(torch.linalg.solve_triangular(own, torch.eye(length, dtype=own.dtype), upper=False))
         parts = {name: len(rows[0]) for name, rows in blocks.items()}
         operator = torch.cat([torch.stack(rows, 1).flatten(0, 1) for rows in blocks.values()])
         whole = torch.linalg.cholesky(precision).mT
         operator = torch.cat([operator, whole]).mT.float().contiguous()
-        return cls(length, channels, prior.mean.float().to(device), precision, operator.to(device), parts)
+        mean = prior.mean.float().to(device)
+        return cls(length, channels, mean, precision, operator.to(device), parts, torch.stack(alone))
 
     def __call__(self, windows: Tensor) -> dict[str, Tensor]:
         """Return evidence (n, channels) of windows (n, length, channels); "window" is (n, 1)."""
@@ -120,7 +129,18 @@ class WindowModel:
             result[name] = part.amax(1) if name in ("filter", "step") else part.sum(1)
             start += size * self.channels
         result["window"] = squares[:, start:].sum(1, keepdim=True)
+        if self.channels > 1:
+            result["decoupled"] = result["energy"] - self._alone(windows).to(result["energy"].device)
         return result
+
+    def _alone(self, windows: Tensor) -> Tensor:
+        """Return the Mahalanobis distance (n, channels) of each channel's block by itself; inf if it shows nothing."""
+        mean = self.mean.cpu().view(self.length, self.channels)
+        result = torch.empty(len(windows), self.channels)
+        for k in range(self.channels):
+            block = fill_missing(windows[:, :, k], mean[:, k], self.alone[k].mT @ self.alone[k])
+            result[:, k] = ((block - mean[:, k]) @ self.alone[k].mT.float()).square().sum(1)
+        return torch.where(windows.isnan().all(1), torch.inf, result)
 
     def complete(self, x: Tensor) -> Tensor:
         """Replace missing entries of windows (n, d); see :func:`diffad.priors.gaussian.fill_missing`."""

@@ -57,7 +57,7 @@ class SeriesDetector(Detector, SeriesInput):
         Share of the training rows that may be faults: the strangest are left out of the fit.
     kinds : sequence of str or None, default=None
         Kinds of evidence to use; None is all of ``("energy", "local", "filter", "step",
-        "window", "quiet", "shape")``.
+        "decoupled", "window", "quiet", "shape")``.
     model : SeriesImputer or None, default=None
         An imputer of the same channels whose residuals join the evidence as ``"model"``, as far as faults
         put into held-out normal rows say that they help (``weights_["model"]``); fitted ones are reused,

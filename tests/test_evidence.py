@@ -6,6 +6,7 @@ float32 from float64 factorisations: 1e-3 relative is a wide margin at these siz
 """
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -124,6 +125,45 @@ def test_local_is_the_distance_of_the_rows_around_the_scored_one_given_the_rest(
             rest = np.setdiff1d(np.arange(length * channels), mine)
             expected = mahalanobis(x[mine], *conditional(mean, covariance, x, mine, rest))
             assert found[i, k] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[1] > 1])
+def test_decoupled_is_the_log_likelihood_ratio_of_a_block_that_ignores_the_others(case):
+    length, channels, _ = case
+    model, mean, covariance = MODELS[case]
+    windows = strange_windows(4, length, channels)
+    found = model(torch.from_numpy(windows))["decoupled"].numpy()
+    for k in range(channels):
+        mine = np.arange(length) * channels + k
+        rest = np.setdiff1d(np.arange(length * channels), mine)
+        alone = multivariate_normal(mean[mine], covariance[np.ix_(mine, mine)])
+        ratios = []
+        for x in windows.reshape(4, -1).astype(float):
+            beside = multivariate_normal(*conditional(mean, covariance, x, mine, rest))
+            ratios.append(2 * (alone.logpdf(x[mine]) - beside.logpdf(x[mine])))
+        # Up to a constant: that of the determinants.
+        np.testing.assert_allclose(found[:, k] - found[0, k], np.array(ratios) - ratios[0], rtol=1e-3, atol=1e-2)
+
+
+def test_a_single_channel_cannot_be_decoupled():
+    model, _, _ = fitted(12, 1, 0)
+    assert "decoupled" not in model(torch.from_numpy(strange_windows(2, 12, 1)))
+
+
+def test_a_block_from_another_time_is_decoupled_though_it_looks_like_any_other():
+    """Two channels that follow each other, one of them replayed: its own course says nothing."""
+    rng = np.random.default_rng(0)
+    course = np.cumsum(rng.standard_normal(4000)) * 0.1
+    course -= pd.Series(course).rolling(50, min_periods=1, center=True).mean().to_numpy()
+    rows = np.stack([course, course], 1) + 0.1 * rng.standard_normal((4000, 2))
+    model = WindowModel.fit(torch.from_numpy(cut([rows[:3000].astype(np.float32)], 16)), 8, CPU)
+    normal = torch.from_numpy(cut([rows[3000:].astype(np.float32)], 16))
+    replayed = normal.clone()
+    replayed[:, :, 1] = normal.roll(len(normal) // 2, 0)[:, :, 1]
+    before, after = (model(w)["decoupled"][:, 1] for w in (normal, replayed))
+    energies = [model(w)["energy"][:, 1] for w in (normal, replayed)]
+    assert (after[:, None] > before).float().mean() > 0.9
+    assert (after[:, None] > before).float().mean() > (energies[1][:, None] > energies[0]).float().mean()
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -125,7 +125,9 @@ def test_shares_add_up_to_the_norm_over_kinds_and_channels(strengths):
     evidence, channels = evidence_of(strengths), strengths.shape[2]
     shares = combine(evidence, WEIGHTS, channels)
     assert (shares >= 0).all()
-    reasons = [sum(WEIGHTS[k] * evidence[k] for k in LINEAR), *(WEIGHTS[k] * evidence[k] for k in ("quiet", "shape"))]
+    share, linear = WEIGHTS["decoupled"], sum(WEIGHTS[k] * evidence[k] for k in LINEAR)
+    gaussian = (1 - share) * linear + share * evidence["decoupled"]
+    reasons = [gaussian, *(WEIGHTS[k] * evidence[k] for k in ("quiet", "shape"))]
     by_channel = np.linalg.norm(reasons, ord=KIND_POWER, axis=0)
     expected = np.linalg.norm(by_channel, ord=CHANNEL_POWER, axis=1) + WEIGHTS["window"] * evidence["window"][:, 0]
     np.testing.assert_allclose(shares.sum(1), expected, rtol=1e-9)
@@ -343,9 +345,10 @@ def labelled(seed, **strong):
     return evidence, np.arange(400) >= 380
 
 
-def test_labels_raise_the_weight_of_what_sees_the_faults():
-    evidence, faulty = labelled(0, filter=3.0)
-    evidence["quiet"][:380] *= 3  # misleads
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_raise_the_weight_of_what_sees_the_faults(seed):
+    evidence, faulty = labelled(seed, filter=3.0)
+    evidence["quiet"][:380] *= 2  # misleads
     found = reweight(evidence, faulty, WEIGHTS, 3)
     factor = {k: found[k] / WEIGHTS[k] for k in KINDS}
     assert factor["quiet"] == 0.5

@@ -196,9 +196,11 @@ def test_false_alarms_come_at_the_promised_rate(context, rate):
 
 def test_false_events_a_day_come_as_promised():
     number, days = 2, 30
-    detector = SeriesDetector(threshold=AlarmsPerDay(number)).fit(table(process(1500, 0)))
-    events = detector.events(table(process(144 * days, 200), "2026-06-01"))
-    assert number / 2 < len(events) / days < 2 * number, len(events) / days
+    rates = []
+    for seed in range(3):
+        detector = SeriesDetector(threshold=AlarmsPerDay(number)).fit(table(process(1500, seed)))
+        rates.append(len(detector.events(table(process(144 * days, 200 + seed), "2026-06-01"))) / days)
+    assert number / 2 < np.mean(rates) < 2 * number, rates
 
 
 def test_rarer_alarms_need_stranger_rows():

@@ -268,9 +268,10 @@ class Context:
 
 
 def use_bfloat16(device: torch.device) -> bool:
-    """Return whether bfloat16 matrix products are fast on this device (CUDA, or a CPU with AMX)."""
+    """Return whether bfloat16 matrix products are fast on this device (CUDA, or a CPU with AMX or AVX512-BF16)."""
     if device.type == "cpu":
-        return torch.backends.mkldnn.is_available() and torch.cpu._is_amx_tile_supported()
+        fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        return torch.backends.mkldnn.is_available() and fast
     return device.type == "cuda"
 
 

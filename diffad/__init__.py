@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diffad.augmentation import Augmentation
     from diffad.diffusion_vae import DiffusionVAE
     from diffad.image import ImageDetector
     from diffad.image_imputer import ImageImputer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "AlarmsPerDay",
+    "Augmentation",
     "DiffusionVAE",
     "FalseAlarmRate",
     "ImageDetector",
@@ -39,6 +41,7 @@ _HOMES = {
     "ImageDetector": "image",
     "ImageImputer": "image_imputer",
     "DiffusionVAE": "diffusion_vae",
+    "Augmentation": "augmentation",
     "FalseAlarmRate": "thresholds",
     "AlarmsPerDay": "thresholds",
     "Training": "training",

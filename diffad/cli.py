@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from diffad.series_detector import SeriesDetector
 
+#: Rows of a normal recording of which the last fifth holds a fault with room around it.
+LEAST_FOR_DETECTABILITY = 500
+
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 app.add_typer(flows, name="flows")
 app.command()(inspect)
@@ -83,13 +86,12 @@ def detect(
     contamination: Annotated[float, typer.Option(help="Share of the normal recording that may be faults.")] = 0.0,
     plot: Annotated[bool, typer.Option("--plot", help="Also draw a picture beside the output.")] = False,
     detectability: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--detectability",
-            help="Also measure which faults of which size are found, and how late, on the last fifth of the "
-            "normal recording by a detector of the rest. Takes minutes.",
+            help="Measure which faults of which size are found, and how late, on the last fifth of the normal "
+            "recording by a detector of the rest: about a minute. Default: with --plot.",
         ),
-    ] = False,
+    ] = None,
     regularize: Annotated[bool, typer.Option(help="Put irregular timestamps on a regular grid.")] = False,
 ) -> None:
     """Find the anomalies of FILE and write one line per event: when, how bad, which channels."""
@@ -112,7 +114,8 @@ def detect(
         typer.echo(f"{len(found)} events in {file}, written to {output}")
         if plot:
             _draw_alarms(detector, table, found, output.with_suffix(".png"))
-        if detectability:
+        # Unasked, a recording that is too short is no error.
+        if detectability or (detectability is None and plot and len(normal) >= LEAST_FOR_DETECTABILITY):
             _measure_detectability(clone(detector), normal, output.with_suffix(".detectability.csv"), plot)
     except (ValueError, TypeError, OSError) as error:
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
@@ -137,7 +140,7 @@ def _measure_detectability(detector: SeriesDetector, normal: pd.DataFrame, outpu
     from diffad.tables import write_table
 
     rest = 4 * len(normal) // 5
-    table = detectability(detector.fit(normal.iloc[:rest]), normal.iloc[rest:], n_events=5)
+    table = detectability(detector.fit(normal.iloc[:rest]), normal.iloc[rest:])
     write_table(table, output)
     typer.echo(f"what can be seen: {output}")
     if plot:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import check_random_state
 
-from diffad.faults import FAULTS, inject
+from diffad.faults import FAULTS, SIZELESS, inject
 from diffad.series_detector import SeriesDetector
 
 SIZES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
@@ -39,7 +39,7 @@ def detectability(
     sizes : sequence of float, default=(0.5, 1, 2, 3, 5, 8)
         In standard deviations of the channel around the fault.
     n_events : int, default=10
-        Faults behind every figure, at least; cost is proportional.
+        Faults behind every figure, at least; cost is proportional: a minute for 8 channels.
     length : int, default=25
         Rows per fault.
     share : float, default=0.9
@@ -50,7 +50,7 @@ def detectability(
     -------
     DataFrame
         ``channel``, ``kind``, ``size`` (the smallest from which on at least `share` of the faults
-        are found; inf if none is), ``found`` (share found at that size, or at the largest) and
+        are found; inf if none is; the smallest of `sizes` for a kind without sizes), ``found`` (share found at that size, or at the largest) and
         ``rows`` (median rows from the start of a fault to its first alarm, at the same size).
         A few faults are hit by false alarms: at rate r about ``1 - (1 - r) ** length`` of them.
     """
@@ -70,18 +70,24 @@ def detectability(
     rows = []
     for kind in kinds:
         for channel in range(channels):
-            hits = [_hits(detector, X_normal, kind, channel, s, n_events, per_copy, length, rng) for s in sorted(sizes)]
-            found = np.array([np.isfinite(h).mean() for h in hits])
-            good = found >= share
-            first = len(good) - int(np.logical_and.accumulate(good[::-1]).sum())
-            at = min(first, len(good) - 1)
-            seen = hits[at][np.isfinite(hits[at])]
+            tried = (min(sizes),) if kind in SIZELESS else sorted(sizes, reverse=True)
+            smallest, at = np.inf, None
+            for size in tried:
+                hits = _hits(detector, X_normal, kind, channel, size, n_events, per_copy, length, rng)
+                enough = np.isfinite(hits).mean() >= share
+                if enough:
+                    smallest = size
+                at = hits if enough or at is None else at
+                if not enough:
+                    break
+            assert at is not None
+            seen = at[np.isfinite(at)]
             rows.append(
                 {
                     "channel": names[channel],
                     "kind": kind,
-                    "size": sorted(sizes)[first] if first < len(good) else np.inf,
-                    "found": found[at],
+                    "size": smallest,
+                    "found": np.isfinite(at).mean(),
                     "rows": float(np.median(seen)) if len(seen) else np.nan,
                 }
             )
@@ -101,10 +107,14 @@ def _hits(
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return the rows from each fault's start to its first alarm, inf where there is none."""
     delays: list[float] = []
+    at_once = min(per_copy, n_events)
+    rows = SPACING * length * at_once
     while len(delays) < n_events:
-        faulty = inject(X, kind, min(per_copy, n_events), length, size, [channel], rng)
+        # Rows without a fault are only scored for nothing.
+        first = rng.randint(len(X) - rows + 1)
+        faulty = inject(X[first : first + rows], kind, at_once, length, size, [channel], rng)
         alarm = detector.decision_function(faulty.X) < 0
         for start, stop in zip(faulty.events["start"], faulty.events["stop"], strict=True):
-            first = np.flatnonzero(alarm[start:stop])
-            delays.append(float(first[0]) if len(first) else np.inf)
+            hit = np.flatnonzero(alarm[start:stop])
+            delays.append(float(hit[0]) if len(hit) else np.inf)
     return np.array(delays)

@@ -127,6 +127,9 @@ FAULTS: dict[str, Fault] = {
     "dropout": _dropout,
 }
 
+#: Faults that are there or not.
+SIZELESS = ("stuck", "swap", "decorrelate")
+
 
 class Injected(NamedTuple):
     """A recording with faults.
@@ -172,7 +175,7 @@ def inject(
         Rows per event.
     size : float or (low, high), default=3.0
         In standard deviations of the channel around the event; a pair is drawn from
-        log-uniformly. "stuck", "swap" and "decorrelate" have no size.
+        log-uniformly. `SIZELESS` kinds have none.
     channels : sequence of int, optional
         Channels to choose from; default all.
     random_state : int, RandomState instance or None, default=0

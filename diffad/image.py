@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
+from diffad.augmentation import Augmentation, check_augmentation
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector
 from diffad.feature_evidence import FeatureModel, Features, feature_scores, fit_features
@@ -77,6 +78,9 @@ class ImageDetector(Detector):
         are repeated to three channels for a module whose first convolution wants them; a plain
         callable gets them as they are. Of more than 100 features 100 are drawn. The Gaussian of its
         maps is further evidence beside the pixels'. To be stored with pickle it must not be a lambda.
+    augmentation : Augmentation or None, default=None
+        Altered copies that the Gaussian of the pixels learns from as well; for images without a right way
+        up. Memory and time grow with their number as with that of the images.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``; ``"auto"`` takes CUDA where it is.
 
@@ -123,11 +127,13 @@ class ImageDetector(Detector):
         threshold: Threshold | None = None,
         contamination: float = 0.0,
         features: Features | None = None,
+        augmentation: Augmentation | None = None,
         device: str = "auto",
     ) -> None:
         self.threshold = threshold
         self.contamination = contamination
         self.features = features
+        self.augmentation = augmentation
         self.device = device
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -151,6 +157,7 @@ class ImageDetector(Detector):
         self._check_decision()
         if self.features is not None and not callable(self.features):
             raise ValueError(f"features must be a callable, a torch module or None, got {self.features!r}")
+        check_augmentation(self.augmentation)
         images = read_images(X)
         if len(images) < 8:
             raise ValueError(f"X holds {len(images)} images; fit needs at least 8 good ones")
@@ -195,7 +202,7 @@ class ImageDetector(Detector):
 
     def _fit_evidence(self, images: Images, device: torch.device) -> Scores:
         """Fit pixels and features; return cross-fitted scores."""
-        self.model_, normal = fit_images(images, device)
+        self.model_, normal = fit_images(images, device, self.augmentation)
         self.extractor_, self.tails_ = None, None
         if self.features is None:
             return normal

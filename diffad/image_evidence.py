@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from diffad.augmentation import Augmentation, enlarged
 from diffad.priors.span import SpanPrior
 from diffad.second_look import SecondLook, surprises
 
@@ -151,7 +152,9 @@ def fold_of(n: int) -> NDArray[np.int64]:
     return np.asarray(np.arange(n) * min(FOLDS, n) // n)
 
 
-def fit_images(images: Images, device: torch.device) -> tuple[ImageModel, NDArray[np.float64]]:
+def fit_images(
+    images: Images, device: torch.device, augmentation: Augmentation | None = None
+) -> tuple[ImageModel, NDArray[np.float64]]:
     """Fit to good images (n, height, width, channels) and score each by a model that has not seen it."""
     contrast = Contrast.fit(images)
     fold = fold_of(len(images))
@@ -160,22 +163,29 @@ def fit_images(images: Images, device: torch.device) -> tuple[ImageModel, NDArra
     for f in range(n_folds):
         inside = fold == f
         train = images[~inside] if n_folds > 1 else images
-        residual[inside] = _residual(contrast, _fit_prior(contrast, train, device), images[inside])
+        residual[inside] = _residual(contrast, _fit_prior(contrast, train, device, augmentation), images[inside])
     scales = []
     for blob in BLOBS:
         size = np.sqrt((blur(residual, blob) ** 2).mean(0))
         # Neighbouring pixels have similar residuals; a few hundred images leave the estimate rough.
         smooth = gaussian_filter(size, (2, 2, 0))
         scales.append(np.maximum(smooth, 1e-3 * max(float(smooth.max()), 1e-6)).astype(np.float32))
-    model = ImageModel(contrast, _fit_prior(contrast, images, device), scales)
-    return replace(model, look=_second_look(model, images, fold, device)), model.scores(residual, seen(images))
+    model = ImageModel(contrast, _fit_prior(contrast, images, device, augmentation), scales)
+    look = _second_look(model, images, fold, device, augmentation)
+    return replace(model, look=look), model.scores(residual, seen(images))
 
 
-def _second_look(model: ImageModel, images: Images, fold: NDArray[np.int64], device: torch.device) -> SecondLook:
+def _second_look(
+    model: ImageModel,
+    images: Images,
+    fold: NDArray[np.int64],
+    device: torch.device,
+    augmentation: Augmentation | None,
+) -> SecondLook:
     """Calibrate on good images of several folds, each seen by a prior that was fitted without its fold."""
     looks = []
     for f in np.unique(np.linspace(0, fold[-1], LOOKED_FOLDS).round()):
-        unseen = replace(model, prior=_fit_prior(model.contrast, images[fold != f], device))
+        unseen = replace(model, prior=_fit_prior(model.contrast, images[fold != f], device, augmentation))
         some = images[fold == f][:LOOKED]
         filled = unseen.completed(some)[0]
         looks.append(unseen.looks(unseen.left_over(filled, some), filled, seen(some)))
@@ -183,11 +193,13 @@ def _second_look(model: ImageModel, images: Images, fold: NDArray[np.int64], dev
     return SecondLook.fit(np.concatenate(heat), np.concatenate(surprise))
 
 
-def _fit_prior(contrast: Contrast, images: Images, device: torch.device) -> SpanPrior:
+def _fit_prior(
+    contrast: Contrast, images: Images, device: torch.device, augmentation: Augmentation | None
+) -> SpanPrior:
     centre, scale = contrast.moments(images)
     # In training a missing pixel counts as average.
-    x = np.nan_to_num((images - centre) / scale).reshape(len(images), -1)
-    return SpanPrior.fit(torch.from_numpy(x.astype(np.float32)).to(device))
+    x = torch.from_numpy(np.nan_to_num((images - centre) / scale).astype(np.float32))
+    return SpanPrior.fit(enlarged(x, augmentation).flatten(1).to(device))
 
 
 def _completed(contrast: Contrast, prior: SpanPrior, images: Images) -> tuple[Images, Images, Images]:

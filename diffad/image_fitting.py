@@ -15,6 +15,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from diffad import image_tiles
+from diffad.augmentation import Augmentation
 from diffad.calibration import Bands
 from diffad.image_model import ImageDiffusion
 from diffad.image_prior import FOLDS, ImagePrior
@@ -30,9 +31,11 @@ HELD_OUT, PER_MASK = 64, 16
 SHARES, BOXES, FACTORS, LEVELS = (0.3, 0.7), (0.25, 0.5), (2, 4), (0.3, 0.6, 1.2)
 
 
-def fit_prior(images: Tensor, kind: str | None, device: torch.device) -> ImagePrior:
-    """Fit a prior to standardised images (n, height, width, channels), NaN = missing."""
-    return ImagePrior.fit(complete(images, device), kind, device)
+def fit_prior(
+    images: Tensor, kind: str | None, device: torch.device, augmentation: Augmentation | None = None
+) -> ImagePrior:
+    """Fit a prior to standardised images (n, height, width, channels), NaN = missing, and to copies of them."""
+    return ImagePrior.fit(complete(images, device), kind, device, augmentation)
 
 
 def complete(images: Tensor, device: torch.device) -> Tensor:
@@ -62,7 +65,9 @@ def kinds_of(observed: Observed) -> NDArray[np.int64]:
     return np.where(far < DEEP, KINDS.index("near"), KINDS.index("deep"))
 
 
-def calibrate(model: ImageDiffusion, images: Tensor, kind: str | None, seed: int) -> Bands:
+def calibrate(
+    model: ImageDiffusion, images: Tensor, kind: str | None, seed: int, augmentation: Augmentation | None = None
+) -> Bands:
     """Learn bands from images that a prior fitted to the others predicts, with the model's network on top.
 
     Fewer than 8 images leave Gaussian bands.
@@ -74,7 +79,10 @@ def calibrate(model: ImageDiffusion, images: Tensor, kind: str | None, seed: int
     # has seen all but the first (:mod:`diffad.image_learning`).
     turns = range(FOLDS) if model.network is None else [0]
     fold = torch.arange(len(images)) % FOLDS
-    parts = [_errors(model, images[fold != f], _spread_out(images[fold == f]), kind, seed + f) for f in turns]
+    parts = []
+    for f in turns:
+        others = fit_prior(images[fold != f], kind, model.prior.device, augmentation)
+        parts.append(_errors(model, others, _spread_out(images[fold == f]), seed + f))
     z, label, channel = (np.concatenate(column) for column in zip(*parts, strict=True))
     group = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
     return Bands.fit(z, label, channel, (len(KINDS), channels), group)
@@ -87,13 +95,13 @@ def _spread_out(images: Tensor) -> Tensor:
 
 
 def _errors(
-    model: ImageDiffusion, others: Tensor, images: Tensor, kind: str | None, seed: int
+    model: ImageDiffusion, others: ImagePrior, images: Tensor, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """Return errors on images of a prior fitted to others, and the kind and channel of each.
 
     They are in units of the spread that the model itself claims: with more images it claims less.
     """
-    held = ImageDiffusion(fit_prior(others, kind, model.prior.device), model.network, model.gate)
+    held = ImageDiffusion(others, model.network, model.gate)
     found = []
     for truth, observed in tasks(images, seed):
         centre, _ = held.mean(observed)

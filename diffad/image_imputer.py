@@ -15,6 +15,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
+from diffad.augmentation import Augmentation, check_augmentation
 from diffad.defaults import pinned_defaults
 from diffad.image_fitting import calibrate, fit_prior, kinds_of
 from diffad.image_input import Images, class_number, read_classes, read_images, refuse_empty
@@ -54,6 +55,8 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         prior alone. A step on 16 images of 64 x 64 takes about 0.3 s of one core, and a batch holds
         ``masks_per_batch * windows_per_mask`` images:
         ``Training(max_steps=300, masks_per_batch=4, evaluate_every=100)``.
+    augmentation : Augmentation or None, default=None
+        Altered copies that prior and network learn from as well.
     sampler : Sampler or str, default="angle"
         How to sample with a network; a string names the solver.
     device : str, default="auto"
@@ -103,12 +106,14 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         self,
         prior: str | None = "gaussian",
         training: Training | None = None,
+        augmentation: Augmentation | None = None,
         sampler: Sampler | str = "angle",
         device: str = "auto",
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.prior = prior
         self.training = training
+        self.augmentation = augmentation
         self.sampler = sampler
         self.device = device
         self.random_state = random_state
@@ -134,6 +139,7 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         """
         if self.prior not in PRIORS:
             raise ValueError(f"prior must be one of {list(PRIORS)}, got {self.prior!r}")
+        check_augmentation(self.augmentation)
         images = read_images(X)
         refuse_empty(images)
         empty = np.flatnonzero(np.isnan(images).all((0, 1, 2)))
@@ -151,14 +157,15 @@ class ImageImputer(TransformerMixin, BaseEstimator):
             # A constant channel comes back as its constant.
             self.scale_ = np.where(spread > 1e-6 * np.abs(self.centre_), spread, 1.0)
             standard = torch.from_numpy(self._standardise(images))
-            model = ImageDiffusion(fit_prior(standard, self.prior, device))
+            copies = self.augmentation
+            model = ImageDiffusion(fit_prior(standard, self.prior, device, copies))
             self.history_: list[dict[str, float]] = []
             self.network_gain_ = 0.0
             if self.training is not None and self.training.max_steps and len(images) >= 8:
                 self.history_, self.network_gain_ = learn(
-                    model, standard, labels, len(self.classes_), self.prior, self.training, seed, on_progress
+                    model, standard, labels, len(self.classes_), self.prior, self.training, seed, on_progress, copies
                 )
-            self.bands_ = calibrate(model, standard, self.prior, seed)
+            self.bands_ = calibrate(model, standard, self.prior, seed, copies)
             self.model_ = model
         return self
 

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffad.augmentation import Augmentation, enlarged
 from diffad.diffusion.loss import masked_mse, noisy_and_target
 from diffad.diffusion.noise import LogNormalLevels
 from diffad.image_fitting import box_mask, fit_prior, points_mask
 from diffad.image_model import WAYS, Context, ImageDiffusion, way_of
-from diffad.image_prior import FOLDS
+from diffad.image_prior import FOLDS, ImagePrior
 from diffad.image_tiles import Observed, moments
 from diffad.model import GATE_LEVELS
 from diffad.networks.unet import UNet
@@ -67,6 +68,7 @@ def learn(
     training: Training,
     seed: int,
     on_progress: Progress | None = None,
+    augmentation: Augmentation | None = None,
 ) -> tuple[list[dict[str, float]], float]:
     """Train a network on top of `model.prior` and set `model.network` and `model.gate`.
 
@@ -82,6 +84,9 @@ def learn(
     training : Training
         A batch holds ``masks_per_batch * windows_per_mask`` images.
     seed : int
+    on_progress : callable, optional
+    augmentation : Augmentation or None
+        Copies that prior and network learn from as well; none judges.
 
     Returns
     -------
@@ -91,7 +96,12 @@ def learn(
     """
     device = model.prior.device
     fold = torch.arange(len(images)) % FOLDS
-    folds = [_cases(images, labels, fold == f, kind, device, seed + f) for f in range(FOLDS)]
+    folds = []
+    for f in range(FOLDS):
+        prior = fit_prior(images[fold != f], kind, device, augmentation)
+        shown = enlarged(images[fold == f], augmentation if f else None)
+        told = labels[fold == f].repeat(len(shown) // int((fold == f).sum()))
+        folds.append(_cases(prior, shown, told, seed + f))
     some = torch.randperm(len(folds[0].way), generator=torch.Generator().manual_seed(seed))[:HELD_OUT]
     held, source = folds[0].select(some.to(device)), _joined(folds[1:])
     height, width, channels = images.shape[1:]
@@ -172,13 +182,13 @@ class Judge:
         return gate.clamp(0.0, 1.0)
 
 
-def _cases(images: Tensor, labels: Tensor, fold: Tensor, kind: str | None, device: torch.device, seed: int) -> Cases:
+def _cases(prior: ImagePrior, images: Tensor, labels: Tensor, seed: int) -> Cases:
     """Describe the images of a fold, under several observations, by a prior fitted to the others."""
-    prior = fit_prior(images[~fold], kind, device)
+    device = prior.device
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     parts = []
-    for truth, label in zip(images[fold].split(PER_MASK), labels[fold].split(PER_MASK), strict=True):
+    for truth, label in zip(images.split(PER_MASK), labels.split(PER_MASK), strict=True):
         for observed in _observations(truth, rng):
             mean, scale, deviations = moments(prior, observed, len(truth), generator, True)
             assert scale is not None

@@ -16,6 +16,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from diffad.augmentation import Augmentation, enlarged
 from diffad.priors.field import autocovariance, covariance_matrix, sample_field
 from diffad.priors.linear import LinearGaussian
 
@@ -56,7 +57,9 @@ class ImagePrior:
     device: torch.device
 
     @classmethod
-    def fit(cls, images: Tensor, kind: str | None, device: torch.device) -> Self:
+    def fit(
+        cls, images: Tensor, kind: str | None, device: torch.device, augmentation: Augmentation | None = None
+    ) -> Self:
         """Fit to standardised images (n, height, width, channels); NaN = missing, except for ``"gaussian"``.
 
         Parameters
@@ -65,6 +68,8 @@ class ImagePrior:
         kind : {"gaussian", "field", None}
             None: independent pixels of variance 1.
         device : torch.device
+        augmentation : Augmentation or None
+            Copies that span as well.
         """
         _, height, width, channels = images.shape
         shape = (height, width, channels)
@@ -77,9 +82,9 @@ class ImagePrior:
         prior = cls(shape, torch.zeros(nothing.shape[1], dtype=torch.float64), nothing, lags, lags, device)
         if kind != "gaussian" or len(prior.mean) > DENSE_LIMIT or len(images) < 2:
             return prior
-        flat = images.double().flatten(1)
+        flat = enlarged(images, augmentation).double().flatten(1)
         mean = flat.mean(0)
-        rest = _left_over(flat, shape)
+        rest = _left_over(images, augmentation)
         return replace(prior, mean=mean, rows=(flat - mean) / len(flat) ** 0.5, rest=rest)
 
     def whole_fits(self, height: int, width: int) -> bool:
@@ -121,24 +126,26 @@ class ImagePrior:
         return {k: v for k, v in vars(self).items() if k != "whole"}
 
 
-def _left_over(flat: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Return the autocovariance of what images of other folds leave over of images (n, d).
+def _left_over(images: Tensor, augmentation: Augmentation | None) -> Tensor:
+    """Return the autocovariance of what images of other folds, and their copies, leave over of images.
 
     With a rest of independent pixels of variance r beside the span, the rest of an image z has the
     posterior mean ``r P z`` and covariance ``r I - r^2 P``; both make up its second moment (one step
     of expectation-maximisation). r is the one that predicts other images best.
     """
-    fold = torch.arange(len(flat)) % min(FOLDS, len(flat))
+    fold = torch.arange(len(images)) % min(FOLDS, len(images))
     folds = []
     for f in fold.unique():
-        mean = flat[fold != f].mean(0)
-        folds.append((flat[fold == f] - mean, (flat[fold != f] - mean) / (fold != f).sum() ** 0.5))
+        others = enlarged(images[fold != f], augmentation).double().flatten(1)
+        mean = others.mean(0)
+        folds.append((images[fold == f].double().flatten(1) - mean, (others - mean) / len(others) ** 0.5))
     ridge = max(RIDGES, key=lambda r: sum(_explained(z, rows, r)[0] for z, rows in folds))
     moment = torch.zeros(())
     for z, rows in folds:
         _, left, span = _explained(z, rows, ridge)
+        shape = images.shape[1:]
         own = autocovariance(left.unflatten(1, shape)) + ridge * len(span) * autocovariance(span.unflatten(1, shape))
-        moment = moment + len(z) / len(flat) * own
+        moment = moment + len(z) / len(images) * own
     return moment
 
 

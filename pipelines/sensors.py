@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--new", type=Path)
     parser.add_argument("--alarms-per-day", type=float)
     parser.add_argument("--output", type=Path, default=Path("sensors-output"))
-    parser.add_argument("--detectability", action="store_true", help="also measure what the detector can see (minutes)")
+    parser.add_argument("--no-detectability", action="store_true", help="do not measure what the detector can see")
     options = parser.parse_args()
     normal, new = (clean(t) for t in load(options.normal, options.new))
     threshold = AlarmsPerDay(options.alarms_per_day) if options.alarms_per_day else FalseAlarmRate(0.001)
@@ -69,8 +69,8 @@ def main() -> None:
         score = explanation.share.sum(axis=1).to_numpy()
         figure = plot_detection(new[list(blame)], explanation, score, detector.offset_, events)
         figure.savefig(options.output / "events.png", dpi=110)
-        if options.detectability:
-            table = detectability(detector, normal.iloc[cut:][list(normal.columns)], n_events=5)
+        if not options.no_detectability:
+            table = detectability(detector, normal.iloc[cut:][list(normal.columns)])
             table.to_csv(options.output / "detectability.csv", index=False)
             plot_detectability(table).savefig(options.output / "detectability.png", dpi=110)
         mlflow.log_artifacts(str(options.output))

@@ -67,7 +67,7 @@ def test_fewer_alarms_a_day_are_fewer_events(files):
 
 
 def test_picture_beside_the_output(files):
-    result = detect("today.csv", "--fit-on", "good.csv", "-o", "found.csv", "--plot")
+    result = detect("today.csv", "--fit-on", "good.csv", "-o", "found.csv", "--plot", "--no-detectability")
     assert result.exit_code == 0, result.output
     assert (files / "found.png").read_bytes().startswith(b"\x89PNG")
 
@@ -87,6 +87,20 @@ def test_what_can_be_seen_is_measured_on_rows_that_were_not_fitted_on(files, mon
     assert table["size"].tolist() == [8.0, 8.0, 8.0]
     assert (files / "today.alarms.detectability.png").read_bytes().startswith(b"\x89PNG")
     pd.testing.assert_frame_equal(measured["rows"], read_table(files / "good.csv").iloc[960:], check_freq=False)
+
+
+def test_a_picture_comes_with_what_can_be_seen_unless_told_otherwise(files, monkeypatch):
+    asked = []
+
+    def few(detector, X_normal, **options):
+        asked.append(len(X_normal))
+        return detectability(detector, X_normal, kinds=("stuck",), n_events=1)
+
+    monkeypatch.setattr("diffad.detectability.detectability", few)
+    for options, number in (((), 0), (("--plot",), 1), (("--plot", "--no-detectability"), 1)):
+        result = detect("today.csv", "--fit-on", "good.csv", *options)
+        assert result.exit_code == 0, result.output
+        assert len(asked) == number
 
 
 def test_a_short_normal_recording_says_how_many_rows_detectability_needs(files):

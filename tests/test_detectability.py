@@ -96,6 +96,33 @@ def test_order_of_sizes_does_not_matter_and_the_seed_repeats(detector, normal):
     pd.testing.assert_frame_equal(*runs)
 
 
+def test_faults_without_a_size_are_tried_once(detector, normal, monkeypatch):
+    tried = []
+
+    def counted(*args, **options):
+        tried.append(args[1:])
+        return inject(*args, **options)
+
+    monkeypatch.setattr("diffad.detectability.inject", counted)
+    table = detectability(detector, normal, kinds=("stuck",), sizes=SIZES, length=20)
+    assert len(tried) == 2, "once per channel"
+    assert set(table["size"]) <= {min(SIZES), np.inf}
+
+
+def test_only_rows_around_the_faults_are_scored(normal):
+    """A long recording costs no more than a short one."""
+    rows = []
+
+    class Counting(SeriesDetector):
+        def decision_function(self, X):
+            rows.append(len(X))
+            return super().decision_function(X)
+
+    detector = Counting(kinds=("energy", "quiet")).fit(process(800, 0))
+    detectability(detector, pd.concat([normal] * 3, ignore_index=True), kinds=("shift",), sizes=(8.0,), n_events=4)
+    assert rows == [4 * 25 * SPACING] * 2
+
+
 def test_share_that_must_be_found_decides(detector, normal):
     strict, lax = (
         detectability(detector, normal, kinds=("noise",), sizes=(0.1, 0.25, 0.5, 1, 2, 4), share=share, length=20)[

@@ -1,0 +1,112 @@
+"""Altered copies of training images: what a camera could as well have seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from diffad.parameters import Parameters
+
+
+@dataclass(frozen=True)
+class Augmentation(Parameters):
+    """Which changes leave an image as normal as it was, and how many changed copies to learn from.
+
+    A copy takes part where its original does: neither is ever judged by a model that has seen the other.
+    Light that always comes from one side, or a part that always lies in one place, is something to learn; do
+    not flip or shift it away.
+
+    Parameters
+    ----------
+    horizontal, vertical : bool, default=False
+        Left and right, top and bottom may be exchanged. Copies go through the allowed flips in turn;
+        alone they make one copy, or three with both.
+    shift : int, default=0
+        Most pixels by which a copy moves along each axis; what enters mirrors what is there.
+    crop : float, default=1.0
+        Least share of the height and width that a copy shows, enlarged to the full size.
+    copies : int, default=3
+        Copies of each image beside itself.
+
+    Raises
+    ------
+    ValueError
+        For parameters out of range, or where nothing is allowed to change.
+
+    References
+    ----------
+    Shorten and Khoshgoftaar (2019), "A survey on image data augmentation for deep learning".
+
+    Examples
+    --------
+    >>> import torch
+    >>> images = torch.arange(4.0).view(1, 2, 2, 1)
+    >>> Augmentation(horizontal=True, copies=1)(images)[..., 0].tolist()
+    [[[0.0, 1.0], [2.0, 3.0]], [[1.0, 0.0], [3.0, 2.0]]]
+    """
+
+    horizontal: bool = False
+    vertical: bool = False
+    shift: int = 0
+    crop: float = 1.0
+    copies: int = 3
+
+    def __post_init__(self) -> None:
+        if self.shift < 0:
+            raise ValueError(f"shift must be 0 or more pixels, got {self.shift}")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop must be a share of the side in (0, 1], got {self.crop}")
+        if self.copies < 1:
+            raise ValueError(f"copies must be at least 1, got {self.copies}; for none give augmentation=None")
+        if not (self.horizontal or self.vertical or self.shift or self.crop < 1):
+            raise ValueError("copies would equal their originals: allow horizontal, vertical, shift or crop")
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return images (n, height, width, channels) followed by their copies, all originals before any copy."""
+        generator = torch.Generator().manual_seed(len(images))
+        flips = list(product((False, True)[: 1 + self.vertical], (False, True)[: 1 + self.horizontal]))
+        copies = self.copies
+        if not self.shift and self.crop == 1:
+            # The unflipped copy would be the original, and a second round the same again.
+            flips = flips[1:]
+            copies = min(copies, len(flips))
+        parts = [images]
+        for i in range(copies):
+            axes = [axis for axis, flipped in zip((1, 2), flips[i % len(flips)], strict=True) if flipped]
+            parts.append(self._moved(images.flip(axes) if axes else images, generator))
+        return torch.cat(parts)
+
+    def _moved(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Shift and enlarge each image by its own random amount."""
+        if not self.shift and self.crop == 1:
+            return images
+        n, height, width, _ = images.shape
+        zoom = 1 - (1 - self.crop) * torch.rand(n, generator=generator)
+        room = torch.rand(n, 2, generator=generator) * 2 - 1
+        pixels = torch.tensor([2 / width, 2 / height])
+        offset = room * (1 - zoom[:, None])
+        if self.shift:
+            offset = offset + torch.randint(-self.shift, self.shift + 1, (n, 2), generator=generator) * pixels
+        transform = torch.zeros(n, 2, 3)
+        transform[:, 0, 0] = transform[:, 1, 1] = zoom
+        transform[:, :, 2] = offset
+        grid = functional.affine_grid(transform.to(images), [n, 1, height, width], align_corners=False)
+        moved = functional.grid_sample(
+            images.permute(0, 3, 1, 2), grid, mode="bilinear", padding_mode="reflection", align_corners=False
+        )
+        return moved.permute(0, 2, 3, 1)
+
+
+def enlarged(images: Tensor, augmentation: Augmentation | None) -> Tensor:
+    """Return images followed by their altered copies, if any."""
+    return images if augmentation is None else augmentation(images)
+
+
+def check_augmentation(augmentation: object) -> None:
+    """Refuse what is neither an Augmentation nor None."""
+    if augmentation is not None and not isinstance(augmentation, Augmentation):
+        raise ValueError(f"augmentation must be an Augmentation or None, got {augmentation!r}")

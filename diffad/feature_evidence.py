@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffad.image_evidence import SMOOTH, Images, blur, fold_of, relative_to_texture, top
+from diffad.image_evidence import SMOOTH, Images, blur, relative_to_texture, top
+from diffad.image_evidence_fitting import fold_of
 from diffad.priors.maps import MapPrior
 
 Features = Callable[[Tensor], Any]

@@ -15,7 +15,8 @@ from diffad.augmentation import Augmentation, check_augmentation
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector
 from diffad.feature_evidence import FeatureModel, Features, feature_scores, fit_features
-from diffad.image_evidence import ImageModel, fit_images, seen
+from diffad.image_evidence import ImageModel, seen
+from diffad.image_evidence_fitting import fit_images
 from diffad.image_input import Images, check_shape, read_images, refuse_empty
 from diffad.series_input import device_of
 from diffad.tails import LogTail
@@ -56,7 +57,9 @@ class ImageDetector(Detector):
     1. Each image is brought to mean 0 and standard deviation 1; missing pixels are filled by their
        conditional mean and are no evidence.
     2. The Gaussian of all good images (one n x n solve) says what each pixel should be given all
-       others; the residual is filtered with blobs of several widths.
+       others; the residual is filtered with blobs of several widths. Where defects drawn into held-out
+       good images say that it helps, images shifted by a pixel belong to the Gaussian as well: no camera
+       sees a part twice at the same place.
     3. Residuals are measured in units of cross-fitted normal ones and relative to the image's own
        texture; the hottest 1 % of the pixels make the score.
     4. Heat maps take a second look: the hottest places and their surroundings are hidden, and compared with

@@ -9,7 +9,7 @@ chosen by defects drawn into held-out good images.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,10 +38,11 @@ LOCAL, AROUND = 0.8, 5.0
 CALM = 0.1
 #: Share of an image's pixels that make its score.
 TOP = 0.01
-#: Contiguous blocks for cross-fitting: with few, images are judged by a model of much fewer images.
-FOLDS = 10
-#: Folds, and images of each, that a second look is calibrated on: it costs a solve an image.
-LOOKED_FOLDS, LOOKED = 4, 25
+#: Shifts by which a good image stays good, in pixels: no camera sees a part twice at the same place. Training
+#: images so shifted span images as well, much like the tangents of Simard et al. (1993).
+SHIFTS = ((1, 0), (-1, 0), (0, 1), (0, -1))
+#: Training images that are shifted, evenly spread: cost grows with the square of the rows.
+MOST_SHIFTED = 500
 #: Rounds of filling missing pixels and measuring contrast.
 FILL_ROUNDS = 10
 #: Part of a typical image's standard deviation below which contrast is not stretched further.
@@ -78,30 +79,80 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How to fit priors.
+
+    Attributes
+    ----------
+    device : torch.device
+    augmentation : Augmentation or None
+        Altered copies that are as good as their originals.
+    shifts : bool
+        Shifted images span as well.
+    """
+
+    device: torch.device
+    augmentation: Augmentation | None
+    shifts: bool = True
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Gaussians of what good images span.
+
+    Attributes
+    ----------
+    still : SpanPrior
+        Of the images as they are: fills missing pixels and looks twice, which cost a solve of its rows an image.
+    moved : SpanPrior
+        Of the images and, where that helps, of shifted ones: what it leaves over is evidence.
+    """
+
+    still: SpanPrior
+    moved: SpanPrior
+
+    @classmethod
+    def fit(cls, contrast: Contrast, images: Images, recipe: Recipe) -> Priors:
+        """Fit to good images (n, height, width, channels) and altered copies of them."""
+        centre, scale = contrast.moments(images)
+        # In training a missing pixel counts as average.
+        x = torch.from_numpy(np.nan_to_num((images - centre) / scale).astype(np.float32))
+        x = enlarged(x, recipe.augmentation)
+        still = SpanPrior.fit(x.flatten(1).to(recipe.device))
+        if not recipe.shifts:
+            return cls(still, still)
+        some = x[torch.linspace(0, len(x) - 1, min(len(x), MOST_SHIFTED)).long()]
+        both = torch.cat([x, *(_shifted(some, *offset) for offset in SHIFTS)])
+        # An image and its shifted copies count once.
+        ridge = still.ridge / (1 + len(SHIFTS))
+        return cls(still, SpanPrior.fit(both.flatten(1).to(recipe.device), ridge))
+
+
+@dataclass(frozen=True)
 class ImageModel:
-    """Prior, contrast and the normal size of residuals.
+    """Priors, contrast and the normal size of residuals.
 
     Attributes
     ----------
     contrast : Contrast
-    prior : SpanPrior
+    priors : Priors
     scales : list of array (height, width, channels)
         Root mean square of normal residuals, per blob and pixel.
     look : SecondLook
     """
 
     contrast: Contrast
-    prior: SpanPrior
+    priors: Priors
     scales: list[Images]
     look: SecondLook = field(default_factory=SecondLook)
 
     def residual(self, images: Images) -> Images:
         """Return what the prior leaves over, in units of each image's contrast; missing pixels are 0."""
-        return _residual(self.contrast, self.prior, images)
+        return residual_of(self.contrast, self.priors, images)
 
     def completed(self, images: Images) -> tuple[Images, Images, Images]:
         """Return images in units of their contrast, missing pixels filled, with their centre and scale."""
-        return _completed(self.contrast, self.prior, images)
+        return _completed(self.contrast, self.priors.still, images)
 
     def scores(self, residual: Images, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return the mean of the hottest `TOP` of each image's pixels, relative to the texture around and to its own."""
@@ -113,7 +164,7 @@ class ImageModel:
 
     def left_over(self, filled: Images, images: Images) -> Images:
         """Return the residual of images whose missing pixels were `filled` by `completed`."""
-        return _left_over(self.prior, filled, images)
+        return _left_over(self.priors.moved, filled, images)
 
     def heat(self, residual: Images, filled: Images, visible: NDArray[np.bool_]) -> Images:
         """Return heat maps (n, height, width) of residuals of `filled` images (n, height, width, channels)."""
@@ -126,7 +177,7 @@ class ImageModel:
         hot = relative_to_texture(np.asarray(fine, np.float32), visible)
         # Not relative to anything: inside a large defect the texture around is the defect's own.
         heat = np.asarray(sum(_smoothed(e, SMOOTH_MAP) for e in energies) / len(BLOBS), np.float32)
-        return heat, surprises(self.prior, filled, visible, hot)
+        return heat, surprises(self.priors.still, filled, visible, hot)
 
     def _energies(self, residual: Images, n_blobs: int = len(BLOBS)) -> list[Images]:
         some = list(zip(BLOBS, self.scales, strict=True))[:n_blobs]
@@ -147,59 +198,11 @@ def top(maps: Images) -> NDArray[np.float64]:
     return np.asarray(np.partition(flat, -k, axis=1)[:, -k:].mean(1), dtype=np.float64)
 
 
-def fold_of(n: int) -> NDArray[np.int64]:
-    """Return the contiguous block of each of n images, for cross-fitting."""
-    return np.asarray(np.arange(n) * min(FOLDS, n) // n)
-
-
-def fit_images(
-    images: Images, device: torch.device, augmentation: Augmentation | None = None
-) -> tuple[ImageModel, NDArray[np.float64]]:
-    """Fit to good images (n, height, width, channels) and score each by a model that has not seen it."""
-    contrast = Contrast.fit(images)
-    fold = fold_of(len(images))
-    n_folds = int(fold[-1]) + 1
-    residual = np.empty(images.shape, np.float32)
-    for f in range(n_folds):
-        inside = fold == f
-        train = images[~inside] if n_folds > 1 else images
-        residual[inside] = _residual(contrast, _fit_prior(contrast, train, device, augmentation), images[inside])
-    scales = []
-    for blob in BLOBS:
-        size = np.sqrt((blur(residual, blob) ** 2).mean(0))
-        # Neighbouring pixels have similar residuals; a few hundred images leave the estimate rough.
-        smooth = gaussian_filter(size, (2, 2, 0))
-        scales.append(np.maximum(smooth, 1e-3 * max(float(smooth.max()), 1e-6)).astype(np.float32))
-    model = ImageModel(contrast, _fit_prior(contrast, images, device, augmentation), scales)
-    look = _second_look(model, images, fold, device, augmentation)
-    return replace(model, look=look), model.scores(residual, seen(images))
-
-
-def _second_look(
-    model: ImageModel,
-    images: Images,
-    fold: NDArray[np.int64],
-    device: torch.device,
-    augmentation: Augmentation | None,
-) -> SecondLook:
-    """Calibrate on good images of several folds, each seen by a prior that was fitted without its fold."""
-    looks = []
-    for f in np.unique(np.linspace(0, fold[-1], LOOKED_FOLDS).round()):
-        unseen = replace(model, prior=_fit_prior(model.contrast, images[fold != f], device, augmentation))
-        some = images[fold == f][:LOOKED]
-        filled = unseen.completed(some)[0]
-        looks.append(unseen.looks(unseen.left_over(filled, some), filled, seen(some)))
-    heat, surprise = zip(*looks, strict=True)
-    return SecondLook.fit(np.concatenate(heat), np.concatenate(surprise))
-
-
-def _fit_prior(
-    contrast: Contrast, images: Images, device: torch.device, augmentation: Augmentation | None
-) -> SpanPrior:
-    centre, scale = contrast.moments(images)
-    # In training a missing pixel counts as average.
-    x = torch.from_numpy(np.nan_to_num((images - centre) / scale).astype(np.float32))
-    return SpanPrior.fit(enlarged(x, augmentation).flatten(1).to(device))
+def _shifted(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """Move images (n, height, width, channels) by whole pixels; edges are repeated."""
+    rows, columns = (torch.arange(n) for n in images.shape[1:3])
+    moved = images[:, (rows + down).clamp(0, len(rows) - 1)]
+    return moved[:, :, (columns + right).clamp(0, len(columns) - 1)]
 
 
 def _completed(contrast: Contrast, prior: SpanPrior, images: Images) -> tuple[Images, Images, Images]:
@@ -220,12 +223,12 @@ def _completed(contrast: Contrast, prior: SpanPrior, images: Images) -> tuple[Im
     return filled, centre, scale
 
 
-def _residual(contrast: Contrast, prior: SpanPrior, images: Images) -> Images:
+def residual_of(contrast: Contrast, priors: Priors, images: Images) -> Images:
     parts = []
     for start in range(0, len(images), CHUNK):
         part = images[start : start + CHUNK]
-        filled, _, _ = _completed(contrast, prior, part)
-        parts.append(_left_over(prior, filled, part))
+        filled, _, _ = _completed(contrast, priors.still, part)
+        parts.append(_left_over(priors.moved, filled, part))
     return np.concatenate(parts)
 
 

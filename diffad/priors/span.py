@@ -15,6 +15,8 @@ from torch import Tensor
 
 #: Variance outside the training images' span, in squared standard deviations of an image.
 RIDGE = 1e-2
+#: Least of it as a part of all variance: single precision has no more digits.
+DIGITS = 1e-6
 
 
 class SpanPrior:
@@ -41,10 +43,11 @@ class SpanPrior:
         self._gram, self._factor = gram, torch.linalg.cholesky(gram)
 
     @classmethod
-    def fit(cls, x: Tensor, ridge: float = RIDGE) -> Self:
-        """Fit to complete rows (n, d)."""
+    def fit(cls, x: Tensor, ridge: float | None = None) -> Self:
+        """Fit to complete rows (n, d); without `ridge` with the least of use."""
         mean = x.mean(0)
-        return cls(mean, (x - mean) / math.sqrt(len(x)), ridge)
+        rows = (x - mean) / math.sqrt(len(x))
+        return cls(mean, rows, max(RIDGE, DIGITS * float(rows.square().sum())) if ridge is None else ridge)
 
     def residual(self, x: Tensor) -> Tensor:
         """Return ``ridge P (x - mean)`` for rows (n, d): what the training images cannot explain."""
@@ -55,6 +58,14 @@ class SpanPrior:
         """Return the squared z scores of the `hidden` (d,) pixels of a row (d,) given all its others."""
         x, hidden = x.to(self.mean), hidden.to(self.mean.device)
         rows = self.rows[:, hidden]
+        if rows.shape[1] < len(rows):
+            precision = self._precision(rows)
+            factor, failed = torch.linalg.cholesky_ex(precision)
+            if failed:
+                return rows.new_zeros(rows.shape[1])
+            covariance = torch.cholesky_inverse(factor)
+            left = covariance @ self.residual(x[None])[0, hidden]
+            return left**2 / (self.ridge * covariance.diagonal())
         # In float32 what is left of a large Gram matrix may lose its ridge.
         factor, failed = torch.linalg.cholesky_ex(self._gram - rows @ rows.mT)
         if failed:
@@ -98,12 +109,15 @@ class SpanPrior:
 
     def _from_precision(self, seen: Tensor) -> Callable[[Tensor], Tensor]:
         """Subtract ``P_uu^-1 P_us (x_s - mean_s)``: a solve of as many unknowns as unseen pixels."""
-        root = torch.linalg.solve_triangular(self._factor, self.rows[:, ~seen], upper=False)
-        precision = torch.eye(root.shape[1], dtype=root.dtype, device=root.device) - root.mT @ root
-        factor = torch.linalg.cholesky(precision)
+        factor = torch.linalg.cholesky(self._precision(self.rows[:, ~seen]))
 
         def mean(x: Tensor) -> Tensor:
             left = self.residual(torch.where(seen, x, self.mean)[None])[0, ~seen]
             return self.mean[~seen] - torch.cholesky_solve(left[:, None], factor)[:, 0]
 
         return mean
+
+    def _precision(self, rows: Tensor) -> Tensor:
+        """Return ``ridge P`` among some pixels, whose columns of the training rows are given."""
+        root = torch.linalg.solve_triangular(self._factor, rows, upper=False)
+        return torch.eye(root.shape[1], dtype=root.dtype, device=root.device) - root.mT @ root

@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from diffad.augmentation import Augmentation
 from diffad.defects import inject
-from diffad.image_evidence import BLOBS, Contrast, ImageModel, Images, Priors, Recipe, blur, residual_of, seen
+from diffad.image_evidence import BLOBS, SHIFTS, Contrast, ImageModel, Images, Priors, Recipe, blur, residual_of, seen
 from diffad.second_look import SecondLook
 
 #: Contiguous blocks for cross-fitting: with few, images are judged by a model of much fewer images.
@@ -66,6 +66,8 @@ def _scales(residual: Images) -> list[Images]:
 
 def _shifts_help(contrast: Contrast, images: Images, recipe: Recipe) -> bool:
     """Return whether defects in images that the priors have not seen stand out more with shifted images."""
+    if (1 + len(SHIFTS)) * len(images) > images[0].size:
+        return False  # they would span whatever an image can show
     part, rng = np.arange(len(images)) * GATE_PARTS // len(images), np.random.default_rng(0)
     # In training a missing pixel counts as average.
     images = np.where(np.isnan(images), contrast.moments(images)[0], images)

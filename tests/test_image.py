@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, shift
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
@@ -216,6 +216,31 @@ def test_three_channels_come_last_and_each_is_watched():
     found = detector.explain(later[:2])
     assert found.heat.shape == (2, SIZE, SIZE)
     assert found.expected.shape == found.lower.shape == found.upper.shape == (2, SIZE, SIZE, 3)
+
+
+def jittering(n, seed, size=24):
+    """Return a sharp pattern that lies up to three pixels to the side from image to image, under noise."""
+    rng = np.random.default_rng(seed)
+    edge = gaussian_filter((np.random.default_rng(9).random((size + 6, size + 6)) > 0.7).astype(float), 0.8)
+    moved = [shift(edge, rng.uniform(-3, 3, 2), order=1, mode="nearest")[3:-3, 3:-3] for _ in range(n)]
+    return 5 * np.array(moved) + 0.1 * rng.standard_normal((n, size, size))
+
+
+def test_shifted_images_join_where_parts_lie_askew_and_help():
+    train, normal = jittering(24, 0), jittering(60, 1)
+    bad = jittering(60, 2)
+    bad[:, 10:12, 10:12] += 0.8
+    detector, plain = small().fit(train), small()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffad.image_evidence_fitting._shifts_help", lambda *args: False)
+        plain.fit(train)
+    assert len(detector.model_.priors.moved.rows) == 5 * len(detector.model_.priors.still.rows)
+    assert plain.model_.priors.moved is plain.model_.priors.still
+    assert roc(detector, normal, bad) > roc(plain, normal, bad) + 0.02
+
+
+def test_shifted_images_stay_out_where_they_would_span_everything():
+    assert (lambda p: p.moved is p.still)(small().fit(jittering(120, 0, 8)).model_.priors)
 
 
 @pytest.mark.parametrize(("height", "width"), [(12, 20), (20, 12), (8, 8)])

@@ -11,6 +11,9 @@ from torch.nn import functional
 
 from diffad.parameters import Parameters
 
+#: Right and down.
+DIRECTIONS = ((0, -1), (0, 1), (-1, 0), (1, 0))
+
 
 @dataclass(frozen=True)
 class Augmentation(Parameters):
@@ -26,10 +29,11 @@ class Augmentation(Parameters):
         Left and right, top and bottom may be exchanged. Copies go through the allowed flips in turn;
         alone they make one copy, or three with both.
     shift : int, default=0
-        Most pixels by which a copy moves along each axis; what enters mirrors what is there.
+        Most pixels by which a copy moves: copies go down, up, right and left in turn, each image by 1 to `shift`
+        pixels; what enters mirrors what is there.
     crop : float, default=1.0
         Least share of the height and width that a copy shows, enlarged to the full size.
-    copies : int, default=3
+    copies : int, default=4
         Copies of each image beside itself.
 
     Raises
@@ -53,7 +57,7 @@ class Augmentation(Parameters):
     vertical: bool = False
     shift: int = 0
     crop: float = 1.0
-    copies: int = 3
+    copies: int = 4
 
     def __post_init__(self) -> None:
         if self.shift < 0:
@@ -77,11 +81,11 @@ class Augmentation(Parameters):
         parts = [images]
         for i in range(copies):
             axes = [axis for axis, flipped in zip((1, 2), flips[i % len(flips)], strict=True) if flipped]
-            parts.append(self._moved(images.flip(axes) if axes else images, generator))
+            parts.append(self._moved(images.flip(axes) if axes else images, DIRECTIONS[i % 4], generator))
         return torch.cat(parts)
 
-    def _moved(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Shift and enlarge each image by its own random amount."""
+    def _moved(self, images: Tensor, direction: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """Shift and enlarge each image by its own random amount, `direction` being right and down."""
         if not self.shift and self.crop == 1:
             return images
         n, height, width, _ = images.shape
@@ -90,7 +94,8 @@ class Augmentation(Parameters):
         pixels = torch.tensor([2 / width, 2 / height])
         offset = room * (1 - zoom[:, None])
         if self.shift:
-            offset = offset + torch.randint(-self.shift, self.shift + 1, (n, 2), generator=generator) * pixels
+            steps = torch.randint(1, self.shift + 1, (n, 1), generator=generator)
+            offset = offset + steps * torch.tensor(direction) * pixels
         transform = torch.zeros(n, 2, 3)
         transform[:, 0, 0] = transform[:, 1, 1] = zoom
         transform[:, :, 2] = offset

@@ -56,7 +56,8 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         ``masks_per_batch * windows_per_mask`` images:
         ``Training(max_steps=300, masks_per_batch=4, evaluate_every=100)``.
     augmentation : Augmentation or None, default=None
-        Altered copies that prior and network learn from as well.
+        Altered copies that prior and network learn from as well; ``Augmentation(shift=1)`` for parts that
+        never lie twice in the same place. Fitting takes two to three times as long with four copies.
     sampler : Sampler or str, default="angle"
         How to sample with a network; a string names the solver.
     device : str, default="auto"

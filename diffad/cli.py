@@ -89,7 +89,7 @@ def detect(
         bool | None,
         typer.Option(
             help="Measure which faults of which size are found, and how late, on the last fifth of the normal "
-            "recording by a detector of the rest: about a minute. Default: with --plot.",
+            "recording by a detector of the rest: minutes for many channels. Default: with --plot.",
         ),
     ] = None,
     regularize: Annotated[bool, typer.Option(help="Put irregular timestamps on a regular grid.")] = False,
@@ -136,11 +136,11 @@ def _draw_alarms(detector: SeriesDetector, table: pd.DataFrame, found: pd.DataFr
 
 def _measure_detectability(detector: SeriesDetector, normal: pd.DataFrame, output: Path, plot: bool) -> None:
     """Write, and perhaps draw, what a detector of the first four fifths sees in the last."""
-    from diffad.detectability import detectability
+    from diffad.detectability import REPORT, detectability
     from diffad.tables import write_table
 
     rest = 4 * len(normal) // 5
-    table = detectability(detector.fit(normal.iloc[:rest]), normal.iloc[rest:])
+    table = detectability(detector.fit(normal.iloc[:rest]), normal.iloc[rest:], **REPORT)
     write_table(table, output)
     typer.echo(f"what can be seen: {output}")
     if plot:

@@ -13,6 +13,12 @@ from diffad.faults import FAULTS, SIZELESS, inject
 from diffad.series_detector import SeriesDetector
 
 SIZES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
+#: What a report measures: common kinds and few sizes, 10 to 20 s for 8 channels and minutes for 30.
+REPORT: dict[str, Any] = {
+    "kinds": ("spike", "shift", "drift", "stuck", "noise", "decorrelate"),
+    "sizes": (1.0, 2.0, 4.0, 8.0),
+    "n_events": 5,
+}
 #: Rows between the starts of two faults, in lengths of a fault: windows must not see both.
 SPACING = 4
 
@@ -39,7 +45,7 @@ def detectability(
     sizes : sequence of float, default=(0.5, 1, 2, 3, 5, 8)
         In standard deviations of the channel around the fault.
     n_events : int, default=10
-        Faults behind every figure, at least; cost is proportional: a minute for 8 channels.
+        Faults behind every figure, at least; cost is proportional: 8 channels take about two minutes.
     length : int, default=25
         Rows per fault.
     share : float, default=0.9

@@ -75,7 +75,7 @@ class WindowModel:
         All linear evidence in one matrix.
     parts : dict of str to (int, int)
         How many outputs each kind has per channel, in order.
-    alone : Tensor of shape (channels, length, length), float64
+    alone : Tensor of shape (channels, length, length)
         Whitens each channel's block by itself.
     """
 
@@ -116,8 +116,8 @@ class WindowModel:
         operator = torch.cat([torch.stack(rows, 1).flatten(0, 1) for rows in blocks.values()])
         whole = torch.linalg.cholesky(precision).mT
         operator = torch.cat([operator, whole]).mT.float().contiguous()
-        mean = prior.mean.float().to(device)
-        return cls(length, channels, mean, precision, operator.to(device), parts, torch.stack(alone))
+        mean, whiten = (t.float().to(device) for t in (prior.mean, torch.stack(alone)))
+        return cls(length, channels, mean, precision, operator.to(device), parts, whiten)
 
     def __call__(self, windows: Tensor) -> dict[str, Tensor]:
         """Return evidence (n, channels) of windows (n, length, channels); "window" is (n, 1)."""
@@ -130,17 +130,19 @@ class WindowModel:
             start += size * self.channels
         result["window"] = squares[:, start:].sum(1, keepdim=True)
         if self.channels > 1:
-            result["decoupled"] = result["energy"] - self._alone(windows).to(result["energy"].device)
+            result["decoupled"] = result["energy"] - self._alone(windows)
         return result
 
     def _alone(self, windows: Tensor) -> Tensor:
         """Return the Mahalanobis distance (n, channels) of each channel's block by itself; inf if it shows nothing."""
         mean = self.mean.cpu().view(self.length, self.channels)
-        result = torch.empty(len(windows), self.channels)
-        for k in range(self.channels):
-            block = fill_missing(windows[:, :, k], mean[:, k], self.alone[k].mT @ self.alone[k])
-            result[:, k] = ((block - mean[:, k]) @ self.alone[k].mT.float()).square().sum(1)
-        return torch.where(windows.isnan().all(1), torch.inf, result)
+        blocks = (windows - mean).permute(2, 0, 1)
+        missing = blocks.isnan()
+        for k in missing.flatten(1).any(1).nonzero()[:, 0]:
+            own = self.alone[k].double()
+            blocks[k] = fill_missing(blocks[k], torch.zeros(self.length), own.mT @ own)
+        distance = (blocks.to(self.alone.device) @ self.alone.mT).square().sum(2)
+        return torch.where(missing.all(2).to(distance.device), torch.inf, distance).mT
 
     def complete(self, x: Tensor) -> Tensor:
         """Replace missing entries of windows (n, d); see :func:`diffad.priors.gaussian.fill_missing`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +42,15 @@ class LogTail:
 
     def __call__(self, evidence: NDArray[np.floating]) -> Array:
         """Map evidence (n, channels) to -log p, at least 0."""
-        result = np.zeros(evidence.shape, np.float32)
-        for k in range(evidence.shape[1]):
-            e, grid = evidence[:, k].astype(np.float64), self.grid[:, k]
-            # Of equal quantiles the lowest level counts: ties are not strange.
-            first = np.r_[True, grid[1:] > grid[:-1]]
-            body = -np.log1p(-np.interp(e, grid[first], self.LEVELS[first]))
-            beyond = -np.log(1 - self.LEVELS[-1]) + (e - grid[-1]) / self.excess[k]
-            result[:, k] = np.where(e > grid[-1], beyond, body)
-        return result
+        e = evidence.astype(np.float64)
+        level = np.stack([np.interp(e[:, k], *steps) for k, steps in enumerate(self._steps)], 1)
+        last = self.grid[-1]
+        with np.errstate(invalid="ignore"):  # inf - inf of a channel that never spoke: not beyond anything
+            beyond = -np.log(1 - self.LEVELS[-1]) + (e - last) / self.excess
+        return np.where(e > last, beyond, -np.log1p(-level)).astype(np.float32)
+
+    @cached_property
+    def _steps(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Rising quantiles of each channel and their levels: of equal ones the lowest, since ties are not strange."""
+        first = np.concatenate([np.ones((1, self.grid.shape[1]), bool), self.grid[1:] > self.grid[:-1]])
+        return [(grid[f], self.LEVELS[f]) for grid, f in zip(self.grid.T, first.T, strict=True)]

@@ -16,7 +16,7 @@ import pandas as pd
 
 from diffad import AlarmsPerDay, FalseAlarmRate, SeriesDetector, autolog
 from diffad.datasets import load_telemetry
-from diffad.detectability import detectability
+from diffad.detectability import REPORT, detectability
 from diffad.plot import plot_detectability, plot_detection
 from diffad.recordings import read
 from diffad.tables import read_table, write_table
@@ -70,7 +70,7 @@ def main() -> None:
         figure = plot_detection(new[list(blame)], explanation, score, detector.offset_, events)
         figure.savefig(options.output / "events.png", dpi=110)
         if not options.no_detectability:
-            table = detectability(detector, normal.iloc[cut:][list(normal.columns)])
+            table = detectability(detector, normal.iloc[cut:][list(normal.columns)], **REPORT)
             table.to_csv(options.output / "detectability.csv", index=False)
             plot_detectability(table).savefig(options.output / "detectability.png", dpi=110)
         mlflow.log_artifacts(str(options.output))

@@ -77,7 +77,7 @@ def test_what_can_be_seen_is_measured_on_rows_that_were_not_fitted_on(files, mon
 
     def few(detector, X_normal, **options):
         measured["rows"] = X_normal
-        return detectability(detector, X_normal, kinds=("spike",), sizes=(0.01, 8.0), **options)
+        return detectability(detector, X_normal, **options | {"kinds": ("spike",), "sizes": (0.01, 8.0)})
 
     monkeypatch.setattr("diffad.detectability.detectability", few)
     result = detect("today.csv", "--fit-on", "good.csv", "--detectability", "--plot")

@@ -31,6 +31,8 @@ KINDS = ("energy", "local", "filter", "step", "decoupled", "window", "quiet", "s
 LOCAL = 8
 #: Lengths of the boxes that "filter" looks for; 1 is a spike, the whole window a level.
 BOXES = (1, 2, 4, 8, 16, 32)
+#: Information in nats that the others must hold of a channel's block before it can be found to ignore them.
+COUPLED = 0.05
 #: Windows that pass a model together; bounds memory whatever the recording's length.
 CHUNK = 2048
 
@@ -65,7 +67,8 @@ class WindowModel:
     ``filter`` is the best of boxes of several lengths, ``step`` a jump at the scored row, both
     given everything else in the window; ``window`` is the Mahalanobis distance of the whole.
     ``decoupled`` is twice the log likelihood ratio, up to a constant, of a channel's block that is normal by
-    itself against one that fits the other channels: right readings at the wrong time. A single channel has none.
+    itself against one that fits the other channels: right readings at the wrong time. A single channel has none, and one
+    that was never tied to the others -inf.
 
     Attributes
     ----------
@@ -77,6 +80,8 @@ class WindowModel:
         How many outputs each kind has per channel, in order.
     alone : Tensor of shape (channels, length, length)
         Whitens each channel's block by itself.
+    coupled : Tensor of shape (channels,), bool
+        Whether the others say anything of a channel.
     """
 
     length: int
@@ -86,6 +91,7 @@ class WindowModel:
     operator: Tensor
     parts: dict[str, int]
     alone: Tensor
+    coupled: Tensor
 
     @classmethod
     def fit(cls, windows: Tensor, after: int, device: torch.device) -> WindowModel:
@@ -96,7 +102,7 @@ class WindowModel:
         precision = torch.linalg.inv(prior.covariance)
         precision = (precision + precision.mT) / 2
         blocks: dict[str, list[Tensor]] = {"energy": [], "local": [], "filter": [], "step": []}
-        alone = []
+        alone, information = [], []
         row = torch.arange(length)
         scored = length - 1 - after
         near = _box(min(LOCAL, length), scored, length)
@@ -112,12 +118,14 @@ class WindowModel:
             blocks["step"].append(_filters(precision, entries, step))
             own = torch.linalg.cholesky(prior.covariance[entries[:, None], entries])
             alone.append(torch.linalg.solve_triangular(own, torch.eye(length, dtype=own.dtype), upper=False))
+            information.append(own.diagonal().log().sum() + torch.logdet(precision[entries[:, None], entries]) / 2)
         parts = {name: len(rows[0]) for name, rows in blocks.items()}
         operator = torch.cat([torch.stack(rows, 1).flatten(0, 1) for rows in blocks.values()])
         whole = torch.linalg.cholesky(precision).mT
         operator = torch.cat([operator, whole]).mT.float().contiguous()
         mean, whiten = (t.float().to(device) for t in (prior.mean, torch.stack(alone)))
-        return cls(length, channels, mean, precision, operator.to(device), parts, whiten)
+        coupled = torch.stack(information) > COUPLED
+        return cls(length, channels, mean, precision, operator.to(device), parts, whiten, coupled.to(device))
 
     def __call__(self, windows: Tensor) -> dict[str, Tensor]:
         """Return evidence (n, channels) of windows (n, length, channels); "window" is (n, 1)."""
@@ -130,7 +138,8 @@ class WindowModel:
             start += size * self.channels
         result["window"] = squares[:, start:].sum(1, keepdim=True)
         if self.channels > 1:
-            result["decoupled"] = result["energy"] - self._alone(windows)
+            ratio = result["energy"] - self._alone(windows)
+            result["decoupled"] = torch.where(self.coupled, ratio, -torch.inf)
         return result
 
     def _alone(self, windows: Tensor) -> Tensor:

@@ -145,6 +145,13 @@ def test_decoupled_is_the_log_likelihood_ratio_of_a_block_that_ignores_the_other
         np.testing.assert_allclose(found[:, k] - found[0, k], np.array(ratios) - ratios[0], rtol=1e-3, atol=1e-2)
 
 
+def test_channels_that_never_knew_of_each_other_say_nothing_of_it():
+    """Their ratio would be rounding errors, which tails would take for evidence."""
+    rows = np.random.default_rng(0).standard_normal((500, 2)).astype(np.float32)
+    model = WindowModel.fit(torch.from_numpy(cut([rows], 16)), 8, CPU)
+    assert (model(torch.from_numpy(strange_windows(3, 16, 2)))["decoupled"] == -torch.inf).all()
+
+
 def test_a_single_channel_cannot_be_decoupled():
     model, _, _ = fitted(12, 1, 0)
     assert "decoupled" not in model(torch.from_numpy(strange_windows(2, 12, 1)))

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from diffad.faults import SIZELESS
+
 if TYPE_CHECKING:
     from diffad.detection import Explanation
 
@@ -166,10 +168,14 @@ def plot_detectability(table: pd.DataFrame) -> Any:
     for i in range(len(sizes)):
         for j in range(sizes.shape[1]):
             size, late = sizes.iat[i, j], rows.iat[i, j]
-            text = f"{size:g}\n{late:.0f} rows" if np.isfinite(size) else "not\nfound"
+            smallest = "found" if sizes.columns[j] in SIZELESS else f"{size:g}"
+            text = f"{smallest}\n{late:.0f} rows" if np.isfinite(size) else "not\nfound"
             light = np.isfinite(size) and size >= 3
             ax.text(
                 j, i, text, ha="center", va="center", fontsize=7, color="black" if light or np.isinf(size) else "white"
             )
-    figure.colorbar(image, label="smallest size found [standard deviations]", ticks=[0.5, 1, 2, 4, 8], format="%g")
+    scale = figure.colorbar(
+        image, label="smallest size found [standard deviations]", ticks=[0.5, 1, 2, 4, 8], format="%g"
+    )
+    scale.minorticks_off()
     return figure

@@ -174,6 +174,11 @@ def test_picture_of_detectability_has_a_map_and_its_scale(measured):
     assert drawn(figure).startswith(b"\x89PNG")
 
 
+def test_picture_gives_no_size_where_a_kind_has_none(measured):
+    table = measured.iloc[:2].assign(kind="stuck", size=0.5, rows=3.0)
+    assert {t.get_text() for t in plot_detectability(table).axes[0].texts} == {"found\n3 rows"}
+
+
 def test_picture_says_what_is_not_found(measured):
     figure = plot_detectability(measured.assign(size=np.inf, rows=np.nan))
     assert {t.get_text() for t in figure.axes[0].texts} == {"not\nfound"}

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from diffad.priors import GaussianPrior
 from diffad.priors.gaussian import fill_missing
@@ -229,6 +230,8 @@ class ShapeModel:
     BLOCK = 500
     #: In standard deviations of the channel: flat windows are not blown up to noise.
     FLOOR = 0.05
+    #: Distances worked out at once; bounds memory.
+    ENTRIES = 2**20
 
     @classmethod
     def fit(cls, windows: Tensor, device: torch.device) -> ShapeModel:
@@ -243,10 +246,12 @@ class ShapeModel:
         return cls([(c - c.mean(1, keepdim=True)).to(device) for c in complete])
 
     @cached_property
-    def _shapes(self) -> list[tuple[Tensor, Tensor]]:
-        """Scaled references (n, length) of each channel, and their squared lengths (n,)."""
+    def _shapes(self) -> tuple[Tensor, Tensor]:
+        """Scaled references (channels, n, length), and their squared lengths (channels, 1, n); inf where a channel has fewer."""
+        most = max(len(r) for r in self.references)
         scaled = [r / (r.square().mean(1, keepdim=True).sqrt() + self.FLOOR) for r in self.references]
-        return [(s, s.square().sum(1)) for s in scaled]
+        size = [functional.pad(s.square().sum(1), (0, most - len(s)), value=torch.inf) for s in scaled]
+        return torch.stack([functional.pad(s, (0, 0, 0, most - len(s))) for s in scaled]), torch.stack(size)[:, None]
 
     def __call__(self, windows: Tensor) -> Tensor:
         """Return distances (n, channels), -inf where fewer than half the entries are known.
@@ -261,22 +266,27 @@ class ShapeModel:
         x = torch.where(seen, x - x.sum(2, keepdim=True) / count.clamp(min=1)[..., None], 0.0)
         spread = (x.square().sum(2) / count.clamp(min=1)).sqrt()
         shapes = x / (spread + self.FLOOR)[..., None]
-        result = windows.new_full((x.shape[1], x.shape[0]), -torch.inf)
-        for k in range(len(self.references)):
-            if not len(self.references[k]):
-                continue
-            whole = count[k] == x.shape[2]
-            holes = ~whole & (2 * count[k] >= x.shape[2])
-            for rows, distance in ((whole, self._to_whole), (holes, self._to_visible)):
-                if bool(rows.any()):
-                    result[rows, k] = distance(k, shapes[k, rows], seen[k, rows]).cpu()
-        return result
+        result = self._to_whole(shapes)
+        if bool(seen.all()):
+            return result.mT
+        result = torch.where(count == x.shape[2], result, -torch.inf)
+        holes = (count < x.shape[2]) & (2 * count >= x.shape[2])
+        for k in holes.any(1).nonzero()[:, 0].tolist():
+            if len(self.references[k]):
+                result[k, holes[k]] = self._to_visible(k, shapes[k, holes[k]], seen[k, holes[k]])
+        return result.mT
 
-    def _to_whole(self, k: int, query: Tensor, seen: Tensor) -> Tensor:
-        shapes, size = self._shapes[k]
+    def _to_whole(self, query: Tensor) -> Tensor:
+        """Return distances (channels, n) of scaled shapes (channels, n, length); -inf without references."""
+        shapes, size = self._shapes
+        if not shapes.shape[1]:
+            return query.new_full(query.shape[:2], -torch.inf)
         query = query.to(shapes.device)
-        squared = torch.addmm(size, query, shapes.mT, alpha=-2).amin(1) + query.square().sum(1)
-        return (squared.clamp(min=0) / query.shape[1]).sqrt()
+        block = max(1, self.ENTRIES // size.numel())
+        nearest = [torch.baddbmm(size, q, shapes.mT, alpha=-2).amin(2) for q in query.split(block, 1)]
+        squared = torch.cat(nearest, 1) + query.square().sum(2)
+        distance = (squared.clamp(min=0) / query.shape[2]).sqrt()
+        return torch.where(distance.isinf(), -torch.inf, distance).cpu()
 
     def _to_visible(self, k: int, query: Tensor, seen: Tensor) -> Tensor:
         reference = self.references[k]
@@ -287,4 +297,4 @@ class ShapeModel:
         # The query is centred over what it shows, so the reference's mean drops out of the product.
         cross = query @ reference.mT / (count * (spread + self.FLOOR))
         squared = (spread / (spread + self.FLOOR)).square() - 2 * cross + query.square().sum(1, keepdim=True) / count
-        return squared.amin(1).clamp(min=0).sqrt()
+        return squared.amin(1).clamp(min=0).sqrt().cpu()

@@ -71,6 +71,7 @@ def learn(
         training,
         generator,
         on_progress,
+        network.matrices,
     )
     gate = judge.gate(network)
     gain = 1 - judge.loss(network, gate)

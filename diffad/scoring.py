@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -162,6 +163,10 @@ class Scorer:
     kinds: tuple[str, ...]
     weights: Mapping[str, float]
 
+    @cached_property
+    def _all_tails(self) -> LogTail:
+        return LogTail.beside(list(self.tails.values()))
+
     def evidence(self, rows: Array) -> dict[str, Array]:
         """Return, per kind, the root of -log p of each row and channel, averaged over window lengths.
 
@@ -171,14 +176,23 @@ class Scorer:
 
     def evidence_of_last(self, rows: Array) -> dict[str, Array]:
         """Return :meth:`evidence` of the last row alone; only for windows that end with it."""
-        return self.calibrated(self.models.of_last(rows)) or nothing(1)
+        if not self.tails:
+            return nothing(1)
+        raw = self.models.of_last(rows)
+        # A few numbers for each tail: one look at all tails together is what a live row can afford.
+        roots = np.sqrt(self._all_tails(np.concatenate([raw[key] for key in self.tails], 1)))
+        ends = np.cumsum([raw[key].shape[1] for key in self.tails])
+        return self._by_kind(dict(zip(self.tails, np.split(roots, ends[:-1], axis=1), strict=True))) or nothing(1)
 
     def calibrated(self, raw: Mapping[tuple[str, int], Array]) -> dict[str, Array]:
         """Turn evidence by kind and window length into evidence by kind; see :meth:`evidence`."""
+        return self._by_kind({key: np.sqrt(self.tails[key](v)) for key, v in raw.items() if key[0] in self.kinds})
+
+    def _by_kind(self, roots: Mapping[tuple[str, int], Array]) -> dict[str, Array]:
+        """Average over the window lengths of each kind."""
         gathered: dict[str, list[Array]] = {}
-        for key, values in raw.items():
-            if key[0] in self.kinds:
-                gathered.setdefault(key[0], []).append(np.sqrt(self.tails[key](values)))
+        for (kind, _), values in roots.items():
+            gathered.setdefault(kind, []).append(values)
         return {kind: np.mean(gathered[kind], 0) for kind in self.kinds if kind in gathered}
 
     def by_channel(self, evidence: Mapping[str, Array], channels: int) -> NDArray[np.float64]:

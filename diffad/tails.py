@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,6 +40,11 @@ class LogTail:
         over = [c[c > g[-1]] - g[-1] for c, g in zip(columns, grid, strict=True)]
         excess = np.array([o.mean() if len(o) else 1e-3 for o in over])
         return cls(grid.T, excess)
+
+    @classmethod
+    def beside(cls, tails: Sequence[LogTail]) -> LogTail:
+        """Return one tail for the channels of several, in order."""
+        return cls(np.concatenate([t.grid for t in tails], 1), np.concatenate([t.excess for t in tails]))
 
     def __call__(self, evidence: NDArray[np.floating]) -> Array:
         """Map evidence (n, channels) to -log p, at least 0."""

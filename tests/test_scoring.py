@@ -100,6 +100,15 @@ def test_nothing_known_is_not_strange():
     assert (silent(np.array([[-np.inf, 3.0]], np.float32)) == 0).all(), "a kind that never spoke cannot be judged"
 
 
+def test_tails_beside_each_other_are_the_tails():
+    rng = np.random.default_rng(0)
+    normal = [rng.standard_normal((300, n)).astype(np.float32) ** 3 for n in (2, 1, 3)]
+    tails = [LogTail.fit(x) for x in normal]
+    new = [2 * x[:50] for x in normal]
+    expected = np.concatenate([tail(x) for tail, x in zip(tails, new, strict=True)], 1)
+    np.testing.assert_array_equal(LogTail.beside(tails)(np.concatenate(new, 1)), expected)
+
+
 @pytest.mark.parametrize("share", [0.2, 0.6, 1.0])
 def test_evidence_that_many_normal_rows_share_is_not_strange(share):
     """A channel at rest has the same quietness in all its resting rows."""

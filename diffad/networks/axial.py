@@ -28,14 +28,14 @@ class AxialTransformer(nn.Module):
         Size of a token; a multiple of `heads`.
     depth : int, default=3
         Number of blocks.
-    patch : int, default=4
+    patch : int, default=2
         Time steps per token.
     heads : int, default=4
         Attention heads.
     """
 
     def __init__(
-        self, length: int, channels: int, width: int = 64, depth: int = 3, patch: int = 4, heads: int = 4
+        self, length: int, channels: int, width: int = 64, depth: int = 3, patch: int = 2, heads: int = 4
     ) -> None:
         super().__init__()
         self.length, self.channels, self.patch = length, channels, patch
@@ -49,6 +49,11 @@ class AxialTransformer(nn.Module):
         self.out = nn.Linear(width, patch)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+
+    @property
+    def matrices(self) -> list[nn.Parameter]:
+        """Weights between hidden layers."""
+        return [p for p in self.blocks.parameters() if p.ndim == 2]
 
     def forward(self, inputs: Tensor, theta: Tensor) -> Tensor:
         """Map inputs (n, length, channels, N_INPUTS) and angles (n,) to velocities (n, length, channels)."""

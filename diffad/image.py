@@ -60,8 +60,9 @@ class ImageDetector(Detector):
        others; the residual is filtered with blobs of several widths. Where defects drawn into held-out
        good images say that it helps, images shifted by a pixel belong to the Gaussian as well: no camera
        sees a part twice at the same place.
-    3. Residuals are measured in units of cross-fitted normal ones and relative to the image's own
-       texture; the hottest 1 % of the pixels make the score.
+    3. Residuals are measured in units of cross-fitted normal ones. The hottest 1 % of the pixels, relative to
+       the image's own texture, are evidence of a defect, all pixels together evidence of another part
+       altogether; both become minus log probabilities, whose squares are added.
     4. Heat maps take a second look: the hottest places and their surroundings are hidden, and compared with
        what the rest of the image alone lets expect there, so that a defect cannot explain itself away.
     5. With `features`, a Gaussian at each position of their maps (PaDiM) scores the image as well; both scores

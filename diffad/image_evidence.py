@@ -4,7 +4,8 @@ Residual ``r P (x - mean)`` -> blob filters (the matched filters of small spots)
 cross-fitted normal residuals, per pixel -> squared, smoothed, mean over blobs: a heat map, which a second
 look at its hottest places sharpens (:mod:`diffad.second_look`).  The image's score is the top per cent
 of a finer map that is taken relative to the texture around and to the image's own; its constants were
-chosen by defects drawn into held-out good images.
+chosen by defects drawn into held-out good images.  What is strange all over is taken for texture there, so
+the whole image's residual is evidence of its own; both become minus log probabilities.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from scipy.optimize import root
 
 from diffad.augmentation import Augmentation, enlarged
 from diffad.priors.span import SpanPrior
 from diffad.second_look import SecondLook, surprises
+from diffad.tails import LogTail
 
 Images = NDArray[np.float32]
 
@@ -34,6 +37,8 @@ RELATIVE = 0.6
 #: How far a map is divided by the texture around, the unfiltered squared residual averaged over this width:
 #: a defect stands out from noise in the filtered residuals, where a rough place is rough in all.
 LOCAL, AROUND = 0.8, 5.0
+#: What minus the log probability of the whole image's residual counts beside that of its hottest places.
+WHOLE = 0.25
 #: Least texture around, in units of normal ones.
 CALM = 0.1
 #: Share of an image's pixels that make its score.
@@ -43,8 +48,10 @@ TOP = 0.01
 SHIFTS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 #: Training images that are shifted, evenly spread: cost grows with the square of the rows.
 MOST_SHIFTED = 500
-#: Rounds of filling missing pixels and measuring contrast.
-FILL_ROUNDS = 10
+#: Rounds of filling missing pixels and measuring contrast, before the rest is solved for.
+FILL_ROUNDS = 3
+#: Logarithm of what the solution may change in contrast: beyond, the rounds are believed.
+MOST_CONTRAST = 1.5
 #: Part of a typical image's standard deviation below which contrast is not stretched further.
 FLOOR = 0.2
 #: Images that pass at once.
@@ -68,14 +75,17 @@ class Contrast:
         """Learn the floor from images (n, height, width, channels)."""
         return cls(float(FLOOR * np.nanmedian(np.nanstd(images, axis=(1, 2)))) or 1.0)
 
-    def moments(self, images: Images) -> tuple[Images, Images]:
-        """Return centre and scale (n, 1, 1, channels); an image without any pixel has 0 and the floor."""
+    def moments(self, images: Images, doubt: Images | float = 0.0) -> tuple[Images, Images]:
+        """Return centre and scale (n, 1, 1, channels); an image without any pixel has 0 and the floor.
+
+        `doubt` is the variance of pixels that were filled: what fills them is too smooth.
+        """
         seen = ~np.isnan(images)
         count = np.maximum(seen.sum((1, 2), keepdims=True), 1)
         filled = np.where(seen, images, 0)
         centre = filled.sum((1, 2), keepdims=True) / count
-        spread = np.sqrt((np.where(seen, images - centre, 0) ** 2).sum((1, 2), keepdims=True) / count)
-        return centre.astype(np.float32), (spread + self.floor).astype(np.float32)
+        squared = np.where(seen, (images - centre) ** 2 + doubt, 0).sum((1, 2), keepdims=True)
+        return centre.astype(np.float32), (np.sqrt(squared / count) + self.floor).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -139,12 +149,15 @@ class ImageModel:
     scales : list of array (height, width, channels)
         Root mean square of normal residuals, per blob and pixel.
     look : SecondLook
+    tails : LogTail or None
+        Of normal `evidence`; None before it is calibrated.
     """
 
     contrast: Contrast
     priors: Priors
     scales: list[Images]
     look: SecondLook = field(default_factory=SecondLook)
+    tails: LogTail | None = None
 
     def residual(self, images: Images) -> Images:
         """Return what the prior leaves over, in units of each image's contrast; missing pixels are 0."""
@@ -154,13 +167,22 @@ class ImageModel:
         """Return images in units of their contrast, missing pixels filled, with their centre and scale."""
         return _completed(self.contrast, self.priors.still, images)
 
-    def scores(self, residual: Images, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Return the mean of the hottest `TOP` of each image's pixels, relative to the texture around and to its own."""
+    def evidence(self, residual: Images, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return how strange each image's hottest places are, relative to texture, and the whole of it, (n, 2)."""
         energies = self._energies(residual, SHARP)
         maps = sum(_smoothed(e, SMOOTH_SCORE) for e in energies) / SHARP
         # Missing pixels say nothing of the texture around.
         around = _smoothed(energies[0] * visible, AROUND) / np.maximum(_smoothed(visible, AROUND), 1e-3)
-        return top(relative_to_texture(np.asarray(maps / (around + CALM) ** LOCAL, np.float32), visible))
+        local = locality(visible.shape[1:])
+        relative = np.asarray(maps / (around + CALM) ** (local * LOCAL), np.float32)
+        whole = (energies[0] * visible).sum((1, 2)) / np.maximum(visible.sum((1, 2)), 1)
+        return np.stack([top(relative_to_texture(relative, visible, local * RELATIVE)), whole], 1)
+
+    def scores(self, residual: Images, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return the root of the sum of squared minus log probabilities of both kinds of evidence."""
+        assert self.tails is not None, "evidence is not calibrated"
+        strange = self.tails(self.evidence(residual, visible)).astype(np.float64)
+        return np.asarray(np.hypot(strange[:, 0], WHOLE * strange[:, 1]))
 
     def left_over(self, filled: Images, images: Images) -> Images:
         """Return the residual of images whose missing pixels were `filled` by `completed`."""
@@ -182,6 +204,11 @@ class ImageModel:
     def _energies(self, residual: Images, n_blobs: int = len(BLOBS)) -> list[Images]:
         some = list(zip(BLOBS, self.scales, strict=True))[:n_blobs]
         return [((blur(residual, b) / s) ** 2).mean(3) for b, s in some]
+
+
+def locality(shape: tuple[int, ...]) -> float:
+    """Return how far an image is larger than what lies around a place, 0 to 1: without surroundings no texture."""
+    return 1 - min(1.0, (2 * AROUND / min(shape)) ** 2)
 
 
 def relative_to_texture(maps: Images, visible: NDArray[np.bool_], relative: float = RELATIVE) -> Images:
@@ -210,17 +237,41 @@ def _completed(contrast: Contrast, prior: SpanPrior, images: Images) -> tuple[Im
     centre, scale = contrast.moments(images)
     filled = ((images - centre) / scale).astype(np.float32)
     for i in np.flatnonzero(np.isnan(images).any((1, 2, 3))):
-        one = images[i : i + 1]
-        missing = np.isnan(one)
-        fill = prior.given(torch.from_numpy(~missing.ravel()).to(prior.mean.device))
-        # Brightness and contrast of an image are known once its missing part is filled, and the other way round.
-        for _ in range(FILL_ROUNDS):
-            x = torch.from_numpy(((one - centre[i]) / scale[i]).ravel()).to(prior.mean.device)
-            filled[i] = fill(x).cpu().numpy().reshape(one.shape[1:])
-            centre[i], scale[i] = (
-                m[0] for m in contrast.moments(np.where(missing, filled[i] * scale[i] + centre[i], one))
-            )
+        filled[i], centre[i], scale[i] = _filled(contrast, prior, images[i], centre[i], scale[i])
     return filled, centre, scale
+
+
+def _filled(
+    contrast: Contrast, prior: SpanPrior, image: Images, centre: Images, scale: Images
+) -> tuple[Images, Images, Images]:
+    """Fill one image (height, width, channels); `centre` and `scale` (1, 1, channels) are those of its visible part.
+
+    Brightness and contrast of an image are known once its missing part is filled, and the other way round: both
+    are the fixed point of filling and measuring.
+    """
+    missing, size = np.isnan(image), centre.size
+    shown = torch.from_numpy(~missing.ravel()).to(prior.mean.device)
+    fill, doubt = prior.given(shown), prior.doubt(shown).cpu().numpy().reshape(image.shape)
+
+    def at(place: NDArray[np.float64]) -> tuple[Images, Images, Images]:
+        c, s = (p.astype(np.float32).reshape(centre.shape) for p in (place[:size], np.exp(place[size:])))
+        x = torch.from_numpy(((image - c) / s).ravel()).to(prior.mean.device)
+        return fill(x).cpu().numpy().reshape(image.shape), c, s
+
+    def moved(place: NDArray[np.float64]) -> NDArray[np.float64]:
+        found, c, s = at(place)
+        whole = np.where(missing, found * s + c, image)
+        c, s = contrast.moments(whole[None], doubt * s**2)
+        return np.concatenate([c.ravel(), np.log(s.ravel())]).astype(np.float64)
+
+    place = np.concatenate([centre.ravel(), np.log(scale.ravel())]).astype(np.float64)
+    for _ in range(FILL_ROUNDS):
+        place = moved(place)
+    # Large holes leave much to go: their rounds would be hundreds.
+    # Differences wide enough for single precision.
+    found = root(lambda p: moved(p) - p, place, options={"xtol": 1e-5, "eps": 1e-3})
+    near = bool(np.abs(found.fun).max() < 1e-3) and bool((np.abs(found.x - place)[size:] < MOST_CONTRAST).all())
+    return at(found.x if near else place)
 
 
 def residual_of(contrast: Contrast, priors: Priors, images: Images) -> Images:

@@ -19,6 +19,7 @@ from diffad.augmentation import Augmentation
 from diffad.defects import inject
 from diffad.image_evidence import BLOBS, SHIFTS, Contrast, ImageModel, Images, Priors, Recipe, blur, residual_of, seen
 from diffad.second_look import SecondLook
+from diffad.tails import LogTail
 
 #: Contiguous blocks for cross-fitting: with few, images are judged by a model of much fewer images.
 FOLDS = 10
@@ -49,8 +50,9 @@ def fit_images(
         train = images[~inside] if n_folds > 1 else images
         residual[inside] = residual_of(contrast, Priors.fit(contrast, train, recipe), images[inside])
     model = ImageModel(contrast, Priors.fit(contrast, images, recipe), _scales(residual))
-    look = _second_look(model, images, fold, recipe)
-    return replace(model, look=look), model.scores(residual, seen(images))
+    tails = LogTail.fit(model.evidence(residual, seen(images)))
+    model = replace(model, look=_second_look(model, images, fold, recipe), tails=tails)
+    return model, model.scores(residual, seen(images))
 
 
 def _scales(residual: Images) -> list[Images]:
@@ -85,8 +87,8 @@ def _separation(contrast: Contrast, priors: Priors, good: Images, drawn: Images)
     """Return the area under the ROC curve of drawn defects against good images."""
     residual = residual_of(contrast, priors, good)
     model = ImageModel(contrast, priors, _scales(residual))
-    scores = [model.scores(residual, seen(good)), model.scores(model.residual(drawn), seen(drawn))]
-    return float(roc_auc_score(np.repeat([0, 1], [len(s) for s in scores]), np.concatenate(scores)))
+    places = [model.evidence(residual, seen(good))[:, 0], model.evidence(model.residual(drawn), seen(drawn))[:, 0]]
+    return float(roc_auc_score(np.repeat([0, 1], [len(p) for p in places]), np.concatenate(places)))
 
 
 def _second_look(model: ImageModel, images: Images, fold: NDArray[np.int64], recipe: Recipe) -> SecondLook:

@@ -115,6 +115,17 @@ def test_filled_pixels_have_no_residual(dense):
     assert residual[:, 3:9].abs().max() < 1e-10 < residual[:, 9:].abs().max()
 
 
+def test_doubt_is_the_conditional_variance(dense):
+    prior, _, covariance, *_ = dense
+    for hidden in (range(2), range(4, 11), range(1, 12)):
+        h = np.isin(np.arange(len(covariance)), list(hidden))
+        given = covariance[np.ix_(h, ~h)] @ np.linalg.inv(covariance[np.ix_(~h, ~h)])
+        expected = np.diag(covariance[np.ix_(h, h)] - given @ covariance[np.ix_(~h, h)])
+        found = prior.doubt(torch.from_numpy(~h)).numpy()
+        np.testing.assert_allclose(found[h], expected, rtol=1e-3)
+        assert (found[~h] == 0).all()
+
+
 def test_surprise_is_the_squared_conditional_z_score(dense):
     prior, mean, covariance, _, rows = dense
     row, hidden = rows[0], np.arange(30) % 3 == 0
@@ -296,6 +307,36 @@ def test_missing_pixels_are_expected_to_look_as_their_surroundings_say(detector,
     found = detector.explain(region(new, *SPOT))
     spread = new[:, *SPOT].std()
     assert np.abs(found.expected - new)[:, *SPOT].mean() < 0.6 * spread
+
+
+@pytest.mark.parametrize("columns", [3, 5, 8, 12])
+def test_good_images_with_a_missing_margin_raise_no_more_alarms(detector, new, columns):
+    holes = region(new, slice(None), slice(0, columns))
+    assert (detector.predict(holes) < 0).mean() <= 0.03
+    assert np.median(detector.p_values(holes)) > 0.3
+
+
+@pytest.mark.parametrize("columns", [3, 8])
+def test_contrast_of_an_image_is_found_from_a_part_of_it(detector, new, columns):
+    whole, part = (
+        detector.model_.completed(x[..., None].astype(np.float32))
+        for x in (new, region(new, slice(None), slice(0, columns)))
+    )
+    ratio = np.log(part[2] / whole[2]).ravel()
+    assert abs(np.median(ratio)) < 0.05
+    assert np.std(ratio) < 0.15
+
+
+def test_images_that_are_rough_all_over_are_found(detector, new):
+    """Relative to their own texture they have no defect anywhere."""
+    rough = new + 0.25 * np.random.default_rng(5).standard_normal(new.shape)
+    assert roc(detector, new, rough) > 0.95
+
+
+def test_a_small_image_of_another_kind_is_found():
+    """Where an image is no larger than the surroundings of a place, all of it would be taken for texture."""
+    other = good(100, 7, 8, 8)[:, ::-1, ::-1]
+    assert roc(small().fit(good(200, 0, 8, 8)), good(100, 1, 8, 8), other) > 0.9
 
 
 @pytest.mark.parametrize("columns", [3, 5, 12, 15])

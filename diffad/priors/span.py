@@ -94,6 +94,16 @@ class SpanPrior:
 
         return filled
 
+    def doubt(self, seen: Tensor) -> Tensor:
+        """Return the conditional variance of each pixel (d,) given the `seen` (d,) ones, 0 for these."""
+        visible, hidden = self.rows[:, seen], self.rows[:, ~seen]
+        gram = visible @ visible.mT
+        gram.diagonal().add_(self.ridge)
+        root = torch.linalg.solve_triangular(torch.linalg.cholesky(gram), hidden, upper=False)
+        result = torch.zeros_like(self.mean)
+        result[~seen] = self.ridge * (1 + root.square().sum(0))
+        return result
+
     def _from_covariance(self, seen: Tensor) -> Callable[[Tensor], Tensor]:
         """Regress on the seen pixels: a solve of as many unknowns as training rows."""
         visible, hidden = self.rows[:, seen], self.rows[:, ~seen]

@@ -34,7 +34,7 @@ class Sampler(Parameters):
     name : {"angle", "dpmpp_2m", "heun", "ddim", "ddpm"}, default="angle"
         ``"angle"`` integrates the same ODE as ``"dpmpp_2m"`` but is exact for the prior in any
         number of steps; the others are the textbook solvers.
-    n_steps : int, default=8
+    n_steps : int, default=6
         Noise levels; cost is proportional.
     schedule : {"karras", "cosine", "linear"}, default="karras"
         Noise levels of the textbook solvers.
@@ -43,7 +43,7 @@ class Sampler(Parameters):
     """
 
     name: str = "angle"
-    n_steps: int = 8
+    n_steps: int = 6
     schedule: str = "karras"
     eta: float = 0.0
 

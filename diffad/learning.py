@@ -23,6 +23,8 @@ from diffad.training import Progress, Training, train
 #: Bytes that the conditionals of a mask bank may take.
 BANK_BYTES = 300e6
 LARGEST_BANK = 400
+#: Part of the held-out loss that a network must remove to be worth the time it takes.
+WORTH = 0.002
 #: Blocks of held-out windows that each judge the network.
 BLOCKS = 4
 
@@ -55,7 +57,8 @@ def learn(
     history : list of dict
         Step, seconds, training and held-out loss.
     gain : float
-        Part of the held-out loss that the gated network removes; 0 leaves `model.network` None.
+        Part of the held-out loss that the gated network removes; 0, also for less than `WORTH`, leaves
+        `model.network` None.
     """
     generator = torch.Generator(device=model.device).manual_seed(seed)
     bank = mask_bank(model, seed)
@@ -75,7 +78,7 @@ def learn(
     )
     gate = judge.gate(network)
     gain = 1 - judge.loss(network, gate)
-    if not gain > 0:  # NaN where nothing held out could be judged
+    if not gain > WORTH:  # NaN where nothing held out could be judged
         return history, 0.0
     model.network, model.gate = network, gate
     return history, gain

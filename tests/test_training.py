@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from diffad.diffusion.masks import mixture
-from diffad.learning import Batches, HeldOut, learn, velocity_loss
+from diffad.learning import WORTH, Batches, HeldOut, learn, velocity_loss
 from diffad.model import Context, MaskedDiffusion
 from diffad.networks import AxialTransformer
 from diffad.priors import GaussianPrior, StandardPrior
@@ -353,6 +353,29 @@ def test_nothing_is_admitted_where_the_prior_is_the_truth():
     model = MaskedDiffusion(StandardPrior(D), LENGTH, CHANNELS)
     _, gain = learn(model, *narrow(200, deviation=1.0), *narrow(100, deviation=1.0, seed=1), training, 0)
     assert gain < 0.02
+
+
+@pytest.mark.parametrize(("deviation", "worth"), [(0.9, True), (0.95, False)])
+def test_a_network_whose_gain_is_not_worth_its_time_is_left_out(monkeypatch, deviation, worth):
+    class Fitted(Known):
+        """Knows the velocity from the start, whatever the training does."""
+
+        def __init__(self, length, channels):
+            super().__init__(deviation)
+            self.unused, self.matrices = nn.Parameter(torch.zeros(())), ()
+
+        def forward(self, inputs, theta):
+            return super().forward(inputs, theta) + 0 * self.unused
+
+    monkeypatch.setattr("diffad.learning.AxialTransformer", Fitted)
+    model = MaskedDiffusion(StandardPrior(D), LENGTH, CHANNELS)
+    windows, held_out = narrow(2000, deviation), narrow(2000, deviation, seed=1)
+    _, gain = learn(model, *windows, *held_out, Training(max_steps=1), seed=0)
+    available = 1 - HeldOut(model, *held_out, seed=1).loss(Known(deviation))
+    assert (available > WORTH) is worth
+    assert available > 0
+    assert (gain > 0) is worth
+    assert (model.network is not None) is worth
 
 
 def test_the_known_velocity_is_admitted_in_full_and_twice_of_it_by_half():

@@ -37,6 +37,11 @@ MOST_DIMENSIONS = 30
 #: Kinds of evidence: distance to the nearest and to the five nearest rows, the same as sums of
 #: differences, the density of a mixture, the distance among ranks and to the sheet of the neighbours.
 KINDS = ("nearest", "neighbours", "nearest_manhattan", "neighbours_manhattan", "mixture", "ranks", "sheet")
+#: Where faults may be among the training rows: the mean distance to so many neighbours that the faults are too few
+#: to vouch for one another.
+CROWD = "crowd"
+#: Size of the crowd, in numbers of possible faults.
+CROWD_SIZE = 1.5
 #: Exponent of the mean over kinds.
 POWER = 4
 #: Rows judged at a time.
@@ -86,16 +91,19 @@ class RowModels:
     mixture: Mixture | None
     ranks: Ranks | None
     sheet: Sheet | None
+    crowd: Neighbours | None
     kinds: tuple[str, ...]
 
     @classmethod
-    def fit(cls, rows: Matrix, kinds: tuple[str, ...], n_components: int) -> RowModels:
-        """Fit to complete rows (n, d)."""
+    def fit(cls, rows: Matrix, kinds: tuple[str, ...], n_components: int, contamination: float = 0.0) -> RowModels:
+        """Fit to complete rows (n, d), of which a share `contamination` may be faults."""
+        crowd = max(N_NEIGHBOURS, int(np.ceil(CROWD_SIZE * contamination * len(rows))))
         return cls(
             Neighbours.fit(rows) if set(kinds) - {"mixture", "ranks"} else None,
             Mixture.fit(rows, n_components) if "mixture" in kinds else None,
             Ranks.fit(rows) if "ranks" in kinds else None,
             Sheet.fit(rows) if "sheet" in kinds else None,
+            Neighbours.fit(rows, crowd) if contamination else None,
             kinds,
         )
 
@@ -115,7 +123,8 @@ class RowModels:
             found["mixture"] = self.mixture(rows)
         if self.ranks is not None:
             found["ranks"] = self.ranks(rows)
-        return {kind: found[kind] for kind in self.kinds}
+        result = {kind: found[kind] for kind in self.kinds}
+        return result | ({CROWD: self.crowd(rows)[0].mean(1)} if self.crowd is not None else {})
 
 
 @dataclass(frozen=True)
@@ -196,12 +205,19 @@ class RowScorer:
 
 
 def score(evidence: Mapping[str, Matrix]) -> Matrix:
-    """Combine -log p of all kinds by a power mean, between the average and the largest."""
-    mean = np.mean([e**POWER for e in evidence.values()], 0)
+    """Combine -log p of all kinds by a power mean, between the average and the largest.
+
+    The crowd has as much to say as all others together.
+    """
+    mean = np.mean([e**POWER for kind, e in evidence.items() if kind != CROWD], 0)
+    if CROWD in evidence:
+        mean = (mean + evidence[CROWD] ** POWER) / 2
     return np.asarray(mean ** (1 / POWER))
 
 
-def fit_rows(rows: Matrix, owner: NDArray[np.int64], kinds: tuple[str, ...], seed: int) -> tuple[RowScorer, Matrix]:
+def fit_rows(
+    rows: Matrix, owner: NDArray[np.int64], kinds: tuple[str, ...], seed: int, contamination: float = 0.0
+) -> tuple[RowScorer, Matrix]:
     """Fit evidence to normal rows and calibrate it by cross-fitting on random folds.
 
     Parameters
@@ -213,6 +229,8 @@ def fit_rows(rows: Matrix, owner: NDArray[np.int64], kinds: tuple[str, ...], see
     kinds : tuple of str
     seed : int
         Of the folds, and of the sample where there are more than `MOST_ROWS` rows.
+    contamination : float, default=0.0
+        Share of the rows that may be faults: if there may be some, the `CROWD` is asked, too.
 
     Returns
     -------
@@ -230,13 +248,13 @@ def fit_rows(rows: Matrix, owner: NDArray[np.int64], kinds: tuple[str, ...], see
     n_components = best_components(filled) if "mixture" in kinds else 1
     n_folds = min(FOLDS, len(rows))
     fold = rng.permutation(len(rows)) % max(1, n_folds)
-    raw = {kind: np.empty(len(rows)) for kind in kinds}
+    raw = {kind: np.empty(len(rows)) for kind in (*kinds, *([CROWD] if contamination else []))}
     for f in range(n_folds):
         inside = fold == f
         train = filled[~inside] if n_folds > 1 else filled
         few = min(n_components, max(1, len(train) // ROWS_PER_COMPONENT))
-        for kind, values in RowModels.fit(train, kinds, few)(filled[inside]).items():
+        for kind, values in RowModels.fit(train, kinds, few, contamination)(filled[inside]).items():
             raw[kind][inside] = values
     tails = {kind: LogTail.fit(values[:, None]) for kind, values in raw.items()}
-    scorer = RowScorer(RowModels.fit(filled, kinds, n_components), tails, filler)
+    scorer = RowScorer(RowModels.fit(filled, kinds, n_components, contamination), tails, filler)
     return scorer, score(scorer.calibrated(raw))

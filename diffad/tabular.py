@@ -42,8 +42,9 @@ class TabularDetector(Detector, TableInput):
         When to alarm; None is ``FalseAlarmRate(0.01)``, or the share `contamination` of the
         training rows.
     contamination : float, default=0.0
-        Share of the training rows that may be anomalies: the strangest are left out of the fit.
-        Anomalies that resemble each other partly stay, and hide their like.
+        Share of the training rows that may be anomalies: the strangest are left out of the fit, and the mean
+        distance to more neighbours than there are anomalies, ``"crowd"``, joins the evidence with half of the say.
+        Anomalies that resemble each other and many normal rows stay, and hide their like.
     categorical_features : sequence of column names or numbers, default=None
         None takes the columns of text, category and bool.
     kinds : sequence of str or None, default=None
@@ -125,10 +126,10 @@ class TabularDetector(Detector, TableInput):
             kinds = tuple(k for k in KINDS if self.kinds is None or k in self.kinds)
             kept = rows
             if self.contamination:
-                first, _ = fit_rows(rows, owner, kinds, seed)
+                first, _ = fit_rows(rows, owner, kinds, seed, self.contamination)
                 strange = score(first.evidence(rows))
                 kept = rows[strange <= np.quantile(strange, 1 - self.contamination)]
-            self.scorer_, normal = fit_rows(kept, owner, kinds, seed)
+            self.scorer_, normal = fit_rows(kept, owner, kinds, seed, self.contamination)
             training = score(self.scorer_.evidence(rows)) if self.contamination and self.threshold is None else None
             self._decide(NormalScores.of_blocks([normal]), training)
         return self

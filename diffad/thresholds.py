@@ -5,6 +5,7 @@ Here a *score* is larger = stranger; the estimators turn its sign at their publi
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ MERGE = 16
 TAIL_SHARE, TAIL_LEAST = 0.05, 50
 #: Rows above the level at which the rarest events are counted.
 EVENTS_LEAST = 50
+#: Most normal rows that events may take up: an alarm that hardly ends tells nothing.
+EVENTS_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -75,17 +78,26 @@ class NormalScores:
 
         Events are counted on the normal rows down to the level that `EVENTS_LEAST` rows exceed; rarer ones
         are extrapolated with as many rows per event as the rarest that were counted (the extremal
-        index; Coles 2001, section 5.2).
+        index; Coles 2001, section 5.2).  Where events last so long that `EVENTS_SHARE` of the rows show fewer
+        than asked, the score that this share exceeds is returned, with a warning.
         """
         n = len(self.scores)
-        levels = np.unique(np.quantile(self.scores, 1 - np.geomspace(0.5, min(0.5, EVENTS_LEAST / n), 60)))
+        most = EVENTS_SHARE if EVENTS_SHARE * n > EVENTS_LEAST else 0.5
+        levels = np.unique(np.quantile(self.scores, 1 - np.geomspace(most, min(most, EVENTS_LEAST / n), 60)))
         counts = np.array([self._events(level) for level in levels])
         if rate * n < counts[-1] or counts[-1] == 0:
             rows = max(1, int((self.scores > levels[-1]).sum()))
-            return self.quantile(min(0.5, rate * rows / max(1, counts[-1])))
+            return self.quantile(min(most, rate * rows / max(1, counts[-1])))
         enough = np.flatnonzero(counts >= rate * n)
-        # Below some level events merge into fewer: the highest level that shows as many is meant.
-        return float(levels[enough[-1] if len(enough) else counts.argmax()])
+        if len(enough):
+            return float(levels[enough[-1]])
+        warnings.warn(
+            f"{rate * n:.0f} events are asked for in {n} normal rows, but they last too long for that: alarms on "
+            f"{(self.scores > levels[0]).mean():.0%} of the rows merge into {counts[0]}; that is the threshold",
+            UserWarning,
+            stacklevel=2,
+        )
+        return float(levels[0])
 
     def _events(self, level: float) -> int:
         return sum(len(merge(a)) for a in np.split(self.scores > level, self.breaks))

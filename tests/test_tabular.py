@@ -392,6 +392,16 @@ def test_contamination_forgives_anomalies_in_training():
     assert (forgiving.predict(strange[:50]) == -1).mean() > 0.6
 
 
+def test_contaminating_anomalies_that_resemble_each_other_do_not_vouch_for_one_another():
+    """Each has 49 others close by: neighbours and mixture take the group for one more kind of normal rows."""
+    group = 0.3 * numbers(200, 2) + np.array([3.0, -3.0, 3.0, 0.0])
+    training, normal = np.r_[numbers(950, 0), group[:50]], numbers(500, 1)
+    assert roc(TabularDetector().fit(training), normal, group[50:]) < 0.6
+    forgiving = TabularDetector(contamination=0.05).fit(training)
+    assert roc(forgiving, normal, group[50:]) > 0.9
+    assert "crowd" in forgiving.evidence(normal)
+
+
 def test_recalibrate_moves_the_threshold_to_the_new_normal(table):
     fitted = TabularDetector(FalseAlarmRate(0.05)).fit(table)
     shifted, later = (t.assign(power=t["power"] + 5) for t in (mixed(1000, 5), mixed(1000, 6)))

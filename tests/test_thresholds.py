@@ -233,6 +233,15 @@ def test_alarms_of_different_blocks_are_different_events():
     assert ask.find(normal_scores(np.concatenate(blocks)), None) < 2
 
 
+def test_events_that_last_are_not_asked_for_more_often_than_they_come():
+    """Runs of 40 rows: a day of 24 cannot hold one of its own."""
+    normal = normal_scores(runs(6000, 0, 40))
+    with pytest.warns(UserWarning, match=r"250 events are asked for in 6000 normal rows.*alarms on 10% of the rows"):
+        threshold = AlarmsPerDay(1, rows_per_day=24).find(normal, None)
+    assert (normal.scores > threshold).mean() == pytest.approx(0.1, abs=41 / 6000)
+
+
+@pytest.mark.filterwarnings("ignore:.* events are asked for:UserWarning")
 def test_more_alarms_per_day_are_never_a_higher_threshold():
     normal = normal_scores(runs(3000, 0, 5))
     thresholds = [AlarmsPerDay(number, rows_per_day=1000).find(normal, None) for number in np.geomspace(1e-3, 100, 30)]

@@ -38,11 +38,11 @@ WEIGHTS: dict[str, float] = {
     "step": 0.2,
     "decoupled": 1 / 6,
     "window": 0.1,
-    "quiet": 0.75,
+    "quiet": 0.65,
     "shape": 0.5,
 }
 #: Exponents of the means over kinds (their groups) and over channels: nearly a maximum.
-KIND_POWER, CHANNEL_POWER = 1.5, 16.0
+KIND_POWER, CHANNEL_POWER = 2.0, 16.0
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from diffad.networks import AxialTransformer
-from diffad.networks.axial import N_INPUTS, angle_features
+from diffad.networks.axial import N_INPUTS, angle_features, attend
 
 
 def trained_like(length, channels, **options):
@@ -77,3 +78,17 @@ def test_features_tell_all_angles_apart():
     distance = torch.cdist(features, features) + 10 * torch.eye(100)
     # Neighbours are pi / 198 apart and the fastest feature turns 8 times as fast.
     assert float(distance.min()) > 0.1
+
+
+@pytest.mark.parametrize("largest", [0.1, 1.0, 10.0, 59.0])
+def test_attention_is_that_of_torch(largest):
+    query, key, value = torch.randn(3, 5, 4, 7, 16, generator=torch.Generator().manual_seed(0))
+    query *= largest / (query @ key.mT / 4).abs().max()  # of the logits
+    ours, expected = attend(query, key, value), functional.scaled_dot_product_attention(query, key, value)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_attention_stays_an_average_for_logits_without_bounds(sign):
+    query, value = torch.full((1, 1, 7, 16), 100.0), torch.arange(7.0)[None, None, :, None]
+    assert attend(query, sign * query, value).flatten().tolist() == pytest.approx([3.0] * 7)

@@ -37,7 +37,7 @@ class Sampler(Parameters):
     name : {"angle", "dpmpp_2m", "heun", "ddim", "ddpm"}, default="angle"
         ``"angle"`` integrates the same ODE as ``"dpmpp_2m"`` but is exact for the prior in any
         number of steps; the others are the textbook solvers.
-    n_steps : int, default=6
+    n_steps : int, default=5
         Noise levels; cost is proportional.
     schedule : {"karras", "cosine", "linear"}, default="karras"
         Noise levels of the textbook solvers.
@@ -46,7 +46,7 @@ class Sampler(Parameters):
     """
 
     name: str = "angle"
-    n_steps: int = 6
+    n_steps: int = 5
     schedule: str = "karras"
     eta: float = 0.0
 

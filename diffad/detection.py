@@ -108,7 +108,9 @@ class Detector(OutlierMixin, BaseEstimator):
             return
         found = threshold.find(normal, self.period_)
         if halves is not None:
-            asked = [threshold.find(NormalScores.of_blocks([h]), self.period_) for h in (*halves[0], halves[1])]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # said once, of all normal scores
+                asked = [threshold.find(NormalScores.of_blocks([h]), self.period_) for h in (*halves[0], halves[1])]
             expected, seen = max(*asked[:-1], 1e-12), max(asked[-1], 1e-12)
             found *= float(np.clip(np.sqrt(seen / expected), 1.0, MOST_DRIFT))
         self.offset_ = -found

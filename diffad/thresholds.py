@@ -142,7 +142,8 @@ class FalseAlarmRate(Parameters):
 class AlarmsPerDay(Parameters):
     """Raise `number` false events a day on normal data.
 
-    Alarms at most `MERGE` rows apart count as one event, as `events` reports them.
+    Alarms at most `MERGE` rows apart count as one event, as `events` reports them. At most a tenth of the normal
+    rows alarm (half where there are 500 or fewer), with a warning where events last too long to come as often.
 
     Parameters
     ----------

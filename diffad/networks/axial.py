@@ -109,7 +109,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if query.device.type != "cpu":
         return functional.scaled_dot_product_attention(query, key, value)
     # For a dozen tokens the fused kernel of the CPU is slow, and so is softmax: its sum comes as one more column of
-    # the values. Logits of trained networks stay far within these bounds, which keep the exponentials finite.
+    # the values. Logits of a network trained on ETTh1 reach 22; the bounds keep the exponentials finite.
     weight = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).float().clamp(-60, 60).exp()
     attended = weight.to(value.dtype) @ functional.pad(value, (0, 1), value=1.0)
     return attended[..., :-1] / attended[..., -1:]

@@ -74,6 +74,20 @@ def test_an_edit_along_the_classes_direction_moves_brightness():
     assert 2 < moved < 6, f"classes differ by 4, the edit moved by {moved:.1f}"
 
 
+def test_a_critic_brings_back_grain():
+    rng = np.random.default_rng(0)
+    grainy = rng.standard_normal((80, 8, 8)) + 3 * rng.standard_normal((80, 1, 1))
+    few = Training(max_steps=60, masks_per_batch=4, evaluate_every=30)
+
+    def grain(adversarial):
+        model = DiffusionVAE(latent=1, training=few, adversarial=adversarial, device="cpu").fit(grainy)
+        again = model.decode(model.encode(grainy))
+        np.testing.assert_array_equal(again, model.decode(model.encode(grainy)))
+        return np.diff(again, axis=2).std()
+
+    assert 1.1 * grain(0.0) < grain(1.0) < np.diff(grainy, axis=2).std()
+
+
 def test_latents_can_be_diffused():
     images, lying = stripes(64, 0)
     few = Training(max_steps=4, masks_per_batch=2, evaluate_every=2)
@@ -115,6 +129,7 @@ def test_other_mistakes_are_refused(fitted):
         (lambda: fitted.encode(np.zeros((2, 9, 8))), "resize"),
         (lambda: fitted.direction(0, 5), "y must be one of"),
         (lambda: DiffusionVAE(beta=-1).fit(images), "beta"),
+        (lambda: DiffusionVAE(adversarial=np.nan).fit(images), "adversarial"),
         (lambda: DiffusionVAE(training=Training(max_steps=1)).fit(images).direction(0, 1), "y must be one of"),
     ]:
         with pytest.raises(ValueError, match=word):

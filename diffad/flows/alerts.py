@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
 import joblib
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from diffad.detection import Explanation
 from diffad.flows.features import FlowFeatures, FlowStream
@@ -28,6 +31,8 @@ FEWEST = 200
 REASONS, LEAST_SHARE = 3, 0.1
 #: Seconds without an alert of a source after which its next one is another incident.
 QUIET = 600.0
+#: Share of the flows at either end of a log that may have a wrong clock.
+TAIL = 0.005
 DAY = 86_400.0
 
 
@@ -44,17 +49,16 @@ class Watch:
 
     def update(self, flows: pd.DataFrame) -> pd.DataFrame:
         """Return the features of the next flows."""
-        if self.begin is None and len(flows):
-            self.begin = flows["start"].min()
-        return _known(self.stream.update(flows), flows, self.begin)
-
-
-def _known(table: pd.DataFrame, flows: pd.DataFrame, begin: pd.Timestamp | None) -> pd.DataFrame:
-    if begin is None:
-        return table
-    age = (flows["start"] - begin).dt.total_seconds()
-    windows = {name: re.fullmatch(r".*_(\d+(?:\.\d+)?)s", name) for name in table}
-    return table.assign(**{n: table[n].where(age >= float(m[1])) for n, m in windows.items() if m})
+        table = self.stream.update(flows)
+        if not len(flows):
+            return table
+        # A connection may have begun long before the log that tells of its end.
+        ends = (flows["start"] + pd.to_timedelta(flows["duration"].fillna(0.0), unit="s")).cummin()
+        begin = ends if self.begin is None else ends.clip(upper=self.begin)
+        self.begin = begin.iloc[-1]
+        age = (flows["start"] - begin).dt.total_seconds()
+        windows = {name: re.fullmatch(r".*_(\d+(?:\.\d+)?)s", name) for name in table}
+        return table.assign(**{n: table[n].where(age >= float(m[1])) for n, m in windows.items() if m})
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,26 @@ class FlowModel:
         """
         if len(flows) < FEWEST:
             raise ValueError(f"flows holds {len(flows)} flows; a model of normal traffic takes at least {FEWEST}")
-        features = FlowFeatures()
-        table = _known(features.fit_transform(flows), flows, flows["start"].min())
+        features = FlowFeatures().fit(flows)
+        table = Watch(features.stream()).update(flows)
         cut = int((1 - HELD_OUT) * len(table))
+        usable = table.iloc[:cut].notna().any()
+        if not usable.all():
+            lost = list(usable.index[~usable])
+            warnings.warn(
+                f"the first {cut} flows say nothing of {lost}, which the model leaves out: windows that reach back "
+                "beyond the beginning of a log are unknown; fit longer logs",
+                UserWarning,
+                stacklevel=2,
+            )
+            features.columns_ = list(usable.index[usable])
+            table = table[features.columns_]
         detector = TabularDetector(contamination=contamination).fit(table.iloc[:cut])
         detector.recalibrate(table.iloc[cut:])
-        seconds = (flows["start"].max() - flows["start"].min()).total_seconds()
-        return cls(features, detector, len(flows) * DAY / max(seconds, 1.0))
+        # Some flows with a wrong clock must not stretch the log.
+        first, last = flows["start"].quantile([TAIL, 1 - TAIL])
+        seconds = (last - first).total_seconds()
+        return cls(features, detector, (1 - 2 * TAIL) * len(flows) * DAY / max(seconds, 1.0))
 
     def watch(self) -> Watch:
         """Return what goes through a log with `alerts`; it can be pickled between chunks."""
@@ -125,7 +142,7 @@ class FlowModel:
             ``value``, ``expected``, ``lower``, ``upper`` and ``text``).
         """
         table = watch.update(flows)
-        score = -self.detector.score_samples(table)
+        score = -self.detector.score_samples(table) if len(table) else np.zeros(0)
         strange = np.flatnonzero(score > threshold)
         found = flows.iloc[strange].copy()
         found["score"] = score[strange]
@@ -160,11 +177,16 @@ def _reasons(table: pd.DataFrame, detector: TabularDetector) -> list[list[dict[s
     for row in range(len(table)):
         share = explanation.share.iloc[row]
         # A category that is as expected is no reason an analyst could follow.
-        plain = explanation.expected.iloc[row].to_numpy(dtype=object) == table.iloc[row].to_numpy(dtype=object)
-        top = share[~plain.astype(bool)].sort_values(ascending=False).head(REASONS)
+        plain = _objects(explanation.expected.iloc[row]) == _objects(table.iloc[row])
+        top = (share if plain.all() else share[~plain]).sort_values(ascending=False).head(REASONS)
         named = [str(name) for name in top.index if top[name] >= LEAST_SHARE * share.sum()] or [str(top.index[0])]
         result.append([_reason(name, table.iloc[row][name], explanation, row) for name in named])
     return result
+
+
+def _objects(row: pd.Series) -> NDArray[np.object_]:
+    """Return the values of a row, None where they are missing: pandas' NA is not even equal to itself."""
+    return row.astype(object).where(row.notna(), None).to_numpy()
 
 
 def _reason(name: str, value: Any, explanation: Explanation, row: int) -> dict[str, Any]:
@@ -268,7 +290,8 @@ def ecs_lines(alerts: pd.DataFrame) -> list[str]:
 def _ecs(alert: dict[str, Any]) -> dict[str, Any]:
     ends = {
         end: {
-            "ip": alert[end],
+            "address": alert[end],
+            "ip": _ip(alert[end]),
             "port": alert[f"{end}_port"],
             "bytes": alert[f"bytes_{way}"],
             "packets": alert[f"packets_{way}"],
@@ -293,6 +316,14 @@ def _ecs(alert: dict[str, Any]) -> dict[str, Any]:
             "reasons": alert["reasons"],
         },
     }
+
+
+def _ip(address: Any) -> str | None:
+    """Return the address if it is one: a database that knows ECS refuses pseudonyms as `ip`."""
+    try:
+        return str(ip_address(address))
+    except ValueError:
+        return None
 
 
 def _pruned(value: Any) -> Any:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 flows = typer.Typer(help="Learn what traffic is normal, and find what is not.", no_args_is_help=True)
 
 FORMAT_HELP = "auto, zeek, zeek-json, suricata, nfdump, cicflowmeter or pcap."
+TIMEZONE_HELP = "Zone of times written without one (nfdump, CICFlowMeter), as Europe/Berlin."
 
 
 @flows.command()
@@ -21,6 +22,7 @@ def fit(
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to save the model.")],
     format: Annotated[str, typer.Option(help=FORMAT_HELP)] = "auto",
     contamination: Annotated[float, typer.Option(help="Share of the flows that may be attacks.")] = 0.0,
+    timezone: Annotated[str, typer.Option(help=TIMEZONE_HELP)] = "UTC",
 ) -> None:
     """Learn what traffic is normal."""
     import pandas as pd
@@ -29,7 +31,7 @@ def fit(
     from diffad.flows.readers import load_flows
 
     try:
-        table = pd.concat([load_flows(log, format) for log in logs], ignore_index=True)
+        table = pd.concat([load_flows(log, format, timezone) for log in logs], ignore_index=True)
         model = FlowModel.fit(table, contamination)
         model.save(output)
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -47,6 +49,7 @@ def score(
         typer.Option("-o", "--output", help="JSON lines (ECS), or CSV by its ending. Default: LOG.alerts.jsonl"),
     ] = None,
     format: Annotated[str, typer.Option(help=FORMAT_HELP)] = "auto",
+    timezone: Annotated[str, typer.Option(help=TIMEZONE_HELP)] = "UTC",
     follow: Annotated[bool, typer.Option("--follow", help="Go on with lines that are yet to come.")] = False,
     state: Annotated[
         Path | None, typer.Option(help="With --follow: what a restart needs. Default: OUTPUT.state")
@@ -60,14 +63,15 @@ def score(
         judge = FlowModel.load(model)
         threshold = judge.threshold(alerts_per_day)
         if follow:
-            _follow(log, judge, output, threshold, format, state or output.with_name(output.name + ".state"))
+            state = state or output.with_name(output.name + ".state")
+            _follow(log, judge, output, threshold, format, state, timezone)
         else:
-            _score(log, judge, output, threshold, format)
+            _score(log, judge, output, threshold, format, timezone)
     except (ValueError, TypeError, OSError, ImportError) as error:
         _fail(error)
 
 
-def _score(log: Path, model: FlowModel, output: Path, threshold: float, format: str) -> None:
+def _score(log: Path, model: FlowModel, output: Path, threshold: float, format: str, timezone: str) -> None:
     import pandas as pd
 
     from diffad.flows.alerts import Incidents, ecs_lines, incidents, why
@@ -75,7 +79,7 @@ def _score(log: Path, model: FlowModel, output: Path, threshold: float, format: 
 
     watch, grouping = model.watch(), Incidents()
     n_flows, parts = 0, []
-    for chunk in read_flows(log, format):
+    for chunk in read_flows(log, format, timezone=timezone):
         n_flows += len(chunk)
         parts.append(grouping.assign(model.alerts(chunk, watch, threshold)))
     alerts = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -91,11 +95,16 @@ def _score(log: Path, model: FlowModel, output: Path, threshold: float, format: 
         typer.echo(f"  {row.incident}  {row.alerts} flows to {row.destinations} hosts, {row.ports} ports: {row.why}")
 
 
-def _follow(log: Path, model: FlowModel, output: Path, threshold: float, format: str, state: Path) -> None:
+def _follow(
+    log: Path, model: FlowModel, output: Path, threshold: float, format: str, state: Path, timezone: str
+) -> None:
     from diffad.flows.follow import Follower
-    from diffad.flows.readers import format_of
 
-    follower = Follower(log, model, output, threshold, format_of(log) if format == "auto" else format, state)
+    if output.suffix == ".csv":
+        raise ValueError(f"--follow appends JSON lines; {output} is named like a CSV file, give it another ending")
+    if not log.exists() and not state.exists() and format == "auto":
+        raise FileNotFoundError(f"there is no file {log}; say --format zeek or another to wait for it")
+    follower = Follower(log, model, output, threshold, format, state, timezone)
     typer.echo(f"following {log}; alerts go to {output}; stop with Ctrl-C")
     try:
         follower.run()

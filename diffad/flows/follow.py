@@ -7,6 +7,7 @@ the output back to it and reads on from there.
 
 from __future__ import annotations
 
+import glob
 import os
 import pickle
 import time
@@ -17,11 +18,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from diffad.flows.alerts import FlowModel, Incidents, Watch, ecs_lines
-from diffad.flows.readers import line_parser
+from diffad.flows.readers import format_of, line_parser
 from diffad.flows.table import ReadReport
 
 #: Bytes of the log that are read at a time; bounds memory.
 BATCH_BYTES = 4 << 20
+#: Bytes by which a log is known again.
+MARK_BYTES = 1 << 12
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass
@@ -32,17 +36,23 @@ class State:
     ----------
     inode, offset : int
         The log that is being read (0: none yet), and how many of its bytes are done.
+    before : bytes
+        The last of these: another file may get the inode of one that is gone.
     written : int
         Bytes of output that belong to these.
+    format : str
+        As of `diffad.flows.read_flows`; "auto" until a log has a first line.
     parser, watch, incidents
         What they remember of lines and flows before.
     """
 
-    parser: Any
     watch: Watch
+    format: str
+    parser: Any = None
     incidents: Incidents = field(default_factory=Incidents)
     inode: int = 0
     offset: int = 0
+    before: bytes = b""
     written: int = 0
 
 
@@ -52,22 +62,34 @@ class Follower:
     Parameters
     ----------
     log : Path
-        A log of lines, plain. When it is rotated (another file takes its name), the rest of the old one is read
-        first, also after a restart if it stays in the same folder, unpacked.
+        A log of lines, plain. When it is rotated (another file takes its name), the rest of the old one and of
+        those between are read first, also after a restart, if they stay in the same folder, unpacked, and begin
+        with the log's name.
     model : FlowModel
     output : Path
         Appended to; cut back to the last complete batch at a restart.
     threshold : float
         As of `FlowModel.threshold`.
     format : str
-        As of `diffad.flows.read_flows`, without "auto".
+        As of `diffad.flows.read_flows`; "auto" waits for the log's first line.
     state : Path
         Where to keep what a restart needs; belongs to one log, model and output.
+    timezone : str, default="UTC"
+        As of `diffad.flows.read_flows`.
     """
 
-    def __init__(self, log: Path, model: FlowModel, output: Path, threshold: float, format: str, state: Path) -> None:
+    def __init__(
+        self,
+        log: Path,
+        model: FlowModel,
+        output: Path,
+        threshold: float,
+        format: str,
+        state: Path,
+        timezone: str = "UTC",
+    ) -> None:
         self.log, self.model, self.output = log, model, output
-        self.threshold, self.format, self.state_file = threshold, format, state
+        self.threshold, self.format, self.state_file, self.timezone = threshold, format, state, timezone
         self.state = self._restored()
         self._file: BinaryIO | None = None
 
@@ -79,20 +101,22 @@ class Follower:
 
     def step(self) -> int:
         """Judge the lines that are there, at most a batch of them; return how many."""
-        if self._file is None and not self._open():
+        if self._file is not None and not self._is_continued(self._file):
+            self._close()
+        if self._file is None:
+            self._file = self._open()
+        if self._file is None:
             return 0
-        assert self._file is not None
-        lines, size = self._lines()
+        lines, block = self._lines()
         if lines:
-            self._judge(lines, size)
+            self._judge(lines, block)
         elif self._rotated():
-            self._file.close()
-            self._file = None
+            self._close()
             return self.step()
         return len(lines)
 
-    def _lines(self) -> tuple[list[str], int]:
-        """Return the next complete lines, and their bytes."""
+    def _lines(self) -> tuple[list[str], bytes]:
+        """Return the next complete lines, without and with their ends."""
         assert self._file is not None
         self._file.seek(self.state.offset)
         block = self._file.read(BATCH_BYTES)
@@ -102,12 +126,15 @@ class Follower:
         if not end and block and self._rotated():
             end = len(block)  # a file that nobody writes to any more may end without a newline
         if not end:
-            return [], 0
-        text = block[:end].decode("utf-8", errors="replace")
-        return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")], end
+            return [], b""
+        if not self.state.offset and self.state.format == "auto":
+            self.state.format = format_of(Path(self._file.name))
+        text = block[:end].decode("utf-8" if self.state.offset else "utf-8-sig", errors="replace")
+        return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")], block[:end]
 
-    def _judge(self, lines: list[str], size: int) -> None:
+    def _judge(self, lines: list[str], block: bytes) -> None:
         state = self.state
+        state.parser = state.parser or line_parser(state.format, ReadReport(), self.timezone)
         state.parser.report = ReadReport()
         flows = state.parser.parse(lines)
         report = state.parser.report
@@ -122,7 +149,8 @@ class Follower:
             file.flush()
             os.fsync(file.fileno())
         state.written += len(text)
-        state.offset += size
+        state.offset += len(block)
+        state.before = (state.before + block)[-MARK_BYTES:]
         self._save()
 
     def _save(self) -> None:
@@ -136,13 +164,15 @@ class Follower:
     def _restored(self) -> State:
         if not self.state_file.exists():
             size = self.output.stat().st_size if self.output.exists() else 0
-            return State(line_parser(self.format, ReadReport()), self.model.watch(), written=size)
+            return State(self.model.watch(), self.format, written=size)
         try:
             state = pickle.loads(self.state_file.read_bytes())
         except Exception as error:
             raise ValueError(f"state file {self.state_file} is broken ({error}); remove it to start anew") from error
         if not isinstance(state, State):
             raise ValueError(f"{self.state_file} is no state of diffad flows; give another file")
+        if state.watch.stream.columns != self.model.features.columns_:
+            raise ValueError(f"state file {self.state_file} belongs to another model; remove it to start anew")
         size = self.output.stat().st_size if self.output.exists() else 0
         if size < state.written:
             raise ValueError(
@@ -153,40 +183,70 @@ class Follower:
             file.truncate(state.written)
         return state
 
-    def _open(self) -> bool:
-        """Open the log that comes next; False where there is none yet."""
-        state = self.state
-        old = self._by_inode(state.inode) if state.inode else None
-        path = old or self.log
+    def _open(self) -> BinaryIO | None:
+        """Open the log that comes next; None where there is none yet."""
+        path, goes_on = self._next()
         if not path.exists():
-            return False
-        self._file = path.open("rb")
-        inode = os.fstat(self._file.fileno()).st_ino
-        done = inode == state.inode and path != self.log and state.offset >= path.stat().st_size
-        if inode == state.inode and not done:
-            if path.stat().st_size < state.offset:
-                warnings.warn(f"{path} became shorter; it is read from its beginning", UserWarning, stacklevel=4)
-                self._begin(inode)
-            return True
-        if done:
-            self._file.close()
-            if not self.log.exists():
-                self._file = None
-                return False
-            self._file = self.log.open("rb")
-            inode = os.fstat(self._file.fileno()).st_ino
-        elif state.inode and old is None:
-            warnings.warn(
-                f"the log read until byte {state.offset} is gone; lines written to it after that are lost",
-                UserWarning,
-                stacklevel=4,
-            )
-        self._begin(inode)
-        return True
+            return None
+        file = path.open("rb")
+        if file.read(2) == GZIP_MAGIC:
+            raise ValueError(f"{path} is compressed; a log that is followed must be plain")
+        if goes_on and not self._is_continued(file):
+            warnings.warn(f"{path} is shorter or another one; it is read from its beginning", UserWarning, stacklevel=4)
+            goes_on = False
+        if not goes_on:
+            self.state.inode, self.state.offset = os.fstat(file.fileno()).st_ino, 0
+            self.state.before, self.state.parser = b"", None
+        return file
 
-    def _begin(self, inode: int) -> None:
-        self.state.inode, self.state.offset = inode, 0
-        self.state.parser = line_parser(self.format, ReadReport())
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    def _next(self) -> tuple[Path, bool]:
+        """Return which log to read, and whether it is the one read so far."""
+        if not self.state.inode:
+            return self.log, False
+        old = self._by_inode(self.state.inode)
+        if old is None:
+            warnings.warn(
+                f"the log read until byte {self.state.offset} is gone; lines written to it after that are lost",
+                UserWarning,
+                stacklevel=5,
+            )
+            return self.log, False
+        if old == self.log or self.state.offset < old.stat().st_size:
+            return old, True
+        return self._after(old), False
+
+    def _is_continued(self, file: BinaryIO) -> bool:
+        """Return whether a file still has what was read of it."""
+        before = self.state.before
+        file.seek(self.state.offset - len(before))
+        return file.read(len(before)) == before
+
+    def _after(self, old: Path) -> Path:
+        """Return the log that followed a rotated one: the log itself, unless it was rotated more than once."""
+        written = old.stat().st_mtime_ns
+        own = {self.log, self.output, self.state_file}
+        later = [
+            path
+            for path in self.log.parent.glob(f"{glob.escape(self.log.stem)}*")
+            if path not in own and path.is_file() and path.stat().st_mtime_ns > written and self._is_log(path)
+        ]
+        return min(later, key=lambda path: path.stat().st_mtime_ns, default=self.log)
+
+    def _is_log(self, path: Path) -> bool:
+        """Return whether a file is a log such as the one that is followed; say so where it cannot be read."""
+        try:
+            alike = format_of(path) == self.state.format
+        except ValueError:
+            return False
+        packed = path.open("rb").read(2) == GZIP_MAGIC
+        if alike and packed:
+            warnings.warn(f"{path} was packed before it was read; its lines are left out", UserWarning, stacklevel=7)
+        return alike and not packed
 
     def _by_inode(self, inode: int) -> Path | None:
         """Return the file in the log's folder with this inode: the log itself, or where it was moved."""

@@ -292,7 +292,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
     """Return the format of a log or capture by its content, as "auto" of `read_flows` does."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; say format='zeek' or another to wait for it")
+        raise FileNotFoundError(f"there is no file {path}")
     return _detect(_sample(path)[0], path)
 
 

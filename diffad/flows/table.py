@@ -59,7 +59,7 @@ PROTOCOLS |= dict.fromkeys(("58", "icmp6", "icmpv6", "ipv6-icmp"), "icmp")
 FAILED = ("S0", "REJ", "RSTOS0", "SH", "new")
 FIN, SYN, RST = 1, 2, 4
 #: Date formats of CICFlowMeter and its data sets: the day comes first.
-DAY_FIRST = ("%d/%m/%Y %I:%M:%S %p", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M")
+DAY_FIRST = ("%d/%m/%Y %I:%M:%S %p", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S.%f", "%d/%m/%Y %H:%M")
 #: Nanoseconds in int64 end in the year 2262.
 LAST_MICROSECOND = 9.2e15
 N_EXAMPLES = 3

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 
@@ -51,9 +52,48 @@ class VAE(nn.Module):
         return self.decoder(z)[:, :, :height, :width]
 
 
-def evidence_loss(network: VAE, x: Tensor, beta: float, noise: Tensor) -> Tensor:
-    """Return reconstruction error plus ``beta`` times the divergence from N(0, 1), per pixel; noise like a latent."""
+def evidence_loss(network: VAE, x: Tensor, beta: float, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Return reconstruction error plus ``beta`` times the divergence from N(0, 1), per pixel, and the reconstructions.
+
+    The noise is shaped like a latent.
+    """
     mean, log_variance = network.encode(x)
     again = network.decode(mean + torch.exp(0.5 * log_variance) * noise, *x.shape[2:])
     divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum()
-    return functional.mse_loss(again, x) + beta * divergence / x.numel()
+    return functional.mse_loss(again, x) + beta * divergence / x.numel(), again
+
+
+class Critic(nn.Sequential):
+    """Tells patches of images from decoded ones: one number, positive for an image, at each of a few places.
+
+    Spectral normalisation keeps it from running away from the decoder (Miyato et al. 2018); seeing patches, not
+    the whole, it asks for sharpness and leaves the rest to the reconstruction (Isola et al. 2017).
+
+    Parameters
+    ----------
+    channels : int
+        Of the images.
+    width : int, default=32
+        Channels of the first layer.
+    """
+
+    def __init__(self, channels: int, width: int = 32) -> None:
+        normal = nn.utils.parametrizations.spectral_norm
+        super().__init__(
+            normal(nn.Conv2d(channels, width, 3, padding=1)),
+            nn.LeakyReLU(0.2),
+            normal(nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)),
+            nn.LeakyReLU(0.2),
+            normal(nn.Conv2d(2 * width, 1, 3, padding=1)),
+        )
+
+
+def adversarial_loss(critic: Critic, x: Tensor, again: Tensor, weight: float) -> Tensor:
+    """Return the critic's loss plus ``weight`` times that of the decoder which wants to pass for real.
+
+    One sum for both players (Goodfellow et al. 2014, the non-saturating game): the first two terms move the critic
+    alone, the last the decoder alone.
+    """
+    told = functional.softplus(-critic(x)).mean() + functional.softplus(critic(again.detach())).mean()
+    frozen = {name: value.detach() for name, value in critic.named_parameters()}
+    return told + weight * functional.softplus(-functional_call(critic, frozen, (again,))).mean()

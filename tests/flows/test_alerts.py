@@ -104,9 +104,61 @@ def test_json_lines_have_the_names_of_ecs(alerts):
     assert len(lines) == len(alerts)
     theft = next(x for x in lines if x["source"].get("bytes") == 48_000_000)
     assert theft["@timestamp"].startswith("1970-01-13")
-    assert theft["destination"] == {"ip": "203.0.113.9", "port": 80, "bytes": 3000.0, "packets": 40000.0}
+    there = {"address": "203.0.113.9", "ip": "203.0.113.9", "port": 80, "bytes": 3000.0, "packets": 40000.0}
+    assert theft["destination"] == there
     assert theft["network"] == {"transport": "tcp", "protocol": "http"}
     assert theft["event"]["kind"] == "alert" and theft["event"]["duration"] == 30_000_000_000
+
+
+def test_a_pseudonym_is_an_address_and_no_ip(alerts):
+    named = alerts.head(1).assign(source="host-18")
+    assert json.loads(ecs_lines(named)[0])["source"]["address"] == "host-18"
+    assert "ip" not in json.loads(ecs_lines(named)[0])["source"]
+
+
+def test_flows_without_ports_or_state_are_explained(folder, model):
+    ping = "1100001.0 C1 10.0.0.3 - 203.0.113.5 - icmp - 500.0 90000000 0 - 800000 0".replace(" ", "\t") + "\n"
+    (folder / "ping.log").write_text(HEADER + "".join(normal(50, 2, 1_100_000.0)) + ping)
+    flows = load_flows(folder / "ping.log")
+    found = model.alerts(flows, model.watch(), model.threshold(20))
+    assert (found["protocol"] == "icmp").sum() == 1
+    assert json.loads(ecs_lines(Incidents().assign(found))[-1])["network"]["transport"] == "icmp"
+
+
+def test_no_flows_are_no_alerts(folder, model):
+    nothing = load_flows(folder / "new.log").head(0)
+    assert list(model.alerts(nothing, model.watch(), 1.0)["reasons"]) == []
+
+
+def test_a_short_log_makes_a_model_without_its_long_windows(tmp_path):
+    (tmp_path / "short.log").write_text(HEADER + "".join(normal(250)))
+    flows = load_flows(tmp_path / "short.log")
+    with pytest.warns(UserWarning, match="log_connections_600s"):
+        model = FlowModel.fit(flows)
+    assert not any(name.endswith("600s") for name in model.features.columns_)
+    assert len(model.alerts(flows, model.watch(), model.threshold(50))) < 25
+
+
+@pytest.mark.parametrize("clock", [0.0, 4_200_000_000.0])
+def test_one_wrong_clock_does_not_stretch_a_log(tmp_path, clock):
+    wrong = line(clock, "10.0.0.2", "10.0.1.1", 80)
+    lines = normal(1000)
+    (tmp_path / "good.log").write_text(HEADER + "".join([*lines[:500], wrong, *lines[500:]]))
+    model = FlowModel.fit(load_flows(tmp_path / "good.log"))
+    assert model.flows_per_day == pytest.approx(43_200, rel=0.2)
+
+
+def test_a_connection_older_than_the_log_does_not_make_its_past_known(folder, model):
+    old = line(1_100_000.0 - 5000, "10.0.0.2", "10.0.1.1", 80, duration=5001.0)
+    (folder / "old.log").write_text(HEADER + old + "".join(normal(100, 2, 1_100_001.0)))
+    flows = load_flows(folder / "old.log")
+    watch = model.watch()
+    at_once = watch.update(flows)
+    young = (flows["start"] - flows["start"].iloc[1]).dt.total_seconds() < 600
+    assert at_once["log_connections_600s"].notna().equals(~young)
+    one = model.watch()
+    in_pieces = pd.concat([one.update(flows.iloc[k : k + 7]) for k in range(0, len(flows), 7)])
+    pd.testing.assert_frame_equal(in_pieces, at_once)
 
 
 def test_more_alerts_a_day_are_a_lower_threshold(model):
@@ -190,6 +242,64 @@ def test_following_equals_reading_at_once_across_restarts_and_rotation(folder, m
     same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_a_log_rotated_twice_between_two_looks_is_read_whole(folder, model, tmp_path, running):
+    lines = (folder / "new.log").read_text()[len(HEADER) :].splitlines(keepends=True)
+    log, third = tmp_path / "conn.log", len(lines) // 3
+    log.write_text(HEADER + "".join(lines[:third]))
+    watch = follower(model, tmp_path)
+    while watch.step():
+        pass
+    log.rename(tmp_path / "conn.log.2")
+    for name, part in (("conn.log.1", lines[third : 2 * third]), ("conn.log", lines[2 * third :])):
+        time.sleep(0.02)  # file systems count time in steps
+        (tmp_path / name).write_text(HEADER + "".join(part))
+    watch = watch if running else follower(model, tmp_path)
+    while watch.step():
+        pass
+    same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
+
+
+def test_another_file_in_the_place_of_the_log_is_read_from_its_beginning(folder, model, tmp_path):
+    log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:500]))
+    watch = follower(model, tmp_path)
+    while watch.step():
+        pass
+    with log.open("r+") as file:  # the same inode, other and more content
+        file.write(HEADER + "".join(lines[-800:]))
+    with pytest.warns(UserWarning, match="another one"):
+        assert watch.step() == HEADER.count("\n") + 800
+
+
+def test_the_format_of_a_log_shows_with_its_first_line(folder, model, tmp_path):
+    log = tmp_path / "conn.log"
+    log.write_text("")
+    watch = Follower(log, model, tmp_path / "out", model.threshold(20), "auto", tmp_path / "state")
+    assert watch.step() == 0
+    log.write_bytes(b"\xef\xbb\xbf" + (folder / "new.log").read_bytes())
+    while watch.step():
+        pass
+    same((tmp_path / "out").read_text().splitlines(), expected_lines(model, folder / "new.log"))
+
+
+def test_what_cannot_be_followed_is_refused(folder, model, tmp_path):
+    log = tmp_path / "conn.log"
+    log.write_bytes(b"\x1f\x8b rest")
+    with pytest.raises(ValueError, match="compressed"):
+        follower(model, tmp_path).step()
+    command = ["flows", "score", str(folder / "new.log"), "--model", str(folder / "traffic.model"), "--follow"]
+    done = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "out.csv")])
+    assert done.exit_code == 1 and "JSON lines" in done.output
+    log.write_text((folder / "new.log").read_text())
+    follower(model, tmp_path).step()
+    (folder / "short.log").write_text(HEADER + "".join(normal(250)))
+    with pytest.warns(UserWarning, match="600s"):
+        other = FlowModel.fit(load_flows(folder / "short.log"))
+    with pytest.raises(ValueError, match="another model"):
+        follower(other, tmp_path)
+
+
 @pytest.mark.slow
 def test_a_killed_follower_loses_and_repeats_nothing(folder, tmp_path):
     new = (folder / "new.log").read_text()
@@ -257,4 +367,4 @@ def test_a_log_that_is_cut_is_read_from_its_beginning(folder, model, tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert watch.step() == HEADER.count("\n") + 1
-    assert any("shorter" in str(w.message) for w in caught)
+    assert any("shorter or another" in str(w.message) for w in caught)

@@ -8,6 +8,7 @@ conformal prediction with a locally scaled score; Lei et al. 2018, section 5.2).
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +86,15 @@ class Bands:
 
     def quantile(self, q: float, kind: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the standardised quantile of each entry; kind is (..., channels)."""
-        column = np.apply_along_axis(lambda row: np.interp(q, LEVELS, row), 2, self.table)
+        if not LEVELS[0] <= q <= LEVELS[-1]:
+            warnings.warn(
+                f"bands are known for quantiles from {LEVELS[0]} to {LEVELS[-1]}; the nearest of them is given for {q}",
+                UserWarning,
+                stacklevel=2,
+            )
+        after = int(np.clip(np.searchsorted(LEVELS, q), 1, len(LEVELS) - 1))
+        share = float(np.clip((q - LEVELS[after - 1]) / (LEVELS[after] - LEVELS[after - 1]), 0, 1))
+        column = (1 - share) * self.table[..., after - 1] + share * self.table[..., after]
         result: NDArray[np.float64] = column[kind, np.arange(kind.shape[-1])]
         return result
 

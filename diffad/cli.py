@@ -37,7 +37,7 @@ def impute(
     """Fill the gaps of FILE and add the edges of a band for every column that had gaps."""
     from diffad.recordings import read
     from diffad.series import SeriesImputer
-    from diffad.tables import read_table, write_table
+    from diffad.tables import check_writable, read_table, write_table
     from diffad.training import Training
 
     output = output or _beside(file)
@@ -45,6 +45,7 @@ def impute(
         if not 0 < coverage < 1:
             raise ValueError(f"coverage must lie strictly between 0 and 1, got {coverage}")
         table = read_table(file)
+        check_writable(output)
         observed = read(table, regularize=regularize)[0].template
         imputer = SeriesImputer(training=Training(max_steps=steps, progress=True)).fit(observed)
         filled = imputer.transform(observed)
@@ -52,10 +53,14 @@ def impute(
         bands = filled.copy()
         gaps = [k for k, name in enumerate(filled.columns) if observed[name].isna().any()]
         for k in gaps:
-            name = filled.columns[k]
-            bands[f"{name}_lower"], bands[f"{name}_upper"] = lower[:, k], upper[:, k]
+            for edge, values in (("lower", lower), ("upper", upper)):
+                name = f"{filled.columns[k]}_{edge}"
+                if name in filled:
+                    raise ValueError(f"{file} has a column {name!r}, which is the name of a band's edge; rename it")
+                bands[name] = values[:, k]
         write_table(bands, output)
-        typer.echo(f"filled {int(observed.isna().sum().sum())} values of {file} into {output}")
+        n_filled = int((observed.isna() & filled.notna()).sum().sum())
+        typer.echo(f"filled {n_filled} values of {file} into {output}")
         if plot and gaps:
             from diffad.plot import plot_imputation
 
@@ -99,7 +104,7 @@ def detect(
 
     from diffad.recordings import read
     from diffad.series_detector import SeriesDetector
-    from diffad.tables import read_table, write_table
+    from diffad.tables import check_writable, read_table, write_table
     from diffad.thresholds import AlarmsPerDay, FalseAlarmRate
 
     ending = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
@@ -108,6 +113,7 @@ def detect(
         threshold = FalseAlarmRate() if alarms_per_day is None else AlarmsPerDay(alarms_per_day)
         normal = read(read_table(fit_on), regularize=regularize)[0].template
         table = read(read_table(file), regularize=regularize)[0].template
+        check_writable(output)
         detector = SeriesDetector(threshold=threshold, contamination=contamination).fit(normal)
         found = detector.events(table)
         write_table(found.assign(channels=found["channels"].map(";".join)), output)

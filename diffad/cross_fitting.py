@@ -40,7 +40,8 @@ class CrossFit:
     rows : list of (series, int array)
         Which rows `normal` belongs to, in order; none of what is only remembered.
     residual : array (n, channels)
-        What these rows showed minus what models that had not seen them expected.
+        What these rows showed minus what models that had not seen them expected; NaN where the window around a row
+        is not whole, as long as there are others.
     """
 
     scorer: Scorer
@@ -91,7 +92,7 @@ def fit_scorer(
             known = ~np.isnan(series[i][a:b]).all(1)
             rows.append((i, np.arange(a, b)[known]))
             context = series[i][first:last]
-            residual.append((context - model.expected(context))[a - first : b - first][known])
+            residual.append(model.residual(context)[a - first : b - first][known])
             for key, values in model(context).items():
                 before, after = model.reach(key[1])
                 inside = (np.arange(a, b) >= a + before) & (np.arange(a, b) < b - after)

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+_lock = threading.Lock()
+#: The caller's default dtype, once for every block that is open in any thread.
+_theirs: list[torch.dtype] = []
+
 
 @contextmanager
 def pinned_defaults() -> Iterator[None]:
-    """Make float32 on the CPU the default inside the block, whatever the caller has set."""
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
+    """Make float32 on the CPU the default inside the block, whatever the caller has set.
+
+    The default dtype is one for all threads: the first block that opens changes it, the last that closes gives it
+    back.
+    """
+    with _lock:
+        _theirs.append(_theirs[0] if _theirs else torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
     try:
         with torch.device("cpu"):
             yield
     finally:
-        torch.set_default_dtype(dtype)
+        with _lock:
+            dtype = _theirs.pop()
+            if not _theirs:
+                torch.set_default_dtype(dtype)

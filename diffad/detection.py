@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from diffad.atomic import all_or_nothing
 from diffad.thresholds import FalseAlarmRate, NormalScores, Threshold, drifted
 
 Scores = NDArray[np.float64]
@@ -80,6 +81,7 @@ class Detector(OutlierMixin, BaseEstimator):
         score = self._strangeness(X)
         return self.normal_.p_values(score)
 
+    @all_or_nothing
     def recalibrate(self, X: Any) -> Self:
         """Set the threshold and the p-values anew on normal data, without training."""
         check_is_fitted(self)

@@ -160,9 +160,17 @@ def fit_detector(
         scores_ahead(kept, recipe.kinds, memory.weights, recipe.centred, recipe.device, earlier)
         if recipe.ahead
         else None,
-        np.nan_to_num(np.nanquantile(np.abs(fitted.residual), 0.9, axis=0)),
+        _band(fitted.residual),
         together,
     )
+
+
+def _band(residual: Rows) -> Rows:
+    """Return what nine of ten residuals of each channel stay below; 0 where there are none."""
+    known = ~np.isnan(residual).all(0)
+    band = np.zeros(residual.shape[1])
+    band[known] = np.nanquantile(np.abs(residual[:, known]), 0.9, axis=0)
+    return band
 
 
 def evidence_of_rows(

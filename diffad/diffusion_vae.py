@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from diffad import tracking
+from diffad.atomic import all_or_nothing
 from diffad.defaults import pinned_defaults
 from diffad.image_fitting import fit_prior
 from diffad.image_input import Images, check_shape, class_number, read_classes, read_images, refuse_empty
@@ -112,6 +113,7 @@ class DiffusionVAE(TransformerMixin, BaseEstimator):
         self.device = device
         self.random_state = random_state
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from complete images.
 

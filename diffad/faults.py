@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from sklearn.utils import check_random_state
 
+from diffad.recordings import as_floats
+
 Values = NDArray[np.float64]
 
 #: Rows on either side that say how much a channel varies just here.
@@ -198,7 +200,7 @@ def inject(
     unknown = [k for k in kinds if k not in FAULTS]
     if unknown or not kinds:
         raise ValueError(f"kinds must be some of {list(FAULTS)}, got {kinds}")
-    values = np.array(X, dtype=np.float64)
+    values = as_floats(X)
     n, n_channels = values.shape
     if length < 1:
         raise ValueError(f"length must be at least 1, got {length}")

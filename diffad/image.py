@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
+from diffad.atomic import all_or_nothing
 from diffad.augmentation import Augmentation, check_augmentation
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector
@@ -75,7 +76,8 @@ class ImageDetector(Detector):
         When to alarm; None is ``FalseAlarmRate(0.01)``, or the share `contamination` of the
         training images.
     contamination : float, default=0.0
-        Share of the training images that may be defective: the strangest are left out of the fit.
+        Share of the training images that may be defective: the strangest are left out of the fit. Defects that are
+        alike and in one place are a kind of part, and stay.
     features : callable or torch module, default=None
         Turns a tensor (n, channels, height, width) of images, each of mean 0 and standard deviation 1, into
         maps (n, features, height, width) of any height and width, or a list of such maps. Grey images
@@ -140,6 +142,7 @@ class ImageDetector(Detector):
         self.augmentation = augmentation
         self.device = device
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from good images.
 

@@ -21,8 +21,11 @@ from diffad.image_evidence import BLOBS, SHIFTS, Contrast, ImageModel, Images, P
 from diffad.second_look import SecondLook
 from diffad.tails import LogTail
 
-#: Contiguous blocks for cross-fitting: with few, images are judged by a model of much fewer images.
+#: Folds for cross-fitting: with few, images are judged by a model of much fewer images.
 FOLDS = 10
+#: Contiguous blocks of a fold. Neighbours may show the same part, and must not judge each other; nor must a fold
+#: hold all images of a kind of part, as its only block could where pictures are sorted.
+BLOCKS = 5
 #: Folds, and images of each, that a second look is calibrated on: it costs a solve an image.
 LOOKED_FOLDS, LOOKED = 4, 25
 #: Parts of the images, every other of which judges whether shifted images help; defects drawn into each image of
@@ -31,8 +34,9 @@ GATE_PARTS, GATE_DRAWN, GATE_WORTH = 4, 5, 0.015
 
 
 def fold_of(n: int) -> NDArray[np.int64]:
-    """Return the contiguous block of each of n images, for cross-fitting."""
-    return np.asarray(np.arange(n) * min(FOLDS, n) // n)
+    """Return the fold of each of n images, for cross-fitting: blocks of neighbours, dealt out in turn."""
+    folds = min(FOLDS, n)
+    return np.asarray(np.arange(n) // max(1, n // (folds * BLOCKS)) % folds)
 
 
 def fit_images(
@@ -43,7 +47,7 @@ def fit_images(
     recipe = Recipe(device, augmentation)
     recipe = replace(recipe, shifts=_shifts_help(contrast, images, recipe))
     fold = fold_of(len(images))
-    n_folds = int(fold[-1]) + 1
+    n_folds = int(fold.max()) + 1
     residual = np.empty(images.shape, np.float32)
     for f in range(n_folds):
         inside = fold == f
@@ -94,7 +98,7 @@ def _separation(contrast: Contrast, priors: Priors, good: Images, drawn: Images)
 def _second_look(model: ImageModel, images: Images, fold: NDArray[np.int64], recipe: Recipe) -> SecondLook:
     """Calibrate on good images of several folds, each seen by a prior that was fitted without its fold."""
     looks = []
-    for f in np.unique(np.linspace(0, fold[-1], LOOKED_FOLDS).round()):
+    for f in np.unique(np.linspace(0, fold.max(), LOOKED_FOLDS).round()):
         unseen = replace(model, priors=Priors.fit(model.contrast, images[fold != f], recipe))
         some = images[fold == f][:LOOKED]
         filled = unseen.completed(some)[0]

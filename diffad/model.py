@@ -62,6 +62,8 @@ class Sampler(Parameters):
 
 def as_sampler(sampler: Sampler | str) -> Sampler:
     """Return the sampler that a string names."""
+    if not isinstance(sampler, str | Sampler):
+        raise ValueError(f"sampler must be a Sampler or its name, got {sampler!r}")
     return Sampler(sampler) if isinstance(sampler, str) else sampler
 
 

@@ -114,22 +114,25 @@ def plot_detection(
     figure = Figure(figsize=(11, 2.2 + 1.25 * n), layout="constrained")
     axes = figure.subplots(n + 1, 1, sharex=True, squeeze=False, height_ratios=[1.0] * n + [1.4])[:, 0]
     x = observed.index
-    for ax, name in zip(axes, observed.columns, strict=False):
+    for k, name in enumerate(observed.columns):
+        ax = axes[k]
         ax.fill_between(
             x,
-            explanation.lower[name],
-            explanation.upper[name],
+            explanation.lower.iloc[:, k],
+            explanation.upper.iloc[:, k],
             color=BAND,
             alpha=0.45,
             lw=0,
             label="expected: 90 % band",
         )
-        ax.plot(x, observed[name], color=OBSERVED, lw=0.8, label="observed")
-        low, high = np.nanquantile(observed[name], [0, 1])
-        ax.set_ylim(low - 0.1 * (high - low or 1), high + 0.1 * (high - low or 1))
+        values = observed.iloc[:, k].to_numpy(dtype=float, na_value=np.nan)
+        ax.plot(x, values, color=OBSERVED, lw=0.8, label="observed")
+        if np.isfinite(values).any():  # a dead sensor has its band alone
+            low, high = np.nanquantile(values, [0, 1])
+            ax.set_ylim(low - 0.1 * (high - low or 1), high + 0.1 * (high - low or 1))
         ax.set_ylabel(f"{name}\n[{units[name]}]" if units and name in units else str(name), fontsize=9)
         for event in events.itertuples():
-            if name in event.channels:
+            if str(name) in event.channels:
                 ax.axvspan(event.start, event.end, color=TRUTH, alpha=0.25, lw=0, label="alarm: channel to blame")
     bottom = axes[-1]
     bottom.plot(x, score, color=OBSERVED, lw=0.8)

@@ -27,11 +27,14 @@ class Recording:
         Row numbers of each series in the flat input.
     template : DataFrame, array or None
         The validated input that results are shaped after.
+    given : int array
+        Row numbers in the flat input of the rows that were given; the others were put between on a regular grid.
     """
 
     series: list[Rows]
     rows: list[NDArray[np.int64]]
     template: Any
+    given: NDArray[np.int64]
 
     def assemble(self, pieces: list[NDArray[Any]]) -> NDArray[Any]:
         """Put one result (..., n_timestamps, channels) per series back into the input's shape."""
@@ -54,7 +57,9 @@ class Recording:
         return np.where(missing, filled.astype(values.dtype), values)
 
 
-def read(X: Any, groups: Any = None, regularize: bool = False) -> tuple[Recording, float | None]:
+def read(
+    X: Any, groups: Any = None, regularize: bool = False, period: float | None = None
+) -> tuple[Recording, float | None]:
     """Turn input into a recording and its sampling period in seconds (None without timestamps).
 
     Parameters
@@ -64,14 +69,16 @@ def read(X: Any, groups: Any = None, regularize: bool = False) -> tuple[Recordin
         Label of the series each row belongs to.
     regularize : bool
         Put the rows of an irregular DatetimeIndex on a regular grid, with NaN where none falls.
+    period : float, optional
+        Of that grid in seconds; the median of X's own otherwise.
 
     Raises
     ------
     ValueError
-        For text, infinity, timestamps out of order, repeated or irregular.
+        For text, infinity, timestamps out of order, repeated or irregular, or groups of several periods.
     """
     if isinstance(X, pd.DataFrame):
-        return _read_frame(X, groups, regularize)
+        return _read_frame(X, groups, regularize, period)
     array = X if isinstance(X, np.ndarray) else np.asarray(X)
     if array.ndim == 3:
         if groups is not None:
@@ -79,10 +86,18 @@ def read(X: Any, groups: Any = None, regularize: bool = False) -> tuple[Recordin
         flat = _floats(array.reshape(-1, array.shape[-1]))
         length = array.shape[1]
         rows = [np.arange(i * length, (i + 1) * length) for i in range(len(array))]
-        return Recording([flat[r] for r in rows], rows, array), None
+        return Recording([flat[r] for r in rows], rows, array, np.arange(len(flat))), None
     flat = _floats(array)
     rows = _group_rows(groups, len(flat))
-    return Recording([flat[r] for r in rows], rows, _numeric(array)), None
+    return Recording([flat[r] for r in rows], rows, _numeric(array), np.arange(len(flat))), None
+
+
+def as_floats(X: Any) -> Rows:
+    """Return a copy of a table or an array as float64; pandas' NA, of nullable columns, becomes NaN."""
+    if isinstance(X, pd.DataFrame):
+        columns = [column.to_numpy(dtype=np.float64, na_value=np.nan) for _, column in X.items()]
+        return np.array(columns, dtype=np.float64).reshape(X.shape[1], len(X)).T.copy()
+    return np.array(X, dtype=np.float64)
 
 
 def _floats(array: Any) -> Rows:
@@ -94,25 +109,29 @@ def _numeric(array: NDArray[Any]) -> NDArray[Any]:
     return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
-def _read_frame(X: pd.DataFrame, groups: Any, regularize: bool) -> tuple[Recording, float | None]:
+def _read_frame(X: pd.DataFrame, groups: Any, regularize: bool, fitted: float | None) -> tuple[Recording, float | None]:
     dates = [str(c) for c, kind in X.dtypes.items() if pd.api.types.is_datetime64_any_dtype(kind)]
     if dates:
         raise TypeError(f"column {dates[0]!r} holds timestamps; make it the index: X = X.set_index({dates[0]!r})")
-    period = None
+    period, given = None, np.arange(len(X))
     if isinstance(X.index, pd.DatetimeIndex):
         labels = np.zeros(len(X)) if groups is None else np.asarray(groups)
         if regularize:
             if groups is not None:
                 raise ValueError("regularize=True takes one series at a time: give groups=None")
-            X = _on_grid(X)
+            X, given = _on_grid(X, fitted)
             labels = np.zeros(len(X))
-        periods = [_period(X.index[r]) for r in _group_rows(labels, len(X))]
-        period = next((p for p in periods if p is not None), None)
-    # pandas' nullable columns say NA where numpy says NaN.
-    numbers = X.astype(np.float64) if any(pd.api.types.is_extension_array_dtype(t) for t in X.dtypes) else X
-    flat = _floats(numbers)
+        periods = [p for r in _group_rows(labels, len(X)) if (p := _period(X.index[r])) is not None]
+        if periods and max(periods) > 1.05 * min(periods):
+            raise ValueError(
+                f"groups are sampled every {min(periods):g} to {max(periods):g} s; fit each period by itself, or "
+                "resample: X.resample(...).mean()"
+            )
+        period = next(iter(periods), None)
+    nullable = any(pd.api.types.is_extension_array_dtype(t) or t.kind == "O" for t in X.dtypes)
+    flat = _floats(as_floats(X) if nullable else X)
     rows = _group_rows(groups, len(flat))
-    return Recording([flat[r] for r in rows], rows, X), period
+    return Recording([flat[r] for r in rows], rows, X, given), period
 
 
 def _group_rows(groups: Any, n: int) -> list[NDArray[np.int64]]:
@@ -152,15 +171,19 @@ def _period(index: pd.DatetimeIndex) -> float | None:
     return period
 
 
-def _on_grid(X: pd.DataFrame) -> pd.DataFrame:
-    """Move rows to the nearest point of a grid of the median period; empty points become NaN rows."""
+def _on_grid(X: pd.DataFrame, seconds: float | None) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+    """Move rows to the nearest point of a grid of a period, or the median one; empty points become NaN rows.
+
+    Returns the table and where in it the rows of X are.
+    """
     index = pd.DatetimeIndex(X.index)
     _check_order(index)
     if len(index) < 2:
-        return X
+        return X, np.arange(len(X))
     # Integer nanoseconds throughout: floats cannot hold today's date to the nanosecond.
     stamps = index.as_unit("ns").asi8
-    steps = np.rint(np.diff(stamps) / np.median(np.diff(stamps))).astype(np.int64)
+    usual = 1e9 * seconds if seconds else float(np.median(np.diff(stamps)))
+    steps = np.rint(np.diff(stamps) / usual).astype(np.int64)
     # Counting step by step keeps jitter from adding up; the mean period then spans the whole.
     slots = np.r_[0, steps.cumsum()]
     period = round(int(stamps[-1] - stamps[0]) / max(1, int(slots[-1])))
@@ -171,21 +194,26 @@ def _on_grid(X: pd.DataFrame) -> pd.DataFrame:
             "resample first: X.resample(...).mean()"
         )
     grid = pd.DatetimeIndex(stamps[0] + period * np.arange(slots[-1] + 1), name=index.name)
-    grid = grid.as_unit(index.unit)
+    coarse = grid.as_unit(index.unit)
+    grid = coarse if (coarse.as_unit("ns") == grid).all() else grid
     grid = grid.tz_localize("UTC").tz_convert(index.tz) if index.tz is not None else grid
-    return X.set_axis(grid[slots]).reindex(grid)
+    return X.set_axis(grid[slots]).reindex(grid), slots
 
 
 def _fill_frame(frame: pd.DataFrame, filled: NDArray[np.float64]) -> pd.DataFrame:
     columns = {}
     for k in range(frame.shape[1]):
         column = frame.iloc[:, k]
+        if isinstance(column.dtype, pd.SparseDtype):
+            column = column.sparse.to_dense()
         missing = column.isna().to_numpy()
         if missing.any():
             if pd.api.types.is_float_dtype(column.dtype):
                 column = column.copy()
+            elif pd.api.types.is_extension_array_dtype(column.dtype):
+                column = column.astype("Float64")
             else:
-                column = column.astype("Float64" if pd.api.types.is_extension_array_dtype(column.dtype) else np.float64)
+                column = pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan), column.index)
             values = filled[missing, k]
             column.iloc[missing] = values.astype(column.dtype) if isinstance(column.dtype, np.dtype) else values
         columns[k] = column

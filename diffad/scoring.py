@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from diffad.evidence import ShapeModel, WindowModel, last_window, quietness, windows_of_rows
+from diffad.evidence import CHUNK, ShapeModel, WindowModel, last_window, quietness, windows_of_rows
 from diffad.tails import LogTail
 from diffad.windows import cut
 
@@ -127,6 +127,25 @@ class Models:
         model, after = self.windows[length], self.reach(length)[1]
         parts = [model.expected(windows, after) for _, windows in windows_of_rows(rows, length, after)]
         return np.concatenate([p.numpy() for p in parts])
+
+    def residual(self, rows: Array) -> NDArray[np.float64]:
+        """Return rows (n, channels) minus what they should have shown.
+
+        NaN where the window of a row reaches beyond the rows, unless all do: each of these is a problem of its own,
+        and many channels make it a large one.
+        """
+        if not self.windows:
+            return rows.astype(np.float64)
+        length = min(self.windows, key=lambda n: abs(n - EXPECTED_LENGTH))
+        before, after = self.reach(length)
+        if len(rows) <= length:
+            return rows - self.expected(rows)
+        model = self.windows[length]
+        windows = torch.from_numpy(rows).unfold(0, length, 1).mT
+        inside = torch.cat([model.expected(part, after) for part in windows.split(CHUNK)]).numpy()
+        result = np.full(rows.shape, np.nan)
+        result[before : len(rows) - after] = rows[before : len(rows) - after] - inside
+        return result
 
     def reach(self, length: int) -> tuple[int, int]:
         """Return how many rows before and after the scored one a window sees."""

@@ -16,6 +16,7 @@ from sklearn.utils import Tags, check_random_state
 from tqdm.auto import tqdm
 
 from diffad import tracking
+from diffad.atomic import all_or_nothing
 from diffad.calibration import spread
 from diffad.defaults import pinned_defaults
 from diffad.diffusion.masks import gap_kinds
@@ -126,6 +127,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         self.device = device
         self.random_state = random_state
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
         """Learn from a recording that may have gaps itself.
 
@@ -170,7 +172,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
 
         That is where the probability flow carries the prior's mean: the median of one missing value
         (a flow in one dimension keeps order), and near it for many, without drawing a sample.
-        Observed values, index, columns and float dtypes come back as they were.
+        Observed values, index, columns and float dtypes come back as they were; fitted on an array, the imputer
+        knows no names but ``x0``, ``x1`` and on.
         """
         recording, pieces = self._reduce(X, groups, lambda s, _scales, _kind: s[0], None)
         filled = recording.fill(recording.assemble(pieces))
@@ -245,6 +248,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
             raise ValueError(f"window must be an integer of at least 2, got {self.window!r}")
         if self.prior not in ("auto", *PRIORS, None):
             raise ValueError(f"prior must be one of {['auto', *PRIORS, None]}, got {self.prior!r}")
+        if self.training is not None and not isinstance(self.training, Training):
+            raise ValueError(f"training must be a Training or None, got {self.training!r}")
         _check_positive(self.n_samples, "n_samples")
         self._sampler()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
@@ -16,6 +15,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
+from diffad.atomic import all_or_nothing
 from diffad.cross_fitting import FOLDS
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector, Explanation
@@ -124,6 +124,7 @@ class SeriesDetector(Detector, SeriesInput):
         self.device = device
         self.model = model
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
         """Learn what is normal from a recording that may have gaps, and a few faults.
 
@@ -145,6 +146,7 @@ class SeriesDetector(Detector, SeriesInput):
         recording, self.period_ = self._read(X, groups, reset=True)
         faulty = _faulty(y, recording)
         self.scaling_ = self._fit_scaling(recording)
+        self.__dict__.pop("model_", None)
         if self.model is not None:
             self.model_ = self._imputer(X, groups)
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
@@ -175,12 +177,18 @@ class SeriesDetector(Detector, SeriesInput):
         score = self._strangeness(X, groups)
         return self.normal_.p_values(score)
 
+    @all_or_nothing
     def recalibrate(self, X: Any, groups: Any = None) -> Self:
         """Set the threshold and the p-values anew on normal data, without training."""
         recording = self._open(X, groups)
-        self._decide(NormalScores.of_blocks([share.sum(1) for share in self._shares(recording)]))
+        shares = zip(recording.series, self._shares(recording), strict=True)
+        normal = [share[~np.isnan(raw).all(1)].sum(1) for raw, share in shares]
+        if not any(len(block) for block in normal):
+            raise ValueError("X holds no observed value at all; recalibrate needs normal rows")
+        self._decide(NormalScores.of_blocks([block for block in normal if len(block)]))
         return self
 
+    @all_or_nothing
     def adapt(self, X: Any, groups: Any = None) -> Self:
         """Learn from new, mostly normal rows as well, without the old recording at hand.
 
@@ -207,11 +215,8 @@ class SeriesDetector(Detector, SeriesInput):
         recording = self._open(X, groups)
         self._check_parameters()
         self._check_adaptable(recording)
-        # A copy learns: an error on the way leaves this detector as it was.
-        adapted = copy.copy(self)
-        with tracking.run_of(adapted, X), pinned_defaults(), torch.no_grad():
-            adapted._learn(recording.series, [np.zeros(len(r), bool) for r in recording.rows], self.memory_)
-        self.__dict__.update(vars(adapted))
+        with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
+            self._learn(recording.series, [np.zeros(len(r), bool) for r in recording.rows], self.memory_)
         return self
 
     def predict(self, X: Any, groups: Any = None) -> NDArray[np.int64]:
@@ -282,7 +287,8 @@ class SeriesDetector(Detector, SeriesInput):
         lower: list[Scores] = []
         upper: list[Scores] = []
         for raw in recording.series:
-            expected = self._expected(standardised(raw, self.scaling_))
+            with pinned_defaults(), torch.no_grad():
+                expected = self._expected(standardised(raw, self.scaling_))
             for edge, offset in ((centre, 0.0), (lower, -self.band_), (upper, self.band_)):
                 edge.append(self.scaling_.inverse(unsquash(expected + offset)))
         tables = (self._shares(recording), centre, lower, upper)
@@ -297,7 +303,8 @@ class SeriesDetector(Detector, SeriesInput):
             If the detector was not fitted with ``context="past"``.
         """
         check_is_fitted(self)
-        if self.context != "past":
+        centred = self.scorer_.models.centred if self.scaling_.modelled.any() else self.context != "past"
+        if centred:
             raise ValueError("stream needs windows that end with the scored row: fit with context='past'")
         return Stream(self)
 
@@ -445,13 +452,16 @@ def _faulty(y: Any, recording: Recording) -> list[NDArray[np.bool_]]:
     nothing = [np.zeros(len(r), bool) for r in recording.rows]
     if y is None:
         return nothing
-    labels = np.asarray(y).ravel()
+    labels = pd.Series(np.asarray(y).ravel()).infer_objects().to_numpy()
+    if len(labels) != len(recording.given):
+        raise ValueError(f"y has {len(labels)} labels, X has {len(recording.given)} rows; give one label per row")
     values = set(np.unique(labels).tolist()) if labels.dtype.kind in "biuf" else {None}
-    if values not in ({0, 1}, {-1, 1}) or len(labels) != sum(len(r) for r in recording.rows):
+    if values not in ({0, 1}, {-1, 1}):
         if values - {0, 1}:
             warnings.warn("y is ignored: labels are 1 for faults among 0, or -1 among 1", UserWarning, stacklevel=3)
         return nothing
-    marked = labels == (1 if 0 in values else -1)
+    marked = np.zeros(sum(len(r) for r in recording.rows), bool)
+    marked[recording.given] = labels == (1 if 0 in values else -1)
     return [marked[r] for r in recording.rows]
 
 

@@ -25,7 +25,11 @@ class SeriesInput(BaseEstimator):
     def _read(self, X: Any, groups: Any, reset: bool) -> tuple[Recording, float | None]:
         if isinstance(X, pd.DataFrame):
             validate_data(self, X, reset=reset, skip_check_array=True)
-            return recordings.read(X, groups, self.regularize)
+            if reset:
+                self._labels = list(X.columns)
+            return recordings.read(X, groups, self.regularize, None if reset else self.period_)
+        if reset:
+            self.__dict__.pop("_labels", None)
         panel = isinstance(X, np.ndarray) and X.ndim == 3
         flat = X.reshape(-1, X.shape[-1]) if panel else X
         flat = validate_data(self, flat, reset=reset, dtype=None, ensure_all_finite="allow-nan")
@@ -57,8 +61,7 @@ class SeriesInput(BaseEstimator):
 
     def _names(self) -> list[str]:
         """Return the channels' names, or their numbers as text."""
-        names = getattr(self, "feature_names_in_", np.arange(self.n_features_in_))
-        return [str(n) for n in names]
+        return [str(n) for n in getattr(self, "_labels", range(self.n_features_in_))]
 
 
 def device_of(name: str) -> torch.device:

@@ -143,7 +143,7 @@ class Stream:
                 raise ValueError(f"row names a channel more than once: {[str(k) for k, _ in row.items()]}")
             if set(given) != set(names):
                 raise ValueError(f"row has the channels {sorted(given)}, the detector was fitted on {names}")
-            row = [given[n] for n in names]
+            row = [np.nan if given[n] is pd.NA else given[n] for n in names]
         values = np.asarray(row, dtype=np.float64).reshape(1, -1)
         if values.shape[1] != len(names):
             raise ValueError(f"row has {values.shape[1]} values, the detector was fitted on {len(names)} channels")
@@ -163,6 +163,8 @@ class Stream:
             raise ValueError("time is missing (NaT); leave it out, or give the row's timestamp")
         if self._time is None:
             return 0, stamp
+        if (stamp.tz is None) != (self._time.tz is None):
+            raise ValueError(f"{stamp} and {self._time} before it must both have a time zone, or neither")
         seconds = (stamp - self._time).total_seconds()
         if seconds <= 0:
             raise ValueError(f"the clock goes backwards: {stamp} after {self._time}; rows must come in order")

@@ -6,6 +6,7 @@ import os
 import tempfile
 import warnings
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -73,24 +74,72 @@ def _index_by_time(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     first = table.columns[0]
     if not pd.api.types.is_numeric_dtype(table[first]):
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Could not infer format")
-                stamps = pd.to_datetime(table[first])
+            stamps = _timestamps(table[first], path)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: column {first!r} holds neither numbers nor timestamps: {error}") from error
         table = table.drop(columns=first).set_index(pd.DatetimeIndex(stamps, name=first))
+        if not table.shape[1]:
+            raise ValueError(f"{path} holds timestamps and no column of numbers")
     text = [str(c) for c in table.columns if not pd.api.types.is_numeric_dtype(table[c]) and table[c].notna().any()]
     if text:
         raise ValueError(f"{path}: columns {text} are not numbers; remove or encode them first")
     return table.astype({c: float for c in table.columns if table[c].isna().all()})
 
 
-def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table beside its place, then move it there: a full disk leaves nothing half-written."""
+def _timestamps(texts: pd.Series, path: Path) -> pd.Series:
+    """Read timestamps; days and months in an order that the file does not tell come with a warning."""
+    dotted = texts.astype(str).str.match(r"\s*\d{1,2}\.\d{1,2}\.\d{4}").any()
+    slashed = texts.astype(str).str.match(r"\s*\d{1,2}[/-]\d{1,2}[/-]\d{4}").any()
+    if not (dotted or slashed):
+        return _parsed(texts, dayfirst=False)
+    found = {}
+    for dayfirst in (True, False):
+        with suppress(ValueError, TypeError):
+            found[dayfirst] = _parsed(texts, dayfirst)
+    if not found or len(found) == 1:
+        return next(iter(found.values())) if found else _parsed(texts, dayfirst=False)
+    if found[True].equals(found[False]) or dotted:  # nobody writes months first with dots
+        return found[True]
+    ordered = [dayfirst for dayfirst, stamps in found.items() if stamps.is_monotonic_increasing]
+    if len(ordered) == 1:
+        return found[ordered[0]]
+    warnings.warn(
+        f"{path}: {texts.iloc[0]!r} is read with the month first; write dates as {found[False].iloc[0]:%Y-%m-%d} to "
+        "leave no doubt",
+        UserWarning,
+        stacklevel=5,
+    )
+    return found[False]
+
+
+def _parsed(texts: pd.Series, dayfirst: bool) -> pd.Series:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Could not infer format|Parsing dates in")
+        try:
+            return pd.to_datetime(texts, dayfirst=dayfirst)
+        except ValueError as error:
+            if "utc=True" not in str(error):
+                raise
+            return pd.to_datetime(texts, utc=True)  # the clock was changed on the way
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise before any work is done for a file that `write_table` could not write."""
     path = Path(path)
     suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
     if suffix not in WRITABLE:
         raise ValueError(f"{path}: cannot write {suffix!r}; use one of {WRITABLE}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file")
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table beside its place, then move it there: a full disk leaves nothing half-written."""
+    path = Path(path)
+    check_writable(path)
+    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
     handle, name = tempfile.mkstemp(dir=path.parent or Path("."), prefix=f".{path.stem}", suffix=suffix)
     os.close(handle)
     try:

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
+from diffad.atomic import all_or_nothing
 from diffad.detection import Detector, Explanation
 from diffad.encoding import Columns
 from diffad.row_evidence import KINDS, fit_rows, score
@@ -95,6 +96,7 @@ class TabularDetector(Detector, TableInput):
         self.kinds = kinds
         self.random_state = random_state
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn what is normal.
 

@@ -14,6 +14,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
+from diffad.atomic import all_or_nothing
 from diffad.defaults import pinned_defaults
 from diffad.encoding import Columns
 from diffad.row_filling import PRIORS, fit_filler
@@ -93,6 +94,7 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
         self.categorical_features = categorical_features
         self.random_state = random_state
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from a table that may have gaps itself.
 

@@ -168,8 +168,8 @@ def _log_fitted(estimator: Any, X: Any) -> None:
     example = pd.DataFrame(example)
     numbers = example.select_dtypes("number").columns
     example = example.astype({c: float if c in numbers else object for c in example.columns})
-    model = _as_pyfunc(estimator)
     with _quiet():
+        model = _as_pyfunc(estimator)
         mlflow.pyfunc.log_model(
             name="model",
             python_model=model,
@@ -187,7 +187,7 @@ def _quiet() -> Iterator[None]:
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*[Tt]ype hint.*", category=UserWarning)
+            warnings.filterwarnings("ignore", message="(?s).*[Tt]ype hint.*", category=UserWarning)
             yield
     finally:
         log.setLevel(level)

@@ -220,3 +220,19 @@ def test_public_names_are_found_and_others_are_not():
         assert name in dir(diffad)
     with pytest.raises(AttributeError, match="nonsense"):
         diffad.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize(("target", "word"), [("out.xlsx", "cannot write"), ("none/out.csv", "no folder")])
+def test_an_output_that_cannot_be_written_is_told_before_training(tmp_path, target, word, monkeypatch):
+    monkeypatch.setattr("diffad.series.SeriesImputer.fit", lambda *args: pytest.fail("trained in vain"))
+    (tmp_path / "x.csv").write_text("a\n" + "1\n2\n\n" * 40)
+    done = CliRunner().invoke(app, ["impute", str(tmp_path / "x.csv"), "-o", str(tmp_path / target)])
+    assert done.exit_code == 1 and word in done.output
+
+
+def test_a_column_with_the_name_of_an_edge_is_not_overwritten(tmp_path):
+    table = pd.DataFrame({"a": np.sin(np.arange(100.0)), "a_lower": np.cos(np.arange(100.0))})
+    table.loc[5, "a"] = np.nan
+    table.to_csv(tmp_path / "x.csv", index=False)
+    done = CliRunner().invoke(app, ["impute", str(tmp_path / "x.csv"), "--steps", "0"])
+    assert done.exit_code == 1 and "a_lower" in done.output

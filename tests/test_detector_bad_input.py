@@ -12,6 +12,8 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from diffad import AlarmsPerDay, FalseAlarmRate, SeriesDetector
+from diffad.faults import inject
+from diffad.plot import plot_detection
 
 
 def small(**options):
@@ -366,3 +368,68 @@ def test_a_refused_table_leaves_the_detector_usable(table):
     refused(ValueError, lambda: detector.recalibrate(table[["flow"]]), "pressure")
     np.testing.assert_array_equal(detector.score_samples(table), before[0])
     assert detector.offset_ == before[1]
+
+
+def test_labels_of_another_length_are_refused():
+    X = np.random.default_rng(0).standard_normal((200, 2))
+    y = np.zeros(200, int)
+    y[50:60] = 1
+    with pytest.raises(ValueError, match="199 labels"):
+        SeriesDetector(kinds=("energy",)).fit(X, y[:-1])
+    plain = SeriesDetector(kinds=("energy",)).fit(X, y)
+    booleans = SeriesDetector(kinds=("energy",)).fit(X, y.astype(bool).astype(object))
+    assert plain.offset_ == booleans.offset_ != SeriesDetector(kinds=("energy",)).fit(X).offset_
+
+
+def test_labels_follow_their_rows_onto_the_grid():
+    X = np.random.default_rng(0).standard_normal((300, 2))
+    X[50:60] += 20
+    frame = pd.DataFrame(X, pd.date_range("2024-01-01", periods=300, freq="s"), ["a", "b"])
+    y = np.isin(np.arange(300), np.arange(50, 60)).astype(int)
+    keep = np.delete(np.arange(300), np.arange(20, 30))
+    detector = SeriesDetector(kinds=("energy",), regularize=True)
+    assert detector.fit(frame.iloc[keep], y[keep]).score_samples(frame)[50:60].max() < detector.offset_
+
+
+def test_outages_are_no_normal_rows_for_a_threshold():
+    X = np.random.default_rng(0).standard_normal((600, 2))
+    detector = SeriesDetector(kinds=("energy",)).fit(X[:300])
+    half = X[300:].copy()
+    half[:150] = np.nan
+    assert len(detector.recalibrate(half).normal_.scores) == 150
+    with pytest.raises(ValueError, match="no observed value"):
+        detector.recalibrate(np.full((50, 2), np.nan))
+
+
+def test_columns_named_by_numbers_keep_their_names():
+    X = pd.DataFrame(np.random.default_rng(0).standard_normal((300, 2)), columns=[10, 20])
+    new = X.copy()
+    new.iloc[100:105, 1] += 30
+    detector = SeriesDetector(context="past", kinds=("energy",)).fit(X)
+    assert detector.events(new).loc[0, "channels"][0] == "20"
+    assert list(detector.explain(new).share.columns) == ["10", "20"]
+    detector.stream().update(X.iloc[0])
+    plot_detection(new, detector.explain(new), -detector.score_samples(new), detector.offset_, detector.events(new))
+
+
+def test_nullable_rows_are_live_rows_and_test_rows():
+    X = pd.DataFrame(np.random.default_rng(0).standard_normal((300, 2)), columns=["a", "b"]).astype("Float64")
+    X.iloc[5, 0] = pd.NA
+    detector = SeriesDetector(context="past", kinds=("energy",)).fit(X)
+    assert np.isfinite(detector.stream().update(X.iloc[5]).score)
+    assert inject(X, "shift").y.sum() > 0
+
+
+def test_a_centred_fit_gives_no_stream_whatever_is_set_since():
+    detector = SeriesDetector(kinds=("energy",)).fit(np.random.default_rng(0).standard_normal((200, 2)))
+    with pytest.raises(ValueError, match="context='past'"):
+        detector.set_params(context="past").stream()
+
+
+def test_a_dead_channel_can_be_drawn():
+    X = pd.DataFrame(np.random.default_rng(0).standard_normal((200, 2)), columns=["a", "b"])
+    detector = SeriesDetector(kinds=("energy",)).fit(X)
+    dead = X.assign(b=np.nan)
+    with pytest.warns(UserWarning, match="'b'"):
+        explanation, events = detector.explain(dead), detector.events(dead)
+        plot_detection(dead, explanation, -detector.score_samples(dead), detector.offset_, events)

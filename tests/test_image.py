@@ -427,7 +427,11 @@ def test_p_values(detector):
 
 
 def test_contamination_forgives_defects_in_training(training, new):
-    mixed = np.r_[training[:285], spotted(good(15, 7), 1.0)]
+    rng, defective = np.random.default_rng(0), good(15, 7)
+    for image in defective:  # each in a place of its own: alike in one place they would be a kind of part
+        y, x = rng.integers(1, np.array(image.shape) - 4)
+        image[y : y + 3, x : x + 3] += 1.0
+    mixed = np.r_[training[:285], defective]
     clean, forgiving = small().fit(training), small(contamination=0.05).fit(mixed)
     assert roc(forgiving, new, spotted(new)) > roc(clean, new, spotted(new)) - 0.02
     flagged = forgiving.predict(mixed) == -1
@@ -541,3 +545,14 @@ def test_unfitted(new):
     for method in ("score_samples", "decision_function", "predict", "p_values", "explain", "recalibrate"):
         with pytest.raises(NotFittedError):
             getattr(small(), method)(new)
+
+
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+def test_variants_sorted_one_after_the_other_do_not_hide_defects(order):
+    rng = np.random.default_rng(0)
+    patterns = gaussian_filter(rng.standard_normal((10, 16, 16)), (0, 2, 2)) * 6
+    good = np.repeat(patterns, 8, axis=0) + 0.15 * rng.standard_normal((80, 16, 16))
+    bad = patterns[rng.integers(0, 10, 40)] + 0.15 * rng.standard_normal((40, 16, 16))
+    bad[:, 6:9, 6:9] += 0.8
+    fitted = ImageDetector().fit(good if order == "sorted" else rng.permutation(good))
+    assert (fitted.predict(bad) < 0).mean() > 0.9

@@ -260,3 +260,54 @@ def test_a_refused_transform_leaves_the_imputer_usable(fitted, frame):
     before = fitted.transform(frame)
     refused(ValueError, lambda: fitted.transform(frame[::-1]), "order")
     pd.testing.assert_frame_equal(fitted.transform(frame), before)
+
+
+def test_gaps_and_jitter_go_onto_the_fitted_grid():
+    clock = pd.date_range("2024-01-01", periods=200, freq="s")
+    rows = pd.DataFrame(np.sin(np.arange(200) / 5)[:, None] + np.zeros((200, 2)), clock, ["a", "b"])
+    imputer = SeriesImputer(training=Training(max_steps=0), regularize=True).fit(rows)
+    sparse = rows.iloc[[0, 2, 3, 7, 9, 12]]
+    filled = imputer.transform(sparse)
+    assert filled.index.equals(clock[:13])
+    pd.testing.assert_frame_equal(filled.loc[sparse.index], sparse, check_freq=False)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms"])
+def test_periods_that_are_no_multiple_of_the_index_unit(unit):
+    clock = pd.DatetimeIndex(1e9 * np.round(np.arange(200) * 16.67), name="t").as_unit(unit)
+    rows = pd.DataFrame({"a": np.sin(np.arange(200) / 5)}, clock).drop(index=clock[50:53])
+    filled = SeriesImputer(training=Training(max_steps=0), regularize=True).fit_transform(rows)
+    assert len(filled) == 200 and filled["a"].notna().all()
+
+
+def test_groups_of_several_periods_are_refused():
+    slow, fast = (pd.date_range("2024-01-01", periods=60, freq=f) for f in ("min", "s"))
+    rows = pd.DataFrame({"a": np.random.default_rng(0).standard_normal(120)}, slow.append(fast))
+    with pytest.raises(ValueError, match="every 1 to 60 s"):
+        SeriesImputer(training=Training(max_steps=0)).fit(rows, groups=np.repeat([0, 1], 60))
+
+
+def test_a_recording_that_never_varies_has_bands():
+    rows = np.full((100, 2), 3.0)
+    rows[5, 0] = np.nan
+    lower, upper = SeriesImputer(training=Training(max_steps=0)).fit(rows).interval(rows)
+    assert lower[5, 0] == upper[5, 0] == 3.0
+
+
+def test_bands_beyond_what_is_known_are_said():
+    rows = np.random.default_rng(0).standard_normal((100, 2))
+    rows[5, 0] = np.nan
+    with pytest.warns(UserWarning, match="nearest of them"):
+        SeriesImputer(training=Training(max_steps=0)).fit(rows).interval(rows, coverage=0.99999)
+
+
+@pytest.mark.parametrize("name", ["sampler", "training"])
+def test_parameters_of_another_kind_are_refused(name):
+    with pytest.raises(ValueError, match=name):
+        SeriesImputer(**{name: 0}).fit(np.random.default_rng(0).standard_normal((100, 2)))
+
+
+def test_objects_with_missing_values_are_numbers():
+    rows = pd.DataFrame(np.random.default_rng(0).standard_normal((100, 2)), columns=["a", "b"]).astype(object)
+    rows.iloc[7, 1] = pd.NA
+    assert SeriesImputer(training=Training(max_steps=0)).fit_transform(rows).notna().all(axis=None)

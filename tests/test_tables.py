@@ -224,3 +224,38 @@ def test_relative_path_and_readable_mode(table, tmp_path, monkeypatch):
 def test_no_such_folder(table, tmp_path):
     with pytest.raises(OSError, match="none"):
         write_table(table, tmp_path / "none" / "x.csv")
+
+
+@pytest.mark.parametrize(
+    ("stamps", "first"),
+    [
+        (["05.03.2024 10:00", "05.03.2024 10:01"], "2024-03-05"),
+        (["12/01/2024", "13/01/2024"], "2024-01-12"),
+        (["31/01/2024", "01/02/2024"], "2024-01-31"),
+        (["01/31/2024", "02/01/2024"], "2024-01-31"),
+        (["2024-03-05", "2024-03-06"], "2024-03-05"),
+    ],
+)
+def test_days_and_months_in_either_order(tmp_path, stamps, first):
+    path = tmp_path / "x.csv"
+    path.write_text("time,a\n" + "".join(f"{s},1\n" for s in stamps))
+    assert str(read_table(path).index[0].date()) == first
+
+
+def test_an_order_that_nothing_tells_is_said(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("time,a\n01/02/2024,1\n01/03/2024,2\n")
+    with pytest.warns(UserWarning, match="month first"):
+        assert str(read_table(path).index[0].date()) == "2024-01-02"
+
+
+def test_a_clock_that_was_changed_on_the_way(tmp_path):
+    clock = pd.date_range("2024-03-31 00:00", periods=5, freq="h", tz="Europe/Berlin")
+    pd.DataFrame({"a": range(5)}, clock).to_csv(tmp_path / "x.csv")
+    assert read_table(tmp_path / "x.csv").index.equals(clock.tz_convert("UTC"))
+
+
+def test_timestamps_alone_are_no_recording(tmp_path):
+    (tmp_path / "x.csv").write_text("time\n2024-01-01\n")
+    with pytest.raises(ValueError, match="no column"):
+        read_table(tmp_path / "x.csv")

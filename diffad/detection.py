@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from diffad.atomic import all_or_nothing
-from diffad.thresholds import FalseAlarmRate, NormalScores, Threshold, drifted
+from diffad.thresholds import AlarmsPerDay, FalseAlarmRate, NormalScores, Threshold, drifted
 
 Scores = NDArray[np.float64]
 
@@ -122,6 +122,13 @@ class Detector(OutlierMixin, BaseEstimator):
             raise ValueError(f"contamination must lie in [0, 0.5), got {self.contamination!r}")
         if self.threshold is not None and not isinstance(self.threshold, Threshold):
             raise ValueError(f"threshold must be FalseAlarmRate, AlarmsPerDay or None, got {self.threshold!r}")
+
+    def _refuse_clock(self) -> None:
+        if isinstance(self.threshold, AlarmsPerDay):
+            raise ValueError(
+                f"threshold={self.threshold!r} counts events in time, of which {type(self).__name__} knows nothing; give "
+                "FalseAlarmRate(alarms a day / rows or images a day)"
+            )
 
     def _look_for_drift(self, score: Scores) -> None:
         if drifted(self.normal_.p_values(score)):

@@ -140,6 +140,8 @@ class DiffusionVAE(TransformerMixin, BaseEstimator):
         self._refuse_missing(images)
         if len(images) < 8:
             raise ValueError(f"X holds {len(images)} images; fit needs at least 8")
+        if not isinstance(self.latent, int | np.integer) or self.latent < 1:
+            raise ValueError(f"latent must be an integer of at least 1, got {self.latent!r}")
         as_sampler(self.sampler)
         self.classes_, labels = read_classes(y, len(images))
         self.shape_, self.flat_ = images.shape[1:], np.ndim(X) == 3
@@ -147,13 +149,13 @@ class DiffusionVAE(TransformerMixin, BaseEstimator):
         spread = images.std((0, 1, 2), dtype=np.float64)
         self.scale_ = np.where(spread > 1e-6 * np.abs(self.centre_), spread, 1.0)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        with tracking.run_of(self, X) as on_progress, pinned_defaults():
+        training = self.training or VAE_TRAINING
+        with tracking.run_of(self, X, training) as on_progress, pinned_defaults():
             x = self._tensor(images)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 network = VAE(self.shape_[2], self.latent).to(x.device)
                 critic = Critic(self.shape_[2]).to(x.device) if self.adversarial else None
-            training = self.training or VAE_TRAINING
             self.history_ = _train(network, critic, x, self.beta, self.adversarial, training, seed, on_progress)
             self.network_ = network
         self._fit_latents(self.encode(X), labels, seed)
@@ -200,8 +202,12 @@ class DiffusionVAE(TransformerMixin, BaseEstimator):
         return self.decode(latents)
 
     def generate(self, n: int = 1, y: Any = None, guidance: float = 1.0) -> Array:
-        """Draw n new images, of class `y` where the diffusion was trained with classes."""
+        """Draw n new images, of class `y` if the latents have a network that was trained with classes."""
         check_is_fitted(self)
+        if not isinstance(n, int | np.integer) or n < 1:
+            raise ValueError(f"n must be an integer of at least 1, got {n!r}")
+        if y is not None:
+            self.latents_.warn_if_classless()
         label = None if y is None else class_number(self.classes_, y)
         nothing = Observed(torch.full((1, *self.latents_.prior.shape), torch.nan))
         with pinned_defaults(), torch.no_grad():

@@ -15,6 +15,9 @@ from diffad.scaling import FARTHEST
 
 Matrix = NDArray[np.float64]
 
+#: How far beyond the central 99 %, in widths of these, a number says nothing of the scale of a column: a reading in
+#: other units, or a code for "missing", must not make all others look alike.
+GROSS = 1e4
 #: Categories with an indicator of their own, the commonest first; the rest count as unseen.
 MOST_CATEGORIES = 60
 
@@ -27,20 +30,17 @@ class Columns:
     ----------
     names : list of str
     centre, scale : array (n_columns,)
-        Mean and standard deviation of numeric columns; 1 where they do not vary, and the distance of
+        Mean and standard deviation of numeric columns, gross values aside; 1 where they do not vary, and the distance of
         the two values of a column that has but two: it is a category in all but name, and in units of
         its deviation a rare one would drown the rest.
     categories : dict of int to dict
         Per categorical column the code of each category.
-    frequency : dict of int to array
-        Share of the training rows in each category.
     """
 
     names: list[str]
     centre: Matrix
     scale: Matrix
     categories: dict[int, dict[Any, int]]
-    frequency: dict[int, Matrix]
 
     @classmethod
     def fit(cls, table: pd.DataFrame, categorical: Sequence[str | int] | None) -> Columns:
@@ -55,7 +55,6 @@ class Columns:
         chosen = _categorical(table, categorical)
         centre, scale = np.zeros(len(names)), np.ones(len(names))
         categories: dict[int, dict[Any, int]] = {}
-        frequency: dict[int, Matrix] = {}
         for k, name in enumerate(names):
             column = table.iloc[:, k]
             if column.isna().all():
@@ -63,15 +62,16 @@ class Columns:
             if k in chosen:
                 counts = column.value_counts().iloc[:MOST_CATEGORIES]
                 categories[k] = {value: i for i, value in enumerate(counts.index)}
-                frequency[k] = (counts / len(column)).to_numpy(float)
             else:
                 values = _numbers(column, name)
-                centre[k] = np.nanmean(values)
-                spread = float(np.nanstd(values))
-                if len(distinct := np.unique(values[~np.isnan(values)])) == 2:
+                values = values[~np.isnan(values)]
+                usual = _without_gross(values)
+                centre[k] = usual.mean()
+                spread = float(usual.std())
+                if len(distinct := np.unique(values)) == 2:
                     spread = float(distinct[1] - distinct[0])
                 scale[k] = spread if spread > 1e-12 * abs(centre[k]) else 1.0
-        return cls(names, centre, scale, categories, frequency)
+        return cls(names, centre, scale, categories)
 
     def encode(self, table: pd.DataFrame) -> Matrix:
         """Return rows (n, width): standardised numbers, and indicators of categories; see `raw`."""
@@ -111,12 +111,43 @@ class Columns:
 def _categorical(table: pd.DataFrame, chosen: Sequence[str | int] | None) -> set[int]:
     names = list(table.columns)
     if chosen is None:
-        kinds = (pd.api.types.is_numeric_dtype, pd.api.types.is_bool_dtype)
-        return {k for k, kind in enumerate(table.dtypes) if not kinds[0](kind) or kinds[1](kind)}
+        found = {k for k in range(len(names)) if _is_category(table.iloc[:, k])}
+        times = [str(names[k]) for k in found if table.dtypes.iloc[k].kind in "mM"]
+        if times:
+            raise ValueError(
+                f"columns {times} hold times, which are neither numbers nor categories; give what matters of them, as "
+                f"X[{times[0]!r}].dt.hour, or leave them out"
+            )
+        return found
+    chosen = list(chosen)
+    if len(chosen) == len(names) and all(isinstance(c, bool | np.bool_) for c in chosen):
+        return {k for k, marked in enumerate(chosen) if marked}
     unknown = [c for c in chosen if c not in names and not (isinstance(c, Integral) and 0 <= c < len(names))]
     if unknown:
         raise ValueError(f"categorical_features names {unknown}, X has the columns {names}")
     return {names.index(c) if c in names else int(c) for c in chosen}
+
+
+def _is_category(column: pd.Series) -> bool:
+    """Return whether a column is not one of numbers; numbers kept as objects, beside None, are numbers."""
+    kind = column.dtype
+    if pd.api.types.is_object_dtype(kind) and pd.api.types.infer_dtype(column, skipna=True) in (
+        "floating",
+        "integer",
+        "mixed-integer-float",
+    ):
+        return False
+    return not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind)
+
+
+def _without_gross(values: Matrix) -> Matrix:
+    """Return the values (n,) that lie within `GROSS` widths of the central 99 % around it; all where that has none."""
+    low = np.quantile(values, 0.005, method="higher")
+    high = np.quantile(values, 0.995, method="lower")
+    with np.errstate(over="ignore"):
+        reach = GROSS * (high - low)
+        near = (values >= low - reach) & (values <= high + reach)
+    return values[near] if reach > 0 and near.any() else values
 
 
 def _numbers(column: pd.Series, name: str) -> Matrix:

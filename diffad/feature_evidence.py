@@ -6,7 +6,8 @@ that both can be combined as minus log probabilities.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,14 +73,13 @@ def extract(features: Features, images: Images, device: torch.device) -> tuple[T
     x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
     if x.shape[1] == 1 and _wants_colour(features):
         x = x.expand(-1, 3, -1, -1)
-    if isinstance(features, nn.Module):
-        features.to(device).eval()
     parts, grid = [], (0, 0)
-    for part in x.split(BATCH):
-        padded = torch.cat([part, part[-1:].expand(BATCH - len(part), -1, -1, -1)])
-        joined = _joined(features(padded), BATCH)
-        grid = (joined.shape[2], joined.shape[3])
-        parts.append(joined[: len(part)].float().to(device).flatten(2).mT)
+    with _evaluating(features, device):
+        for part in x.split(BATCH):
+            padded = torch.cat([part, part[-1:].expand(BATCH - len(part), -1, -1, -1)])
+            joined = _joined(features(padded), BATCH)
+            grid = (joined.shape[2], joined.shape[3])
+            parts.append(joined[: len(part)].float().to(device).flatten(2).mT)
     maps = torch.cat(parts)
     if not bool(torch.isfinite(maps).all()):
         raise ValueError(
@@ -91,10 +91,32 @@ def extract(features: Features, images: Images, device: torch.device) -> tuple[T
     return maps, grid
 
 
+@contextmanager
+def _evaluating(features: Features, device: torch.device) -> Iterator[None]:
+    """Put a module on the device and into evaluation; each of its parts goes back to what it did before."""
+    if not isinstance(features, nn.Module):
+        yield
+        return
+    training = [module for module in features.modules() if module.training]
+    features.to(device).eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def _joined(result: Any, n: int) -> Tensor:
     """Return one map (n, features, height, width) of several: all at the size of the finest."""
-    several = result if isinstance(result, list | tuple) else [result]
-    maps = [torch.as_tensor(m) for m in several]
+    several = [*result.values()] if isinstance(result, Mapping) else result
+    several = several if isinstance(several, list | tuple) else [several]
+    try:
+        maps = [torch.as_tensor(m) for m in several]
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"features must turn images into maps (n, features, height, width), a list or a dict of them; it made a "
+            f"{type(result).__name__}"
+        ) from None
     for m in maps:
         if m.ndim != 4 or len(m) != n or not m.numel():
             raise ValueError(

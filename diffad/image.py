@@ -162,6 +162,7 @@ class ImageDetector(Detector):
             For fewer than 8 images, infinity, an image without any pixel, or `features` that give no maps.
         """
         self._check_decision()
+        self._refuse_clock()
         if self.features is not None and not callable(self.features):
             raise ValueError(f"features must be a callable, a torch module or None, got {self.features!r}")
         check_augmentation(self.augmentation)
@@ -181,7 +182,7 @@ class ImageDetector(Detector):
                 kept = strange <= np.quantile(strange, 1 - self.contamination)
             normal = self._fit_evidence(images[kept], device)
             training = self._scores(images) if self.contamination and self.threshold is None else None
-        self._decide(NormalScores.of_blocks([normal]), training)
+            self._decide(NormalScores.of_blocks([normal]), training)
         return self
 
     def explain(self, X: Any) -> ImageExplanation:

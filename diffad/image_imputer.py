@@ -291,6 +291,8 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         with pinned_defaults(), torch.no_grad():
             generator = torch.Generator().manual_seed(self.seed_)
             label = None if y is None else class_number(self.classes_, y)
+            if y is not None:
+                self.model_.warn_if_classless()
             images = self.model_.sample(nothing, n, as_sampler(self.sampler), generator, label, guidance).numpy()
         images = self._restore(images).astype(np.float32)
         return images[..., 0] if self.flat_ else images

@@ -7,6 +7,7 @@ size; others are the prior's alone.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -64,6 +65,13 @@ class ImageDiffusion:
         angle = torch.full((len(centre),), torch.pi / 2)
         step = share * context.scale * context.velocity(network, torch.zeros_like(context.mean), angle)
         return self._agree(observed, centre + torch.where(context.hidden, step, 0.0).double().cpu()), scale
+
+    def warn_if_classless(self) -> None:
+        """Say that a class asked for changes nothing: only an admitted network knows classes."""
+        if self.network is None or not bool(self.gate.any()):
+            warnings.warn(
+                "y changes nothing: there is no network, which alone knows classes", UserWarning, stacklevel=3
+            )
 
     def sample(
         self,

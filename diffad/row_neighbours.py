@@ -18,7 +18,7 @@ from diffad.column_scale import ColumnScale
 
 Matrix = NDArray[np.float64]
 
-#: Distance below which two rows are the same one, up to rounding.
+#: Distance below which two rows are the same one, up to rounding, in lengths of theirs of 1 or more.
 SAME = 1e-6
 #: Neighbours of a distance, and of a covariance.
 N_NEIGHBOURS, N_LOCAL = 5, 20
@@ -56,7 +56,8 @@ class Neighbours:
         distance, place = self.index.kneighbors(rows)
         if distance.shape[1] == 1:
             return distance, place
-        itself = distance[:, :1] <= SAME
+        # Distances of far rows are differences of large squares, and as much less exact.
+        itself = distance[:, :1] <= SAME * np.maximum(1.0, np.linalg.norm(rows, axis=1, keepdims=True))
         return np.where(itself, distance[:, 1:], distance[:, :-1]), np.where(itself, place[:, 1:], place[:, :-1])
 
     def differences(self, rows: Matrix, place: NDArray[np.int64]) -> Matrix:

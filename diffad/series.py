@@ -147,7 +147,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         recording, period = self._read(X, groups, reset=True)
         scaling = self._fit_scaling(recording)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        with tracking.run_of(self, X) as on_progress, pinned_defaults():
+        training = self.training or Training()
+        with tracking.run_of(self, X, training) as on_progress, pinned_defaults():
             if self.prior == "auto" and scaling.modelled.any():
                 standardised = [scaling.forward(s).astype(np.float32) for s in recording.series]
                 scaling = replace(scaling, marginals=fit_marginals(standardised, self.window, seed))
@@ -155,7 +156,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
                 [scaling.forward(s).clip(-WILD, WILD).astype(np.float32) for s in recording.series],
                 self.window,
                 self.prior,
-                self.training or Training(),
+                training,
                 self._sampler(),
                 device_of(self.device),
                 seed,

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
 from diffad.atomic import all_or_nothing
+from diffad.defaults import pinned_defaults
 from diffad.detection import Detector, Explanation
 from diffad.encoding import Columns
 from diffad.row_evidence import KINDS, fit_rows, score
@@ -46,7 +47,7 @@ class TabularDetector(Detector, TableInput):
         Share of the training rows that may be anomalies: the strangest are left out of the fit, and the mean
         distance to more neighbours than there are anomalies, ``"crowd"``, joins the evidence with half of the say.
         Anomalies that resemble each other and many normal rows stay, and hide their like.
-    categorical_features : sequence of column names or numbers, default=None
+    categorical_features : sequence of column names or numbers, or mask of all columns, default=None
         None takes the columns of text, category and bool.
     kinds : sequence of str or None, default=None
         Kinds of evidence to use; None is all of ``("nearest", "neighbours", "nearest_manhattan",
@@ -111,6 +112,7 @@ class TabularDetector(Detector, TableInput):
         self
         """
         self._check_decision()
+        self._refuse_clock()
         chosen = self.kinds
         if chosen is not None and (
             isinstance(chosen, str)
@@ -122,7 +124,7 @@ class TabularDetector(Detector, TableInput):
         table = self._table(X, reset=True)
         self.period_ = None
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        with tracking.run_of(self, X):
+        with tracking.run_of(self, X), pinned_defaults():
             self.columns_ = Columns.fit(table, self.categorical_features)
             rows, owner = self.columns_.encode(table), self.columns_.owner
             kinds = tuple(k for k in KINDS if self.kinds is None or k in self.kinds)
@@ -130,7 +132,12 @@ class TabularDetector(Detector, TableInput):
             if self.contamination:
                 first, _ = fit_rows(rows, owner, kinds, seed, self.contamination)
                 strange = score(first.evidence(rows))
-                kept = rows[strange <= np.quantile(strange, 1 - self.contamination)]
+                usual = strange <= np.quantile(strange, 1 - self.contamination)
+                # Anomalies must not set the units of the columns either; whatever only they had stays an empty column.
+                if table[usual].notna().any().all():
+                    self.columns_ = Columns.fit(table[usual], self.categorical_features)
+                rows, owner = self.columns_.encode(table), self.columns_.owner
+                kept = rows[usual]
             self.scorer_, normal = fit_rows(kept, owner, kinds, seed, self.contamination)
             training = score(self.scorer_.evidence(rows)) if self.contamination and self.threshold is None else None
             self._decide(NormalScores.of_blocks([normal]), training)
@@ -140,7 +147,8 @@ class TabularDetector(Detector, TableInput):
         """Return every kind of evidence per row, minus the log probability, as named columns."""
         check_is_fitted(self)
         table = self._table(X, reset=False)
-        return pd.DataFrame(self.scorer_.evidence(self.columns_.encode(table)), index=table.index)
+        with pinned_defaults():
+            return pd.DataFrame(self.scorer_.evidence(self.columns_.encode(table)), index=table.index)
 
     def explain(self, X: Any) -> Explanation:
         """Say which columns made each row strange, and what they should have shown.
@@ -151,12 +159,14 @@ class TabularDetector(Detector, TableInput):
         check_is_fitted(self)
         table = self._table(X, reset=False)
         rows = self.columns_.encode(table)
-        residual, blame, deviation = self.scorer_.filler.residual(rows)
+        with pinned_defaults():
+            residual, blame, deviation = self.scorer_.filler.residual(rows)
+            strange = score(self.scorer_.evidence(rows))
+            centre = self.scorer_.filler(rows) - residual
         owner, n_columns = self.columns_.owner, len(self.columns_.names)
         total = blame.sum(1, keepdims=True)
         part = np.where(total > 0, blame / np.maximum(total, 1e-300), 1 / n_columns)
-        share = part * score(self.scorer_.evidence(rows))[:, None]
-        centre = self.scorer_.filler(rows) - residual
+        share = part * strange[:, None]
         expected: dict[str, Any] = {}
         lower, upper = (pd.DataFrame(np.nan, table.index, self.columns_.names) for _ in range(2))
         for k, name in enumerate(self.columns_.names):
@@ -173,4 +183,5 @@ class TabularDetector(Detector, TableInput):
 
     def _strangeness(self, X: Any) -> Scores:
         check_is_fitted(self)
-        return score(self.scorer_.evidence(self.columns_.encode(self._table(X, reset=False))))
+        with pinned_defaults():
+            return score(self.scorer_.evidence(self.columns_.encode(self._table(X, reset=False))))

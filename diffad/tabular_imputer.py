@@ -40,7 +40,7 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
     prior : {"auto", "gaussian", "mixture", "kernel"}, default="auto"
         Models to choose from. ``"gaussian"`` is the fastest.  Beyond 200 encoded columns it is
         always a Gaussian of low rank.
-    categorical_features : sequence of column names or numbers, default=None
+    categorical_features : sequence of column names or numbers, or mask of all columns, default=None
         None takes the columns of text, category and bool.
     random_state : int, RandomState instance or None, default=0
         Seed of held-out rows, starting points and samples; equal seeds repeat a run to the bit.
@@ -116,6 +116,7 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
         if self.prior not in PRIORS:
             raise ValueError(f"prior must be one of {list(PRIORS)}, got {self.prior!r}")
         table = self._table(X, reset=True)
+        self.fitted_on_frame_ = isinstance(X, pd.DataFrame)
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         with tracking.run_of(self, X), pinned_defaults():
             self.columns_ = Columns.fit(table, self.categorical_features)
@@ -229,7 +230,8 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
 
     def _wrap(self, X: Any, table: pd.DataFrame) -> Any:
         if isinstance(X, pd.DataFrame):
-            return table if hasattr(self, "feature_names_in_") else table.set_axis(self.get_feature_names_out(), axis=1)
+            known = hasattr(self, "feature_names_in_") or self.fitted_on_frame_
+            return table if known else table.set_axis(self.get_feature_names_out(), axis=1)
         values = table.to_numpy()
         return values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
 

@@ -20,7 +20,8 @@ class TableInput(BaseEstimator):
                 raise ValueError(f"columns {list(X.columns[X.columns.duplicated()])} occur more than once; rename them")
             if not len(X):
                 raise ValueError("X holds no row")
-            return X
+            sparse = {c: X[c].sparse.to_dense() for c in X if isinstance(X[c].dtype, pd.SparseDtype)}
+            return X.assign(**sparse) if sparse else X
         rows = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
         return pd.DataFrame(rows)
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffad.training import Progress
+from diffad.training import Progress, Training
 
 STORE = Path("mlruns")
 EXPERIMENT = "diffad"
@@ -40,12 +40,15 @@ def autolog(enable: bool = True) -> None:
 
 
 @contextmanager
-def run_of(estimator: Any, X: Any) -> Iterator[Progress | None]:
-    """Wrap a fit: yield a callback for the loss curve, log everything else when the fit is done."""
+def run_of(estimator: Any, X: Any, training: Training | None = None) -> Iterator[Progress | None]:
+    """Wrap a fit: yield a callback for the loss curve, log everything else when the fit is done.
+
+    `training` is what the estimator goes by where its own parameter of the name is None.
+    """
     if not _enabled:
         yield None
         return
-    run = _guard(lambda: _start(estimator, X))
+    run = _guard(lambda: _start(estimator, X, training))
     if run is None:
         yield None
         return
@@ -125,12 +128,12 @@ def _use_local_store() -> bool:
     return True
 
 
-def _start(estimator: Any, X: Any) -> Any:
+def _start(estimator: Any, X: Any, training: Training | None) -> Any:
     import mlflow
 
     nested = mlflow.active_run() is not None
     run = mlflow.start_run(run_name=type(estimator).__name__, nested=nested)
-    _guard(lambda: mlflow.log_params(_flat(estimator)))
+    _guard(lambda: mlflow.log_params(_flat(estimator, training)))
     _guard(lambda: mlflow.set_tags({"data_digest": data_digest(X), "data_shape": str(np.shape(X))}))
     return run
 
@@ -141,12 +144,10 @@ def _end(status: str) -> None:
     mlflow.end_run(status)
 
 
-def _flat(estimator: Any) -> dict[str, Any]:
-    from diffad.training import Training
-
+def _flat(estimator: Any, training: Training | None) -> dict[str, Any]:
     params = estimator.get_params(deep=True)
-    if params.get("training", "") is None:
-        params |= {f"training__{k}": v for k, v in Training().get_params().items()}
+    if training is not None:
+        params |= {f"training__{k}": v for k, v in training.get_params().items()}
     return {k: v for k, v in params.items() if not hasattr(v, "get_params")}
 
 

@@ -205,3 +205,22 @@ def test_features_that_are_none(training, features, words):
         ImageDetector(features=features, device="cpu").fit(training[:20])
     for word in words:
         assert word in str(caught.value), str(caught.value)
+
+
+def test_features_in_a_dict_and_a_module_that_is_left_as_it_was():
+    class Backbone(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution, self.drop = torch.nn.Conv2d(1, 4, 3), torch.nn.Dropout()
+            self.drop.eval()
+
+        def forward(self, x):
+            return {"fine": self.convolution(x), "coarse": self.convolution(x)[..., ::2, ::2]}
+
+    backbone = Backbone()
+    images = np.random.default_rng(0).random((20, 12, 12))
+    detector = ImageDetector(features=backbone).fit(images)
+    assert np.isfinite(detector.score_samples(images)).all()
+    assert backbone.training and backbone.convolution.training and not backbone.drop.training
+    with pytest.raises(ValueError, match="NoneType"):
+        ImageDetector(features=lambda x: None).fit(images)

@@ -517,3 +517,10 @@ def test_unfitted(new):
     ):
         with pytest.raises(NotFittedError):
             call(small())
+
+
+def test_a_class_that_nothing_knows_is_said():
+    images = np.random.default_rng(0).random((20, 8, 8))
+    imputer = ImageImputer().fit(images, ["a", "b"] * 10)
+    with pytest.warns(UserWarning, match="y changes nothing"):
+        imputer.generate(1, y="a")

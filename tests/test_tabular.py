@@ -9,6 +9,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -17,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency, parametrize_with_checks
 
-from diffad import FalseAlarmRate, TabularDetector, row_evidence
+from diffad import AlarmsPerDay, FalseAlarmRate, TabularDetector, TabularImputer, row_evidence
 from diffad.row_evidence import KINDS
 
 METHODS = ["score_samples", "decision_function", "predict", "p_values", "explain", "evidence", "recalibrate"]
@@ -570,3 +571,68 @@ def test_score_of_an_absurd_value_is_finite(numeric):
 def test_too_few_rows_are_refused_by_number(n):
     with pytest.raises(ValueError, match=f"{n} rows.*at least 3"):
         TabularDetector().fit(np.random.default_rng(0).standard_normal((n, 4)))
+
+
+@pytest.mark.parametrize("gross", [1e3, 1e6, 1e300])
+def test_a_gross_row_that_is_allowed_for_does_not_blind_the_detector(gross):
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((500, 3))
+    strange = rng.standard_normal((50, 3))
+    strange[:, 0] += 8 * rng.choice([-1, 1], 50)
+    rows[7, 0] = gross
+    assert (TabularDetector(contamination=0.01).fit(rows).predict(strange) < 0).mean() > 0.9
+
+
+def test_numbers_kept_as_objects_are_numbers():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.standard_normal((200, 2)), columns=["a", "b"])
+    objects = frame.astype(object).where(frame > -2, None)
+    far = objects.head(1).assign(a=1e6)
+    assert TabularDetector().fit(objects).predict(far)[0] == -1
+    filled = TabularImputer().fit_transform(objects)
+    assert filled.notna().all(axis=None)
+
+
+@pytest.mark.parametrize("kind", [TabularDetector, TabularImputer])
+def test_times_are_refused_by_name(kind):
+    frame = pd.DataFrame({"a": np.arange(50.0), "when": pd.date_range("2024-01-01", periods=50)})
+    with pytest.raises(ValueError, match="when.*hold times"):
+        kind().fit(frame)
+    kind(categorical_features=["when"]).fit(frame.assign(when=frame["when"].dt.floor("30D")))
+
+
+def test_a_mask_marks_categories():
+    rows = np.random.default_rng(0).integers(0, 3, (100, 3)).astype(float)
+    assert set(TabularDetector(categorical_features=[False, True, False]).fit(rows).columns_.categories) == {1}
+
+
+def test_events_a_day_are_refused_before_the_work():
+    with pytest.raises(ValueError, match="FalseAlarmRate"):
+        TabularDetector(threshold=AlarmsPerDay(1)).fit(np.random.default_rng(0).standard_normal((50, 2)))
+
+
+def test_a_far_training_row_is_not_its_own_neighbour():
+    for seed in range(8):
+        rows = np.random.default_rng(seed).standard_normal((1500, 60))
+        rows[3] *= 1000
+        assert TabularDetector(kinds=("nearest",)).fit(rows).predict(rows[3:4])[0] == -1
+
+
+def test_columns_named_by_numbers_and_sparse_columns():
+    frame = pd.DataFrame(np.random.default_rng(0).standard_normal((60, 2)), columns=[3, 5])
+    frame.iloc[4, 1] = np.nan
+    assert list(TabularImputer().fit_transform(frame).columns) == [3, 5]
+    sparse = frame.assign(**{"s": pd.arrays.SparseArray(np.r_[np.zeros(59), np.nan])}).rename(columns=str)
+    assert TabularImputer().fit_transform(sparse).notna().all(axis=None)
+
+
+def test_defaults_of_torch_do_not_matter():
+    rows = np.random.default_rng(0).standard_normal((60, 3))
+    rows[5, 1] = np.nan
+    expected = TabularDetector().fit(rows).explain(rows).expected
+    torch.set_default_device("meta")
+    try:
+        found = TabularDetector().fit(rows).explain(rows).expected
+    finally:
+        torch.set_default_device(None)
+    pd.testing.assert_frame_equal(found, expected)

@@ -27,6 +27,8 @@ def inspect(
     from diffad.thresholds import FalseAlarmRate
 
     try:
+        if not output.parent.is_dir() or output.is_dir():
+            raise ValueError(f"output must be a file in a folder that is there, got {output}")
         detector = ImageDetector(FalseAlarmRate(false_alarm_rate), contamination)
         good = read_folder(fit_on, longest_side=longest_side)
         _warn(good, fit_on)
@@ -34,7 +36,7 @@ def inspect(
         _warn(new, folder)
         inspection = Inspection.of(detector.fit(good.images), new, worst)
         partial = output.with_name(output.name + ".partial")
-        partial.write_text(html(inspection, good, detector.normal_.scores), encoding="utf-8")
+        partial.write_text(html(inspection, good, detector.normal_.scores), encoding="utf-8", errors="backslashreplace")
         partial.replace(output)
     except (ValueError, TypeError, OSError) as error:
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)

@@ -107,7 +107,10 @@ def decode(file: Path | str) -> Picture:
     with Image.open(file) as opened:
         picture = ImageOps.exif_transpose(opened)
         alpha = None
-        if "A" in picture.getbands() or "transparency" in picture.info:
+        if picture.mode.startswith("I") and isinstance(picture.info.get("transparency"), int):
+            # Pillow would cut grey of 16 bits down to 8.
+            alpha = np.asarray(picture) != picture.info["transparency"]
+        elif "A" in picture.getbands() or "transparency" in picture.info:
             picture = picture.convert("RGBA" if picture.mode not in ("LA", "La") else "LA")
             alpha = np.asarray(picture.getchannel("A"))
             picture = picture.convert("RGB" if picture.mode == "RGBA" else "L")

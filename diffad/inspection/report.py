@@ -69,7 +69,8 @@ class Inspection:
     def sheet(self, n: int = 12) -> Any:
         """Return a figure of the `n` worst images."""
         n = min(n, len(self.worst))
-        titles = [f"{self.folder.names[i]}: {self._verdict(i)}" for i in self.worst[:n]]
+        # A dollar would begin a formula.
+        titles = [f"{self.folder.names[i]}: {self._verdict(i)}".replace("$", r"\$") for i in self.worst[:n]]
         return plot_inspection(self.folder.images[self.worst[:n]], _part(self.found, slice(n)), titles)
 
     def _verdict(self, i: int) -> str:

@@ -65,7 +65,7 @@ def fit_features(
 
 def feature_scores(heat: Images, seen: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the mean of the hottest pixels of each map, relative to the image's texture."""
-    return top(relative_to_texture(np.where(seen, heat, 0), seen))
+    return top(relative_to_texture(np.where(seen, heat, 0), seen), seen)
 
 
 def extract(features: Features, images: Images, device: torch.device) -> tuple[Tensor, tuple[int, int]]:

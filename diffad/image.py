@@ -41,7 +41,7 @@ class ImageExplanation:
         Squared residual in units of normal ones times its surprise at a second look, larger = stranger, about 1 on
         average over good images, comparable between images.
     expected : array
-        What the good images make of the image.
+        What each pixel should have shown, given all others.
     lower, upper : array
         90 % band around it.
     """
@@ -196,9 +196,10 @@ class ImageDetector(Detector):
                 # Both are about 1 for good images.
                 further = self.extractor_.heat(self._complete(images))
                 heat = ((heat + np.where(seen(images), further, 0)) / 2).astype(np.float32)
+            alone = self.model_.priors.moved.singled_out().cpu().numpy().reshape(self.shape_)
         filled = filled * scale + centre
-        expected = filled - residual * scale
-        half = BAND * self.model_.scales[0] * scale
+        expected = filled - residual / alone * scale
+        half = BAND * self.model_.scales[0] / alone * scale
         shape = np.shape(X)
         return ImageExplanation(heat, *(a.reshape(shape) for a in (expected, expected - half, expected + half)))
 

@@ -176,7 +176,7 @@ class ImageModel:
         local = locality(visible.shape[1:])
         relative = np.asarray(maps / (around + CALM) ** (local * LOCAL), np.float32)
         whole = (energies[0] * visible).sum((1, 2)) / np.maximum(visible.sum((1, 2)), 1)
-        return np.stack([top(relative_to_texture(relative, visible, local * RELATIVE)), whole], 1)
+        return np.stack([top(relative_to_texture(relative, visible, local * RELATIVE), visible), whole], 1)
 
     def scores(self, residual: Images, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return the root of the sum of squared minus log probabilities of both kinds of evidence."""
@@ -218,11 +218,13 @@ def relative_to_texture(maps: Images, visible: NDArray[np.bool_], relative: floa
     return np.asarray(maps / np.maximum(middle[:, None, None], 1e-6) ** relative, dtype=np.float32)
 
 
-def top(maps: Images) -> NDArray[np.float64]:
-    """Return the mean of the hottest `TOP` of each map's pixels."""
+def top(maps: Images, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the mean of the hottest places of each map, as many as `TOP` of its visible pixels."""
     flat = maps.reshape(len(maps), -1)
-    k = max(1, int(TOP * flat.shape[1]))
-    return np.asarray(np.partition(flat, -k, axis=1)[:, -k:].mean(1), dtype=np.float64)
+    count = np.maximum(1, (TOP * visible.reshape(len(maps), -1).sum(1)).astype(int))
+    ordered = -np.sort(-flat, axis=1)[:, : count.max(initial=1)]
+    first = np.arange(ordered.shape[1]) < count[:, None]
+    return np.asarray((ordered * first).sum(1) / count, dtype=np.float64)
 
 
 def _shifted(images: torch.Tensor, down: int, right: int) -> torch.Tensor:

@@ -556,3 +556,21 @@ def test_variants_sorted_one_after_the_other_do_not_hide_defects(order):
     bad[:, 6:9, 6:9] += 0.8
     fitted = ImageDetector().fit(good if order == "sorted" else rng.permutation(good))
     assert (fitted.predict(bad) < 0).mean() > 0.9
+
+
+def test_what_is_expected_of_a_pixel_does_not_follow_it(detector):
+    images = good(5, 40)
+    spiked = images.copy()
+    spiked[:, 4, 5] += 3.0
+    before, after = detector.explain(images), detector.explain(spiked)
+    moved = np.abs(after.expected - before.expected)[:, 4, 5]
+    # Contrast is that of the whole image, of which the pixel is a part.
+    assert moved.max() < 0.5
+    assert ((spiked < after.lower) | (spiked > after.upper))[:, 4, 5].all()
+
+
+def test_half_an_image_is_judged_by_the_hottest_of_what_it_shows(detector):
+    images = spotted(good(20, 41), 1.0)
+    half = images.copy()
+    half[:, SPOT[0].stop + 1 :] = np.nan
+    assert (detector.predict(half) < 0).mean() > 0.9

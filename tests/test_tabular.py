@@ -596,7 +596,7 @@ def test_numbers_kept_as_objects_are_numbers():
 @pytest.mark.parametrize("kind", [TabularDetector, TabularImputer])
 def test_times_are_refused_by_name(kind):
     frame = pd.DataFrame({"a": np.arange(50.0), "when": pd.date_range("2024-01-01", periods=50)})
-    with pytest.raises(ValueError, match="when.*hold times"):
+    with pytest.raises(ValueError, match=r"when.*hold times"):
         kind().fit(frame)
     kind(categorical_features=["when"]).fit(frame.assign(when=frame["when"].dt.floor("30D")))
 

@@ -54,6 +54,15 @@ class SpanPrior:
         z = x - self.mean
         return z - torch.cholesky_solve(self.rows @ z.mT, self._factor).mT @ self.rows
 
+    def singled_out(self) -> Tensor:
+        """Return how much less each pixel's `residual` (d,) is than its difference from what all others let expect.
+
+        That difference is ``(P (x - mean))_i / P_ii``, so it is ``ridge P_ii``: from 0, where a pixel explains itself
+        away, to 1.
+        """
+        root = torch.linalg.solve_triangular(self._factor, self.rows, upper=False)
+        return (1 - root.square().sum(0)).clamp(min=DIGITS)
+
     def surprise(self, x: Tensor, hidden: Tensor) -> Tensor:
         """Return the squared z scores of the `hidden` (d,) pixels of a row (d,) given all its others."""
         x, hidden = x.to(self.mean), hidden.to(self.mean.device)

@@ -39,7 +39,8 @@ class DiffusionVAE(TransformerMixin, BaseEstimator):
     1. A small convolutional autoencoder is trained on standardised images, with the divergence of its
        latents from N(0, 1) as a light penalty.
     2. Its latents are images of few pixels: the model of :class:`ImageImputer` learns them, the Gaussian
-       of all training latents at once and, given `diffusion`, a U-Net on top.
+       of all training latents at once (of up to 4,096 entries: images of 128 x 128; beyond, a field that knows no
+       place) and, given `diffusion`, a U-Net on top.
     3. New images are decoded samples of it; between two images lie the decoded points of an arc between
        their latents; the difference of two classes' mean latents is a direction to edit along.
 

@@ -83,6 +83,12 @@ class ImageImputer(TransformerMixin, BaseEstimator):
     centre_, scale_ : array (channels,)
         Mean and standard deviation of the training pixels.
 
+    Notes
+    -----
+    Calibrating bands solves systems of all pixels, whatever the number of images: 64 x 64 grey pixels take one or
+    two minutes on two cores, and 2 GB. Beyond 4,096 entries the field alone is quicker. Bands are those of images of
+    the training size; at other sizes they are too wide rather than too narrow.
+
     References
     ----------
     Rue and Held (2005), "Gaussian Markov random fields"; Rasmussen and Williams (2006), "Gaussian

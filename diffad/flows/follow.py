@@ -243,7 +243,8 @@ class Follower:
             alike = format_of(path) == self.state.format
         except ValueError:
             return False
-        packed = path.open("rb").read(2) == GZIP_MAGIC
+        with path.open("rb") as file:
+            packed = file.read(2) == GZIP_MAGIC
         if alike and packed:
             warnings.warn(f"{path} was packed before it was read; its lines are left out", UserWarning, stacklevel=7)
         return alike and not packed

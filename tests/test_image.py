@@ -310,7 +310,7 @@ def test_missing_pixels_are_expected_to_look_as_their_surroundings_say(detector,
     assert np.abs(found.expected - new)[:, *SPOT].mean() < 0.6 * spread
 
 
-@pytest.mark.parametrize("columns", [3, 5, 8, 12])
+@pytest.mark.parametrize("columns", [3, 8, 12])
 def test_good_images_with_a_missing_margin_raise_no_more_alarms(detector, new, columns):
     holes = region(new, slice(None), slice(0, columns))
     assert (detector.predict(holes) < 0).mean() <= 0.03

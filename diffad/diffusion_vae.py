@@ -52,8 +52,8 @@ class DiffusionVAE(TransformerMixin, BaseEstimator):
         Weight of the divergence: more makes latents more normal and images blurred.
     adversarial : float, default=0.0
         Weight of passing for real before a network that learns to tell patches of images from decoded ones.
-        On magnetic tiles .1 brought back a third of the grain that decoding loses, at a tenth more error and
-        two to four times the training time; 0 trains no such network.
+        On magnetic tiles .1 brought back a third of the grain that decoding loses, at a tenth more error; a
+        step takes longer. 0 trains no such network.
     training : Training or None, default=None
         How to train the autoencoder; None is ``Training(max_steps=1500, masks_per_batch=4,
         windows_per_mask=4, learning_rate=2e-3)``: 16 images a step.

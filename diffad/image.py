@@ -196,7 +196,7 @@ class ImageDetector(Detector):
                 # Both are about 1 for good images.
                 further = self.extractor_.heat(self._complete(images))
                 heat = ((heat + np.where(seen(images), further, 0)) / 2).astype(np.float32)
-            alone = self.model_.priors.moved.singled_out().cpu().numpy().reshape(self.shape_)
+            alone = self.model_.priors.moved.singled_out.cpu().numpy().reshape(self.shape_)
         filled = filled * scale + centre
         expected = filled - residual / alone * scale
         half = BAND * self.model_.scales[0] / alone * scale

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -54,8 +55,9 @@ class SpanPrior:
         z = x - self.mean
         return z - torch.cholesky_solve(self.rows @ z.mT, self._factor).mT @ self.rows
 
+    @cached_property
     def singled_out(self) -> Tensor:
-        """Return how much less each pixel's `residual` (d,) is than its difference from what all others let expect.
+        """How much less each pixel's `residual` (d,) is than its difference from what all others let expect.
 
         That difference is ``(P (x - mean))_i / P_ii``, so it is ``ridge P_ii``: from 0, where a pixel explains itself
         away, to 1.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -23,8 +23,10 @@ def pinned_defaults() -> Iterator[None]:
     with _lock:
         _theirs.append(_theirs[0] if _theirs else torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
+    # torch asks a device block about every call: one is opened only where it changes something.
+    elsewhere = torch.get_default_device().type != "cpu"
     try:
-        with torch.device("cpu"):
+        with torch.device("cpu") if elsewhere else nullcontext():
             yield
     finally:
         with _lock:

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from scipy.optimize import root
 
 from diffad.augmentation import Augmentation, enlarged
+from diffad.contrast import Contrast
 from diffad.priors.span import SpanPrior
 from diffad.second_look import SecondLook, surprises
 from diffad.tails import LogTail
@@ -48,44 +48,8 @@ TOP = 0.01
 SHIFTS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 #: Training images that are shifted, evenly spread: cost grows with the square of the rows.
 MOST_SHIFTED = 500
-#: Rounds of filling missing pixels and measuring contrast, before the rest is solved for.
-FILL_ROUNDS = 3
-#: Logarithm of what the solution may change in contrast: beyond, the rounds are believed.
-MOST_CONTRAST = 1.5
-#: Part of a typical image's standard deviation below which contrast is not stretched further.
-FLOOR = 0.2
 #: Images that pass at once.
 CHUNK = 256
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Brings images to mean 0 and standard deviation about 1, each by itself; NaN is left out.
-
-    Attributes
-    ----------
-    floor : float
-        Added to the standard deviation.
-    """
-
-    floor: float
-
-    @classmethod
-    def fit(cls, images: Images) -> Contrast:
-        """Learn the floor from images (n, height, width, channels)."""
-        return cls(float(FLOOR * np.nanmedian(np.nanstd(images, axis=(1, 2)))) or 1.0)
-
-    def moments(self, images: Images, doubt: Images | float = 0.0) -> tuple[Images, Images]:
-        """Return centre and scale (n, 1, 1, channels); an image without any pixel has 0 and the floor.
-
-        `doubt` is the variance of pixels that were filled: what fills them is too smooth.
-        """
-        seen = ~np.isnan(images)
-        count = np.maximum(seen.sum((1, 2), keepdims=True), 1)
-        filled = np.where(seen, images, 0)
-        centre = filled.sum((1, 2), keepdims=True) / count
-        squared = np.where(seen, (images - centre) ** 2 + doubt, 0).sum((1, 2), keepdims=True)
-        return centre.astype(np.float32), (np.sqrt(squared / count) + self.floor).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -165,7 +129,7 @@ class ImageModel:
 
     def completed(self, images: Images) -> tuple[Images, Images, Images]:
         """Return images in units of their contrast, missing pixels filled, with their centre and scale."""
-        return _completed(self.contrast, self.priors.still, images)
+        return self.contrast.completed(self.priors.still, images)
 
     def evidence(self, residual: Images, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return how strange each image's hottest places are, relative to texture, and the whole of it, (n, 2)."""
@@ -234,53 +198,11 @@ def _shifted(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
     return moved[:, :, (columns + right).clamp(0, len(columns) - 1)]
 
 
-def _completed(contrast: Contrast, prior: SpanPrior, images: Images) -> tuple[Images, Images, Images]:
-    """Return images in units of their contrast, with missing pixels filled, and their centre and scale."""
-    centre, scale = contrast.moments(images)
-    filled = ((images - centre) / scale).astype(np.float32)
-    for i in np.flatnonzero(np.isnan(images).any((1, 2, 3))):
-        filled[i], centre[i], scale[i] = _filled(contrast, prior, images[i], centre[i], scale[i])
-    return filled, centre, scale
-
-
-def _filled(
-    contrast: Contrast, prior: SpanPrior, image: Images, centre: Images, scale: Images
-) -> tuple[Images, Images, Images]:
-    """Fill one image (height, width, channels); `centre` and `scale` (1, 1, channels) are those of its visible part.
-
-    Brightness and contrast of an image are known once its missing part is filled, and the other way round: both
-    are the fixed point of filling and measuring.
-    """
-    missing, size = np.isnan(image), centre.size
-    shown = torch.from_numpy(~missing.ravel()).to(prior.mean.device)
-    fill, doubt = prior.given(shown), prior.doubt(shown).cpu().numpy().reshape(image.shape)
-
-    def at(place: NDArray[np.float64]) -> tuple[Images, Images, Images]:
-        c, s = (p.astype(np.float32).reshape(centre.shape) for p in (place[:size], np.exp(place[size:])))
-        x = torch.from_numpy(((image - c) / s).ravel()).to(prior.mean.device)
-        return fill(x).cpu().numpy().reshape(image.shape), c, s
-
-    def moved(place: NDArray[np.float64]) -> NDArray[np.float64]:
-        found, c, s = at(place)
-        whole = np.where(missing, found * s + c, image)
-        c, s = contrast.moments(whole[None], doubt * s**2)
-        return np.concatenate([c.ravel(), np.log(s.ravel())]).astype(np.float64)
-
-    place = np.concatenate([centre.ravel(), np.log(scale.ravel())]).astype(np.float64)
-    for _ in range(FILL_ROUNDS):
-        place = moved(place)
-    # Large holes leave much to go: their rounds would be hundreds.
-    # Differences wide enough for single precision.
-    found = root(lambda p: moved(p) - p, place, options={"xtol": 1e-5, "eps": 1e-3})
-    near = bool(np.abs(found.fun).max() < 1e-3) and bool((np.abs(found.x - place)[size:] < MOST_CONTRAST).all())
-    return at(found.x if near else place)
-
-
 def residual_of(contrast: Contrast, priors: Priors, images: Images) -> Images:
     parts = []
     for start in range(0, len(images), CHUNK):
         part = images[start : start + CHUNK]
-        filled, _, _ = _completed(contrast, priors.still, part)
+        filled, _, _ = contrast.completed(priors.still, part)
         parts.append(_left_over(priors.moved, filled, part))
     return np.concatenate(parts)
 

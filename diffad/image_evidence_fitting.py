@@ -16,8 +16,9 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 
 from diffad.augmentation import Augmentation
+from diffad.contrast import Contrast
 from diffad.defects import inject
-from diffad.image_evidence import BLOBS, SHIFTS, Contrast, ImageModel, Images, Priors, Recipe, blur, residual_of, seen
+from diffad.image_evidence import BLOBS, SHIFTS, ImageModel, Images, Priors, Recipe, blur, residual_of, seen
 from diffad.second_look import SecondLook
 from diffad.tails import LogTail
 

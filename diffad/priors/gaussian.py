@@ -18,6 +18,10 @@ from diffad.priors.covariance import eigh, ledoit_wolf
 
 #: Added to the variances, in squared standard deviations: what no sensor resolves.
 NUGGET = 1e-4
+#: Rows with the same entries missing from which they share one solve.
+SHARED = 32
+#: Entries of the systems that are solved side by side; bounds memory.
+SYSTEM_ENTRIES = 2**21
 
 
 @dataclass(frozen=True)
@@ -139,13 +143,36 @@ def fill_missing(x: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
     holes = missing.any(1).nonzero()[:, 0]
     if not len(holes):
         return x
-    x = x.clone()
-    masks, group = torch.unique(missing[holes], dim=0, return_inverse=True)
-    for g, mask in enumerate(masks):
-        members = holes[group == g]
-        hidden, seen = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]
-        given = (x[members][:, seen] - mean[seen]).double()
-        pull = precision[hidden[:, None], seen] @ given.mT
-        filled = -torch.linalg.solve(precision[hidden[:, None], hidden], pull)
-        x[members[:, None], hidden] = filled.mT.to(x.dtype) + mean[hidden].to(x.dtype)
+    x, hidden = x.clone(), missing[holes]
+    pull = torch.where(hidden, 0.0, x[holes] - mean).double() @ precision
+    filled = torch.empty_like(pull)
+    masks, group, size = torch.unique(hidden, dim=0, return_inverse=True, return_counts=True)
+    for g in (size >= SHARED).nonzero()[:, 0]:
+        members, entries = (group == g).nonzero(), masks[g].nonzero()[:, 0]
+        factor = torch.linalg.cholesky(precision[entries[:, None], entries])
+        filled[members, entries] = -torch.cholesky_solve(pull[members, entries].mT, factor).mT
+    few = (size[group] < SHARED).nonzero()[:, 0]
+    size, order = hidden[few].sum(1).sort(descending=True)
+    while len(order):
+        most = int(size[0])
+        alike = min(max(1, SYSTEM_ENTRIES // most**2), int((size > 0.7 * most).sum()))
+        part = few[order[:alike]]
+        filled[part] = _solve_each(precision, hidden[part], pull[part], most)
+        size, order = size[alike:], order[alike:]
+    x[holes] = torch.where(hidden, filled.to(x.dtype) + mean.to(x.dtype), x[holes])
     return x
+
+
+def _solve_each(precision: Tensor, hidden: Tensor, pull: Tensor, most: int) -> Tensor:
+    """Return what fills rows (n, d) of which up to `most` entries are hidden, minus the mean.
+
+    Systems of different size are solved side by side, each padded by an identity.
+    """
+    # Stable: hidden entries first, in order.
+    entries = hidden.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+    real = hidden.gather(1, entries)
+    system = precision[entries[:, :, None], entries[:, None]]
+    system = torch.where(real[:, :, None] & real[:, None], system, torch.eye(most, dtype=system.dtype))
+    wanted = torch.where(real, pull.gather(1, entries), 0.0)[..., None]
+    answer = -torch.cholesky_solve(wanted, torch.linalg.cholesky(system))[..., 0]
+    return torch.zeros_like(pull).scatter_(1, entries, answer)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
-from diffad.priors import GaussianPrior, StandardPrior
+from diffad.priors import GaussianPrior, StandardPrior, gaussian
 
 D = 7
 VISIBLE, HIDDEN, PADDING = range(3)
@@ -225,3 +225,23 @@ def test_the_standard_prior_is_independent_unit_normals():
     rows = np.random.default_rng(0).standard_normal((4, 3))
     ours = StandardPrior(3).log_density(torch.from_numpy(rows))
     np.testing.assert_allclose(ours.numpy(), multivariate_normal(np.zeros(3)).logpdf(rows), rtol=1e-10)
+
+
+@pytest.mark.parametrize("entries", [1, 20, 2**21])  # systems side by side: one, a few, all
+def test_gaps_that_are_rare_and_gaps_that_many_rows_share_are_filled_alike(entries, monkeypatch):
+    monkeypatch.setattr(gaussian, "SYSTEM_ENTRIES", entries)
+    mean, covariance = normal()
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((200, D)).astype(np.float32)
+    x[rng.random(x.shape) < 0.4] = np.nan
+    x[100:] = np.where(np.arange(D) == 2, np.nan, rng.standard_normal((100, D)))
+    x[0], x[1] = np.nan, 1.0
+    filled = gaussian.fill_missing(
+        torch.from_numpy(x), torch.from_numpy(mean), torch.from_numpy(np.linalg.inv(covariance))
+    )
+    for row, found in zip(x, filled.numpy(), strict=True):
+        hidden = np.isnan(row)
+        gain = covariance[np.ix_(hidden, ~hidden)] @ np.linalg.inv(covariance[np.ix_(~hidden, ~hidden)])
+        expected = mean[hidden] + gain @ (row[~hidden] - mean[~hidden])
+        np.testing.assert_array_equal(found[~hidden], row[~hidden])
+        np.testing.assert_allclose(found[hidden], expected, atol=1e-4)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 from diffad.parameters import Parameters
 
@@ -20,6 +20,8 @@ Scores = NDArray[np.float64]
 MERGE = 16
 #: Exceedances a generalised Pareto tail is fitted to, and the fewest that carry one.
 TAIL_SHARE, TAIL_LEAST = 0.05, 50
+#: Standard deviation of the tail's shape before any exceedance is seen.
+SHAPE_SPREAD = 0.2
 #: Rows above the level at which the rarest events are counted.
 EVENTS_LEAST = 50
 #: Most normal rows that events may take up: an alarm that hardly ends tells nothing.
@@ -68,9 +70,7 @@ class NormalScores:
         over = self.scores[self.scores > start] - start
         if rate * n >= 10 or rate >= TAIL_SHARE or len(over) < TAIL_LEAST:
             return float(np.quantile(self.scores, 1 - rate, method="higher"))
-        shape, _, scale = stats.genpareto.fit(over, floc=0)
-        # A heavier tail than this has no variance: a few faults in the data, not the process.
-        shape = float(np.clip(shape, -0.5, 0.5))
+        shape, scale = _tail(over)
         return start + float(stats.genpareto.isf(rate * n / len(over), shape, scale=scale))
 
     def event_quantile(self, rate: float) -> float:
@@ -101,6 +101,24 @@ class NormalScores:
 
     def _events(self, level: float) -> int:
         return sum(len(merge(a)) for a in np.split(self.scores > level, self.breaks))
+
+
+def _tail(over: Scores) -> tuple[float, float]:
+    """Return shape and scale of the generalised Pareto law of exceedances (n,), those most probable a posteriori.
+
+    Dozens of exceedances hardly tell a heavy tail from a light one, and a threshold far beyond them depends on it:
+    the shape has a prior (Martins and Stedinger 2000), normal around the exponential tail that scores, being
+    logarithms of probabilities, would have.
+    """
+
+    def loss(place: Scores) -> float:
+        shape, scale = place[0], np.exp(place[1])
+        return float(-stats.genpareto.logpdf(over, shape, scale=scale).sum() + (shape / SHAPE_SPREAD) ** 2 / 2)
+
+    # From a tail without an end: none of the exceedances is impossible.
+    shape, scale = optimize.minimize(loss, [0.05, np.log(over.mean())], method="Nelder-Mead").x
+    # A heavier tail than this has no variance: a few faults in the data, not the process.
+    return float(np.clip(shape, -0.5, 0.5)), float(np.exp(scale))
 
 
 def merge(alarm: NDArray[np.bool_], gap: int = MERGE) -> list[tuple[int, int]]:

@@ -94,6 +94,13 @@ def test_the_threshold_holds_rates_that_few_or_no_rows_have_shown(law, rate):
     assert rate / 2 < np.median(found) < 2 * rate
 
 
+def test_few_exceedances_do_not_throw_the_threshold_far_off():
+    # Of 1,000 exponential scores 50 carry the tail; by likelihood alone thresholds for 1e-4 lie between 6 and 18.
+    found = [normal_scores(np.random.default_rng(seed).exponential(size=1000)).quantile(1e-4) for seed in range(60)]
+    off = np.abs(np.array(found) - -np.log(1e-4))
+    assert off.mean() < 1.5 and off.max() < 5, (off.mean(), off.max())
+
+
 @pytest.mark.parametrize("rate", [0.2, 0.05, 0.01, 0.002])
 def test_a_rate_that_ten_rows_show_is_that_of_the_normal_rows(rate):
     """Whatever their law: here a second hump, which no Pareto tail fits."""

@@ -182,14 +182,12 @@ def _log_fitted(estimator: Any, X: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep MLflow's advice on type hints and pickles to itself: its reader did not write the model class."""
+    """Keep MLflow's advice on pickles to itself: its reader did not write the model class."""
     log = logging.getLogger("mlflow.pyfunc")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="(?s).*[Tt]ype hint.*", category=UserWarning)
-            yield
+        yield
     finally:
         log.setLevel(level)
 
@@ -198,12 +196,13 @@ def _as_pyfunc(estimator: Any) -> Any:
     """Wrap an estimator for MLflow, whose scikit-learn flavour knows neither `transform` nor alarms."""
     from mlflow.pyfunc import PythonModel
 
+    # Of the type hints of `model_input` MLflow takes that of tables in silence.
     class Imputer(PythonModel):  # type: ignore[misc]
-        def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+        def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
             return pd.DataFrame(estimator.transform(model_input))
 
     class Detector(PythonModel):  # type: ignore[misc]
-        def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+        def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
             score = estimator.score_samples(model_input)
             return pd.DataFrame({"score": score, "alarm": score < estimator.offset_})
 

@@ -123,6 +123,11 @@ def test_model_fitted_on_an_array_loads_too(logged, prior_only, gaps):
     np.testing.assert_array_equal(np.asarray(model.predict(pd.DataFrame(gaps))), imputer.transform(gaps))
 
 
+def test_logging_a_model_gives_its_reader_no_advice_on_our_code(logged, prior_only, frame, recwarn):
+    prior_only().fit(frame)
+    assert not [w for w in recwarn if "type hint" in str(w.message).lower()]
+
+
 def test_logging_does_not_change_the_fit(logged, no_models, few_steps, frame):
     with_log = few_steps().fit(frame)
     autolog(False)

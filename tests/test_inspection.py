@@ -105,6 +105,13 @@ def test_names_cannot_break_the_page(folders):
     assert "a&lt;b&gt; &amp;" in text and "<b>" not in text
 
 
+def test_dollars_in_names_are_no_formula(folders):
+    (folders / "new" / "part04.png").rename(folders / "new" / "a$\\frac$ b$.png")
+    result = inspect("new", "--fit-on", "good")
+    assert result.exit_code == 0, result.output
+    assert "a$\\frac$ b$.png" in said(result)
+
+
 def test_broken_files_are_skipped_and_reported(folders):
     (folders / "good" / "bad.png").write_bytes(b"\x89PNG\r\n")
     cut = (folders / "new" / "part00.png").read_bytes()[:90]
@@ -190,6 +197,14 @@ def test_fully_transparent_pixels_are_missing_and_half_transparent_ones_are_not(
     np.testing.assert_allclose(found[3:], 90 / 255, atol=1e-6)
 
 
+def test_the_transparent_value_of_sixteen_bits_is_missing_and_the_others_are_kept(tmp_path):
+    pixels = np.linspace(0, 65535, 20 * 12).reshape(20, 12).astype(np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "a.png", transparency=int(pixels[3, 4]))
+    found = decode(tmp_path / "a.png")[..., 0]
+    assert np.argwhere(np.isnan(found)).tolist() == [[3, 4]]
+    np.testing.assert_allclose(found[~np.isnan(found)], pixels[~np.isnan(found)] / 65535, atol=1e-6)
+
+
 def test_a_picture_taken_sideways_is_turned_upright(tmp_path):
     pixels = np.arange(20 * 12, dtype=np.uint8).reshape(20, 12)
     exif = Image.Exif()
@@ -207,6 +222,15 @@ def test_grey_and_colour_mixed_follow_the_majority(tmp_path):
     np.testing.assert_allclose(grey.images[grey.names.index("colour00.png"), ..., 0], colour[..., 0] / 255, atol=1e-5)
     save(tmp_path / "b", [colour] * 3)
     assert read_folder(tmp_path / "a", like=read_folder(tmp_path / "b")).images.shape == (4, SIZE, SIZE, 3)
+
+
+def test_hidden_files_and_folders_do_not_count(tmp_path):
+    save(tmp_path / "a", parts(2, 0))
+    save(tmp_path / "a" / ".thumbnails", parts(2, 1))
+    save(tmp_path / "a", parts(1, 2), ".old")
+    assert read_folder(tmp_path / "a").names == ["part00.png", "part01.png"]
+    save(tmp_path / ".b", parts(2, 0))  # one that is asked for by name
+    assert len(read_folder(tmp_path / ".b").names) == 2
 
 
 def test_subfolders_count_and_large_pictures_are_shrunk(tmp_path):

@@ -58,7 +58,7 @@ def read_folder(folder: Path | str, like: Folder | None = None, longest_side: in
     Parameters
     ----------
     folder : path
-        Searched with its subfolders.
+        Searched with its subfolders; what is hidden (a name that starts with a dot) is left out.
     like : Folder, optional
         Take size and channels from it, as a fitted detector wants them.
     longest_side : int, default=256
@@ -78,7 +78,8 @@ def read_folder(folder: Path | str, like: Folder | None = None, longest_side: in
         raise ValueError(f"{folder} is no folder")
     if longest_side < 8:
         raise ValueError(f"longest_side must be at least 8 pixels, got {longest_side}")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
+    found = [p.relative_to(folder) for p in folder.rglob("*") if p.suffix.lower() in ENDINGS]
+    files = sorted(folder / p for p in found if not any(part.startswith(".") for part in p.parts))
     names, pictures, sizes, skipped = [], [], [], {}
     for file in files:
         name = file.relative_to(folder).as_posix()

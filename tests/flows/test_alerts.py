@@ -1,5 +1,6 @@
 """From a log to explained alerts and incidents, in one go and following a log that grows and breaks."""
 
+import gzip
 import json
 import os
 import signal
@@ -260,6 +261,26 @@ def test_a_log_rotated_twice_between_two_looks_is_read_whole(folder, model, tmp_
     same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
 
 
+def test_a_log_that_was_packed_before_it_was_read_is_named(folder, model, tmp_path):
+    log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:500]))
+    watch = follower(model, tmp_path)
+    while watch.step():
+        pass
+    log.rename(tmp_path / "conn.log.2")
+    time.sleep(0.02)
+    with gzip.open(tmp_path / "conn.log.1.gz", "wt") as file:
+        file.write(HEADER + "".join(lines[500:700]))
+    time.sleep(0.02)
+    log.write_text(HEADER + "".join(lines[700:]))
+    with pytest.warns(UserWarning, match=r"conn\.log\.1\.gz was packed before it was read"):
+        while watch.step():
+            pass
+    kept = "".join(lines[:500] + lines[700:])
+    (tmp_path / "kept.log").write_text(kept)
+    same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, tmp_path / "kept.log"))
+
+
 def test_another_file_in_the_place_of_the_log_is_read_from_its_beginning(folder, model, tmp_path):
     log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:500]))
@@ -281,6 +302,23 @@ def test_the_format_of_a_log_shows_with_its_first_line(folder, model, tmp_path):
     while watch.step():
         pass
     same((tmp_path / "out").read_text().splitlines(), expected_lines(model, folder / "new.log"))
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_times_without_a_zone_are_of_the_zone_given(folder, model, tmp_path, follow):
+    log, out = tmp_path / "nfdump.csv", tmp_path / "out.jsonl"
+    log.write_text(
+        "firstSeen,duration,proto,srcAddr,srcPort,dstAddr,dstPort,flags,packets,bytes,flows\n"
+        "2024-06-23 12:34:56.535,1.550,6,10.1.1.5,56730,93.184.216.34,4444,...AP.SF,11000,67000000,1\n"
+    )
+    if follow:
+        Follower(log, model, out, 0.0, "auto", tmp_path / "state", "Europe/Berlin").step()
+    else:
+        options = ["--model", str(folder / "traffic.model"), "--timezone", "Europe/Berlin", "-o", str(out)]
+        done = CliRunner().invoke(app, ["flows", "score", str(log), "--alerts-per-day", "2000", *options])
+        assert done.exit_code == 0, done.output
+    (alert,) = out.read_text().splitlines()
+    assert json.loads(alert)["@timestamp"].startswith("2024-06-23T10:34:56.535")
 
 
 def test_what_cannot_be_followed_is_refused(folder, model, tmp_path):

@@ -129,6 +129,11 @@ def check_writable(path: str | Path) -> None:
     suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
     if suffix not in WRITABLE:
         raise ValueError(f"{path}: cannot write {suffix!r}; use one of {WRITABLE}")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Raise before any work is done for a file that has no folder to be in, or whose name is that of a folder."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
     if path.is_dir():

@@ -29,8 +29,10 @@ def fit(
 
     from diffad.flows.alerts import FlowModel
     from diffad.flows.readers import load_flows
+    from diffad.tables import check_place
 
     try:
+        check_place(output)
         table = pd.concat([load_flows(log, format, timezone) for log in logs], ignore_index=True)
         model = FlowModel.fit(table, contamination)
         model.save(output)
@@ -57,9 +59,11 @@ def score(
 ) -> None:
     """Write alerts with reasons, grouped into incidents."""
     from diffad.flows.alerts import FlowModel
+    from diffad.tables import check_place
 
     output = output or log.with_name(log.name + ".alerts.jsonl")
     try:
+        check_place(output)
         judge = FlowModel.load(model)
         threshold = judge.threshold(alerts_per_day)
         if follow:

@@ -24,11 +24,11 @@ def inspect(
     from diffad.image import ImageDetector
     from diffad.inspection.folders import read_folder
     from diffad.inspection.report import Inspection, html
+    from diffad.tables import check_place
     from diffad.thresholds import FalseAlarmRate
 
     try:
-        if not output.parent.is_dir() or output.is_dir():
-            raise ValueError(f"output must be a file in a folder that is there, got {output}")
+        check_place(output)
         detector = ImageDetector(FalseAlarmRate(false_alarm_rate), contamination)
         good = read_folder(fit_on, longest_side=longest_side)
         _warn(good, fit_on)

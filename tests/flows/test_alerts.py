@@ -304,6 +304,16 @@ def test_the_format_of_a_log_shows_with_its_first_line(folder, model, tmp_path):
     same((tmp_path / "out").read_text().splitlines(), expected_lines(model, folder / "new.log"))
 
 
+@pytest.mark.parametrize("command", ["fit", "score"])
+@pytest.mark.parametrize("place", ["nowhere/out", "."])
+def test_a_place_that_cannot_be_written_to_is_refused_before_any_work(folder, tmp_path, monkeypatch, command, place):
+    monkeypatch.setattr(FlowModel, "load", None)  # not even the model is read
+    monkeypatch.setattr("diffad.flows.readers.load_flows", None)
+    model = ["--model", str(folder / "traffic.model")] if command == "score" else []
+    done = CliRunner().invoke(app, ["flows", command, str(folder / "new.log"), *model, "-o", str(tmp_path / place)])
+    assert done.exit_code == 1 and "error:" in done.output and "folder" in done.output
+
+
 @pytest.mark.parametrize("follow", [False, True])
 def test_times_without_a_zone_are_of_the_zone_given(folder, model, tmp_path, follow):
     log, out = tmp_path / "nfdump.csv", tmp_path / "out.jsonl"

@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffad import ImageDetector
+from diffad.feature_evidence import feature_scores
 from diffad.priors.maps import MapPrior
 from diffad.priors.span import SpanPrior
 
@@ -204,6 +205,21 @@ class Ours:
         return -self.detector.score_samples(images), self.detector.explain(images).heat
 
 
+class FeaturesAlone:
+    """What a detector that was fitted before makes of its feature maps, without the pixels."""
+
+    def __init__(self, fitted: Ours) -> None:
+        self.detector = fitted.detector
+
+    def fit(self, images: Array) -> None:
+        """Do nothing: the detector knows them."""
+
+    def __call__(self, images: Array) -> tuple[NDArray[np.floating], Array]:
+        found = [self.detector.model_.completed(i[..., None])[0] for i in np.array_split(images, len(images) // 64 + 1)]
+        heat = np.concatenate([self.detector.extractor_.heat(i) for i in found])
+        return feature_scores(heat, np.ones(heat.shape, bool)), heat
+
+
 class Backbone:
     """Maps of rapidocr's text detector at a fourth, an eighth and a sixteenth of four times enlarged images."""
 
@@ -324,7 +340,8 @@ def peers(backbone: Backbone | None, seconds: float) -> Iterator[tuple[str, Meth
     yield "autoencoder", Autoencoder(seconds)
     if backbone is not None:
         yield "PaDiM", Maps(backbone.joined)
-        yield "diffad with features", Ours(ImageDetector(features=backbone))
+        yield "diffad with features", (ours := Ours(ImageDetector(features=backbone)))
+        yield "its features alone", FeaturesAlone(ours)
 
 
 def main() -> None:

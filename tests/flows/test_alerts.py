@@ -224,6 +224,12 @@ def follower(model, where):
     return Follower(where / "conn.log", model, where / "out.jsonl", model.threshold(20), "zeek", where / "state")
 
 
+def catch_up(watch):
+    """Judge all that is there."""
+    while watch.step():
+        pass
+
+
 def test_following_equals_reading_at_once_across_restarts_and_rotation(folder, model, tmp_path):
     log, new = tmp_path / "conn.log", (folder / "new.log").read_text()
     turn = new.index("\n", len(new) // 2) + 1
@@ -238,8 +244,7 @@ def test_following_equals_reading_at_once_across_restarts_and_rotation(folder, m
             watch = follower(model, tmp_path) if k % 2 == 0 else watch
             while k < 5 and watch.step():
                 pass
-    while watch.step():
-        pass
+    catch_up(watch)
     same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
 
 
@@ -249,15 +254,13 @@ def test_a_log_rotated_twice_between_two_looks_is_read_whole(folder, model, tmp_
     log, third = tmp_path / "conn.log", len(lines) // 3
     log.write_text(HEADER + "".join(lines[:third]))
     watch = follower(model, tmp_path)
-    while watch.step():
-        pass
+    catch_up(watch)
     log.rename(tmp_path / "conn.log.2")
     for name, part in (("conn.log.1", lines[third : 2 * third]), ("conn.log", lines[2 * third :])):
         time.sleep(0.02)  # file systems count time in steps
         (tmp_path / name).write_text(HEADER + "".join(part))
     watch = watch if running else follower(model, tmp_path)
-    while watch.step():
-        pass
+    catch_up(watch)
     same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
 
 
@@ -265,8 +268,7 @@ def test_a_log_that_was_packed_before_it_was_read_is_named(folder, model, tmp_pa
     log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:500]))
     watch = follower(model, tmp_path)
-    while watch.step():
-        pass
+    catch_up(watch)
     log.rename(tmp_path / "conn.log.2")
     time.sleep(0.02)
     with gzip.open(tmp_path / "conn.log.1.gz", "wt") as file:
@@ -274,8 +276,7 @@ def test_a_log_that_was_packed_before_it_was_read_is_named(folder, model, tmp_pa
     time.sleep(0.02)
     log.write_text(HEADER + "".join(lines[700:]))
     with pytest.warns(UserWarning, match=r"conn\.log\.1\.gz was packed before it was read"):
-        while watch.step():
-            pass
+        catch_up(watch)
     kept = "".join(lines[:500] + lines[700:])
     (tmp_path / "kept.log").write_text(kept)
     same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, tmp_path / "kept.log"))
@@ -285,8 +286,7 @@ def test_another_file_in_the_place_of_the_log_is_read_from_its_beginning(folder,
     log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:500]))
     watch = follower(model, tmp_path)
-    while watch.step():
-        pass
+    catch_up(watch)
     with log.open("r+") as file:  # the same inode, other and more content
         file.write(HEADER + "".join(lines[-800:]))
     with pytest.warns(UserWarning, match="another one"):
@@ -299,8 +299,7 @@ def test_the_format_of_a_log_shows_with_its_first_line(folder, model, tmp_path):
     watch = Follower(log, model, tmp_path / "out", model.threshold(20), "auto", tmp_path / "state")
     assert watch.step() == 0
     log.write_bytes(b"\xef\xbb\xbf" + (folder / "new.log").read_bytes())
-    while watch.step():
-        pass
+    catch_up(watch)
     same((tmp_path / "out").read_text().splitlines(), expected_lines(model, folder / "new.log"))
 
 
@@ -371,8 +370,7 @@ def test_a_killed_follower_loses_and_repeats_nothing(folder, tmp_path):
         process.wait()
     model = FlowModel.load(folder / "traffic.model")
     watch = Follower(log, model, out, model.threshold(20), "zeek", state)
-    while watch.step():
-        pass
+    catch_up(watch)
     same(out.read_text().splitlines(), expected_lines(model, folder / "new.log"))
 
 
@@ -380,8 +378,7 @@ def test_output_of_a_half_written_batch_is_cut_back(folder, model, tmp_path):
     log = tmp_path / "conn.log"
     log.write_text((folder / "new.log").read_text())
     watch = follower(model, tmp_path)
-    while watch.step():
-        pass
+    catch_up(watch)
     whole = (tmp_path / "out.jsonl").read_bytes()
     with (tmp_path / "out.jsonl").open("ab") as file:
         file.write(b'{"half": ')
@@ -394,8 +391,7 @@ def test_a_lost_output_or_state_is_said(folder, model, tmp_path):
     log = tmp_path / "conn.log"
     log.write_text((folder / "new.log").read_text())
     watch = follower(model, tmp_path)
-    while watch.step():
-        pass
+    catch_up(watch)
     (tmp_path / "out.jsonl").unlink()
     with pytest.raises(ValueError, match="put it back"):
         follower(model, tmp_path)
@@ -409,8 +405,7 @@ def test_a_log_that_is_cut_is_read_from_its_beginning(folder, model, tmp_path):
     lines = (folder / "new.log").read_text().splitlines(keepends=True)
     log.write_text("".join(lines))
     watch = follower(model, tmp_path)
-    while watch.step():
-        pass
+    catch_up(watch)
     log.write_text(HEADER + lines[-1])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -1,8 +1,8 @@
 """Evidence that a place in an image is not normal: what the Gaussian of all good images leaves over.
 
 Residual ``r P (x - mean)`` -> blob filters (the matched filters of small spots) -> in units of
-cross-fitted normal residuals, per pixel -> squared, smoothed, mean over blobs: a heat map, which a second
-look at its hottest places sharpens (:mod:`diffad.second_look`).  The image's score is the top per cent
+cross-fitted normal residuals, per pixel -> squared, smoothed, the largest of all blobs: a heat map, which a
+second look at its hottest places sharpens (:mod:`diffad.second_look`).  The image's score is the top per cent
 of a finer map that is taken relative to the texture around and to the image's own; its constants were
 chosen by defects drawn into held-out good images.  What is strange all over is taken for texture there, so
 the whole image's residual is evidence of its own; both become minus log probabilities.
@@ -26,12 +26,14 @@ from diffad.tails import LogTail
 
 Images = NDArray[np.float32]
 
-#: Widths of the blob filters, in pixels.
-BLOBS = (0.0, 1.0, 2.0)
-#: How many of them make an image's score: the widest answers to shading, and good images are shaded as well.
-SHARP = 2
-#: Width over which the squared residual is averaged: for the image's score, to find hot places, for maps to look at.
-SMOOTH_SCORE, SMOOTH, SMOOTH_MAP = 1.0, 1.5, 2.5
+#: Widths of the blob filters, in pixels, and the part of an image's shorter side that the widest may have.
+BLOBS, WIDEST = (0.0, 1.0, 2.0, 4.0, 8.0), 1 / 8
+#: How many of them make an image's score, and tell what is worth a second look: the wider answer to shading, and
+#: good images are shaded as well.
+SHARP, FINE = 2, 3
+#: Width over which the squared residual is averaged: for the image's score; for maps, where a wide blob's is as wide
+#: as this part of it (found by defects drawn into held-out good images, as the scales of maps were).
+SMOOTH_SCORE, SMOOTH, SMOOTH_WIDE = 1.0, 1.5, 0.75
 #: How far a map is divided by the image's own median: rough images are strange everywhere.
 RELATIVE = 0.6
 #: How far a map is divided by the texture around, the unfiltered squared residual averaged over this width:
@@ -110,8 +112,8 @@ class ImageModel:
     ----------
     contrast : Contrast
     priors : Priors
-    scales : list of array (height, width, channels)
-        Root mean square of normal residuals, per blob and pixel.
+    scales : dict of float to array (height, width, channels)
+        Root mean square of normal residuals per pixel, by width of the blob.
     look : SecondLook
     tails : LogTail or None
         Of normal `evidence`; None before it is calibrated.
@@ -119,7 +121,7 @@ class ImageModel:
 
     contrast: Contrast
     priors: Priors
-    scales: list[Images]
+    scales: dict[float, Images]
     look: SecondLook = field(default_factory=SecondLook)
     tails: LogTail | None = None
 
@@ -159,14 +161,16 @@ class ImageModel:
     def looks(self, residual: Images, filled: Images, visible: NDArray[np.bool_]) -> tuple[Images, Images]:
         """Return the heat at first sight and the surprise at a second look, (n, height, width) each."""
         energies = self._energies(residual)
-        fine = sum(_smoothed(e, SMOOTH) for e in energies) / len(BLOBS)
-        hot = relative_to_texture(np.asarray(fine, np.float32), visible)
-        # Not relative to anything: inside a large defect the texture around is the defect's own.
-        heat = np.asarray(sum(_smoothed(e, SMOOTH_MAP) for e in energies) / len(BLOBS), np.float32)
+        fine: Images = np.mean([_smoothed(e, SMOOTH) for e in energies[:FINE]], 0)
+        hot = relative_to_texture(fine, visible)
+        # A defect has the scale at which it stands out most (Lindeberg 1998).  Not relative to anything: inside
+        # a large one the texture around is the defect's own.
+        widths = [max(SMOOTH, SMOOTH_WIDE * blob) for blob in self.scales]
+        heat: Images = np.max([_smoothed(e, width) for e, width in zip(energies, widths, strict=True)], 0)
         return heat, surprises(self.priors.still, filled, visible, hot)
 
     def _energies(self, residual: Images, n_blobs: int = len(BLOBS)) -> list[Images]:
-        some = list(zip(BLOBS, self.scales, strict=True))[:n_blobs]
+        some = list(self.scales.items())[:n_blobs]
         return [((blur(residual, b) / s) ** 2).mean(3) for b, s in some]
 
 

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from diffad.augmentation import Augmentation
 from diffad.contrast import Contrast
 from diffad.defects import inject
-from diffad.image_evidence import BLOBS, SHIFTS, ImageModel, Images, Priors, Recipe, blur, residual_of, seen
+from diffad.image_evidence import BLOBS, SHIFTS, WIDEST, ImageModel, Images, Priors, Recipe, blur, residual_of, seen
 from diffad.second_look import SecondLook
 from diffad.tails import LogTail
 
@@ -60,14 +60,14 @@ def fit_images(
     return model, model.scores(residual, seen(images))
 
 
-def _scales(residual: Images) -> list[Images]:
-    """Return the root mean square (height, width, channels) of residuals under each blob."""
-    scales = []
-    for blob in BLOBS:
+def _scales(residual: Images) -> dict[float, Images]:
+    """Return the root mean square (height, width, channels) of residuals under each blob that images have room for."""
+    scales = {}
+    for blob in [b for b in BLOBS if b <= max(1.0, WIDEST * min(residual.shape[1:3]))]:
         size = np.sqrt((blur(residual, blob) ** 2).mean(0))
         # Neighbouring pixels have similar residuals; a few hundred images leave the estimate rough.
         smooth = gaussian_filter(size, (2, 2, 0))
-        scales.append(np.maximum(smooth, 1e-3 * max(float(smooth.max()), 1e-6)).astype(np.float32))
+        scales[blob] = np.maximum(smooth, 1e-3 * max(float(smooth.max()), 1e-6)).astype(np.float32)
     return scales
 
 

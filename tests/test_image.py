@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter, shift
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from diffad import FalseAlarmRate, ImageDetector
 from diffad.priors.span import SpanPrior
@@ -177,6 +177,14 @@ def test_a_second_look_tells_a_spot_from_its_surroundings(detector, new):
     around &= ~spot
     contrasts = [m[:, spot].mean() / m[:, around].mean() for m in (first, detector.explain(bad).heat)]
     assert contrasts[1] > 1.3 * contrasts[0], contrasts
+
+
+def test_heat_covers_a_wide_shade_and_not_only_its_edges():
+    shade = np.zeros((20, 64, 64), bool)
+    shade[:, 20:44, 12:40] = True
+    found = small().fit(good(60, seed=0, height=64, width=64)).explain(good(20, seed=1, height=64, width=64) + shade)
+    # Spots of two pixels at most reach .49.
+    assert average_precision_score(shade.ravel(), found.heat.ravel()) > 0.53
 
 
 def test_expected_image_is_the_good_one(detector, new):

@@ -217,7 +217,7 @@ def _reweighted(fitted: CrossFit, series: list[Array], faulty: list[NDArray[np.b
 
 def _unseen(normal_rows: list[Rows], length: int) -> list[Rows]:
     """Return the stretches that are held out from the training of a network; the last rows where there are few."""
-    pieces = split(normal_rows, [held_out(len(rows), length) for rows in normal_rows], True)
+    pieces = split(normal_rows, held_out([len(rows) for rows in normal_rows], length), True)
     if sum(len(piece) for piece in pieces) < GATE_ROWS:
         return [max(normal_rows, key=len)[-GATE_ROWS:]]
     return pieces

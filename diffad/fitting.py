@@ -51,16 +51,15 @@ def fit_windows(
 ) -> Fitted:
     """Fit prior, network, gate and bands to standardised series (n_timestamps, channels), NaN = missing.
 
-    Held-out windows choose the closed form of prior ``"auto"``.  Recordings of fewer rows than eight
-    windows have nothing to hold out: their model is a Gaussian, more stationary than not, with Gaussian
-    bands.
+    Held-out windows choose the closed form of prior ``"auto"``.  Recordings that can spare none
+    (:mod:`diffad.held_out`) get a Gaussian, more stationary than not, with Gaussian bands, and no network.
     """
     channels = series[0].shape[1]
     if channels == 0:
         return Fitted(MaskedDiffusion(StandardPrior(0), length, 0, device=device), Bands.gaussian(len(GAP_KINDS), 0))
     completed = complete(series, seed)
     whole = windows_of(completed, length)
-    held = [held_out(len(s), length) for s in series]
+    held = held_out([len(s) for s in series], length)
     if not any(h.any() for h in held):
         alone = MaskedDiffusion(closed_form_of_few(prior).fit(whole, completed), length, channels, device=device)
         return Fitted(alone, Bands.gaussian(len(GAP_KINDS), channels))
@@ -69,7 +68,7 @@ def fit_windows(
     test = windows_of(split(series, held, True), length, most=4000)
     judge = windows_of(split(completed, held, True), length, most=4000)
     plausible = windows_of(split(completed, held, False), length)
-    rest = [np.where(h[:, None], np.float32(np.nan), s) for s, h in zip(completed, held, strict=True)]
+    rest = [np.where(h[:, None], np.float32(np.nan), s) for s, h in zip(completed, held, strict=True) if not h.all()]
     form, fitted = choose_closed_form(prior, plausible, rest, judge, seed)
     model = MaskedDiffusion(fitted, length, channels, device=device)
     history: list[dict[str, float]] = []

@@ -1,4 +1,4 @@
-"""Rows of recordings that a model is judged on and not fitted to: whole blocks, never scattered rows."""
+"""Rows of recordings that a model is judged on and not fitted to: whole blocks or series, never scattered rows."""
 
 from __future__ import annotations
 
@@ -9,15 +9,32 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-#: Held-out blocks spread over the data, and the share of rows they take together.
+#: Held-out blocks spread over a series, and the share of rows they take together.
 HELD_OUT_BLOCKS = 4
 HELD_OUT_SHARE = 0.12
+#: Windows that a series must be long to spare blocks; short ones must be as many, and hold as many, to spare some.
+LEAST_WINDOWS = 8
 
 
-def held_out(rows: int, length: int) -> NDArray[np.bool_]:
+def held_out(lengths: list[int], window: int) -> list[NDArray[np.bool_]]:
+    """Mark rows of each series, given how many it has.
+
+    Series of at least `LEAST_WINDOWS` windows spare blocks of their rows. Where none is as long, but series are many
+    (panels, groups), every eighth or so is held out as a whole. None is of few rows.
+    """
+    marks = [_blocks(rows, window) for rows in lengths]
+    if any(mark.any() for mark in marks) or min(len(lengths), sum(lengths) / window) < LEAST_WINDOWS:
+        return marks
+    count = max(1, round(HELD_OUT_SHARE * len(lengths)))
+    for i in range(count):
+        marks[len(lengths) * (i + 1) // count - 1][:] = True
+    return marks
+
+
+def _blocks(rows: int, length: int) -> NDArray[np.bool_]:
     """Mark rows of evenly spread blocks, each at least one and a half windows long; none of few rows."""
     mark = np.zeros(rows, bool)
-    if rows < 8 * length:
+    if rows < LEAST_WINDOWS * length:
         return mark
     size = max(3 * length // 2, int(rows * HELD_OUT_SHARE / HELD_OUT_BLOCKS))
     blocks = min(HELD_OUT_BLOCKS, max(1, rows // (5 * size)))

@@ -108,7 +108,8 @@ def choose_closed_form(
 ) -> tuple[ClosedForm, Prior]:
     """Return the closed form that is best on windows to judge by, and it fitted to the others.
 
-    Only ``"auto"`` leaves a choice, and only while windows are small enough for a dense Gaussian.
+    Only ``"auto"`` leaves a choice, and only while windows are small enough for a dense Gaussian and some to judge
+    by are complete.
 
     Parameters
     ----------
@@ -121,7 +122,7 @@ def choose_closed_form(
         Windows of the rows that are held out.
     seed : int
     """
-    best = ClosedForm(prior)
+    best = ClosedForm(prior) if bool((~judge.isnan()).flatten(1).all(1).any()) else closed_form_of_few(prior)
     fitted = best.fit(windows, series)
     if prior != "auto" or not isinstance(fitted, GaussianPrior):
         return best, fitted
@@ -196,7 +197,7 @@ def fit_marginals(series: list[Array], length: int, seed: int) -> Marginals | No
         Time steps of a window.
     seed : int
     """
-    held = [held_out(len(s), length) for s in series]
+    held = held_out([len(s) for s in series], length)
     if not any(h.any() for h in held):
         return None
     train, test = (split(complete(series, seed), held, keep) for keep in (False, True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from numbers import Integral
@@ -21,6 +22,7 @@ from diffad.calibration import spread
 from diffad.defaults import pinned_defaults
 from diffad.diffusion.masks import gap_kinds
 from diffad.fitting import fit_windows
+from diffad.held_out import LEAST_WINDOWS
 from diffad.model import Sampler, as_sampler
 from diffad.prior_fitting import WILD, fit_marginals
 from diffad.priors import PRIORS
@@ -55,11 +57,13 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         is better (bursts, saturation), with its covariance shrunk towards a stationary one (many
         channels, few rows), around a mean cycle whose phase each window tells, where the recording has
         a period of at most two windows, and with its spread scaled by what surprised it nearby (quiet
-        and restless stretches), each where held-out data say that it helps. A recording of fewer rows
-        than eight windows is shrunk by 60 % unasked. None is textbook diffusion (CSDI).
+        and restless stretches), each where held-out data say that it helps. None is textbook diffusion (CSDI).
+        Blocks of rows are held out from recordings of at least eight windows, whole series where at least
+        eight of them, and of their windows, are shorter. Else the covariance is shrunk by 60 % unasked, and
+        there is no network.
     training : Training or None, default=None
         How to train the network; None is ``Training()``. ``Training(max_steps=0)`` is the prior
-        alone, fitted in seconds.
+        alone, fitted in seconds. A warning says where a training that was given could not take place.
     sampler : Sampler or str, default="angle"
         How to sample; a string names the solver.
     n_samples : int, default=100
@@ -166,6 +170,13 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
             self.scaling_, self.period_, self.seed_ = scaling, period, seed
             self.model_, self.bands_ = fitted.model, fitted.bands
             self.history_, self.network_gain_ = fitted.history, fitted.gain
+            if self.training is not None and training.max_steps and scaling.modelled.any() and not fitted.history:
+                warnings.warn(
+                    f"no network was trained: X has too few rows to hold some out, which takes {LEAST_WINDOWS} windows "
+                    f"of {self.window} rows in one series, or in as many series; give more rows or a smaller window",
+                    UserWarning,
+                    stacklevel=3,
+                )
         return self
 
     def transform(self, X: Any, groups: Any = None) -> Any:

@@ -55,7 +55,7 @@ class SeriesInput(BaseEstimator):
             warnings.warn(
                 f"channels {[self._names()[k] for k in empty]} hold no observed value; they stay missing",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return scaling
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from diffad.training import Progress, Training
 
 STORE = Path("mlruns")
 EXPERIMENT = "diffad"
-#: Looks at the loss that are sent together.
-BATCH = 20
-
-_enabled = False
+#: Seconds for which looks at the loss are kept, to be sent together.
+PATIENCE = 5.0
+#: Rows of an input example.
+EXAMPLE_ROWS = 8
+#: Switches logging on, here and in processes that are started from here, as MLflow's own variables do.
+SWITCH = "DIFFAD_AUTOLOG"
 
 
 def autolog(enable: bool = True) -> None:
@@ -32,11 +35,15 @@ def autolog(enable: bool = True) -> None:
 
     Each fit becomes a run (nested under the active run, if there is one) with flat parameters,
     the loss curve, final metrics, a digest of the data and the fitted model with signature and
-    input example. Without a tracking server of your own (``MLFLOW_TRACKING_URI`` or
-    ``mlflow.set_tracking_uri``) runs go to SQLite under ``mlruns/``.
+    input example. Where nothing else was chosen (``MLFLOW_TRACKING_URI``, ``mlflow.set_tracking_uri``,
+    ``mlflow.set_experiment`` or an active run) runs go to SQLite under ``mlruns/``.
+
+    Fits in processes that are started later (``n_jobs``) are logged as well, as runs of their own; processes that
+    joblib already has at hand do not know of it.
     """
-    global _enabled
-    _enabled = enable and bool(_guard(_use_local_store))
+    os.environ.pop(SWITCH, None)
+    if enable and _guard(_use_local_store):
+        os.environ[SWITCH] = "1"
 
 
 @contextmanager
@@ -45,7 +52,7 @@ def run_of(estimator: Any, X: Any, training: Training | None = None) -> Iterator
 
     `training` is what the estimator goes by where its own parameter of the name is None.
     """
-    if not _enabled:
+    if SWITCH not in os.environ:
         yield None
         return
     run = _guard(lambda: _start(estimator, X, training))
@@ -56,6 +63,7 @@ def run_of(estimator: Any, X: Any, training: Training | None = None) -> Iterator
     try:
         yield curve
     except BaseException:
+        _guard(curve.flush)
         _guard(lambda: _end("FAILED"))
         raise
     _guard(curve.flush)
@@ -76,7 +84,9 @@ def data_digest(X: Any) -> str:
         digest.update(repr(list(X.columns)).encode())
         digest.update(pd.util.hash_pandas_object(X, index=True).to_numpy().tobytes())
     else:
-        digest.update(np.ascontiguousarray(X).tobytes())
+        values = np.ascontiguousarray(X)
+        # Bytes of objects are addresses.
+        digest.update(repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
     return digest.hexdigest()
 
 
@@ -86,20 +96,20 @@ class _Curve:
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.waiting: list[tuple[str, float, int]] = []
+        self.sent = time.monotonic()
 
     def __call__(self, step: int, entry: dict[str, float]) -> None:
         self.waiting += [(name, entry[name], step) for name in ("loss", "validation", "seconds")]
-        if len(self.waiting) >= 3 * BATCH:
+        if time.monotonic() - self.sent > PATIENCE:
             _guard(self.flush)
 
     def flush(self) -> None:
-        import time
-
         import mlflow
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         waiting, self.waiting = self.waiting, []
+        self.sent = time.monotonic()
         if waiting:
             metrics = [Metric(name, value, now, step) for name, value, step in waiting]
             mlflow.MlflowClient().log_batch(self.run_id, metrics=metrics)
@@ -117,7 +127,9 @@ def _use_local_store() -> bool:
     import mlflow
 
     chosen = os.environ.get("MLFLOW_TRACKING_URI") or mlflow.tracking._tracking_service.utils._tracking_uri
-    if chosen:
+    experiment = mlflow.tracking.fluent._active_experiment_id or os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    # A run that is open, or an experiment, lies in a store already, be it MLflow's default one.
+    if chosen or experiment or mlflow.active_run() is not None:
         return True
     STORE.mkdir(exist_ok=True)
     store = STORE.resolve()
@@ -153,7 +165,6 @@ def _flat(estimator: Any, training: Training | None) -> dict[str, Any]:
 
 def _log_fitted(estimator: Any, X: Any) -> None:
     import mlflow
-    from mlflow.models import infer_signature
 
     final = {
         name: float(getattr(estimator, f"{name}_"))
@@ -163,47 +174,82 @@ def _log_fitted(estimator: Any, X: Any) -> None:
     if getattr(estimator, "history_", None):
         final |= {f"final_{k}": float(estimator.history_[-1][k]) for k in ("loss", "validation", "seconds")}
     mlflow.log_metrics(final)
-    if np.ndim(X) != 2:
-        return  # model signatures know tables only
-    example = X[:8] if not isinstance(X, pd.DataFrame) else X.iloc[:8]
-    example = pd.DataFrame(example)
-    numbers = example.select_dtypes("number").columns
-    example = example.astype({c: float if c in numbers else object for c in example.columns})
     with _quiet():
-        model = _as_pyfunc(estimator)
-        mlflow.pyfunc.log_model(
-            name="model",
-            python_model=model,
-            signature=infer_signature(example, model.predict(None, example)),
-            input_example=example,
-            pip_requirements=["diffad"],
+        _log_model(_as_pyfunc(estimator, X.dtypes.to_dict() if isinstance(X, pd.DataFrame) else np.asarray(X).dtype), X)
+
+
+def _log_model(model: Any, X: Any) -> None:
+    """Log a model with an example of its input, and a signature that lets through whatever the model itself takes."""
+    import mlflow
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.types.schema import AnyType, ColSpec, Schema, TensorSpec
+
+    import diffad
+
+    example = X[:EXAMPLE_ROWS] if isinstance(X, pd.DataFrame) else np.asarray(X)[:EXAMPLE_ROWS]
+    described: dict[str, Any] = {}
+    inputs: list[Any] = []
+    if not isinstance(example, pd.DataFrame):
+        tables = example.ndim == 2
+        inputs = (
+            [ColSpec(AnyType())] * example.shape[1] if tables else [TensorSpec(example.dtype, (-1,) * example.ndim)]
         )
+    elif all(isinstance(name, str) for name in example.columns):  # schemas know no other names
+        example = example[~example.index.duplicated()]  # groups may be interleaved
+        inputs = [ColSpec(AnyType(), name, required=False) for name in example.columns]
+    if inputs:
+        outputs = infer_signature(model_output=model.predict(None, example)).outputs
+        described = {"signature": ModelSignature(Schema(inputs), outputs), "input_example": example}
+    mlflow.pyfunc.log_model(
+        name="model", python_model=model, pip_requirements=[f"diffad=={diffad.__version__}"], **described
+    )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep MLflow's advice on pickles to itself: its reader did not write the model class."""
+    """Keep MLflow's advice on pickles and integers to itself: its reader did not write the model class."""
     log = logging.getLogger("mlflow.pyfunc")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer")
+            yield
     finally:
         log.setLevel(level)
 
 
-def _as_pyfunc(estimator: Any) -> Any:
-    """Wrap an estimator for MLflow, whose scikit-learn flavour knows neither `transform` nor alarms."""
+def _as_pyfunc(estimator: Any, fitted_on: Mapping[Any, Any] | np.dtype) -> Any:
+    """Wrap an estimator for MLflow, whose scikit-learn flavour knows neither `transform` nor alarms.
+
+    `fitted_on` are the dtypes of a table's columns, or that of an array.
+    """
     from mlflow.pyfunc import PythonModel
 
     # Of the type hints of `model_input` MLflow takes that of tables in silence.
     class Imputer(PythonModel):  # type: ignore[misc]
         def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
-            return pd.DataFrame(estimator.transform(model_input))
+            return estimator.transform(_as_fitted(model_input, fitted_on))
 
     class Detector(PythonModel):  # type: ignore[misc]
         def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
-            score = estimator.score_samples(model_input)
+            score = estimator.score_samples(_as_fitted(model_input, fitted_on))
             return pd.DataFrame({"score": score, "alarm": score < estimator.offset_})
 
     return Imputer() if hasattr(estimator, "transform") else Detector()
+
+
+def _as_fitted(X: Any, fitted_on: Mapping[Any, Any] | np.dtype) -> Any:
+    """Give values back the dtypes that were fitted on: MLflow hands them over as doubles or objects."""
+    if isinstance(fitted_on, np.dtype):
+        array = np.asarray(X)
+        return array if fitted_on.kind in "iub" else array.astype(fitted_on, copy=False)
+    result = X.copy()
+    for name in result.columns.intersection(list(fitted_on)):
+        dtype, column = fitted_on[name], result[name]
+        # Categories never seen must stay, and integers of NumPy know no gaps.
+        holes = isinstance(dtype, np.dtype) and dtype.kind in "iub" and column.isna().any()
+        if not holes and not isinstance(dtype, pd.CategoricalDtype):
+            with suppress(ValueError, TypeError):
+                result[name] = column.astype(dtype)
+    return result

@@ -8,11 +8,12 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from joblib import Parallel, delayed
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from diffad import autolog, tracking
+from diffad import TabularDetector, autolog, tracking
 from diffad.tracking import data_digest
 
 
@@ -120,7 +121,50 @@ def test_model_fitted_on_an_array_loads_too(logged, prior_only, gaps):
     imputer = prior_only().fit(gaps)
     (run,) = logged()
     model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
-    np.testing.assert_array_equal(np.asarray(model.predict(pd.DataFrame(gaps))), imputer.transform(gaps))
+    for X in (gaps, pd.DataFrame(gaps)):
+        np.testing.assert_array_equal(model.predict(X), imputer.transform(gaps))
+
+
+def with_integers(frame):
+    counts = pd.array(np.arange(len(frame)) % 7, dtype="Int64")
+    counts[5:8] = pd.NA
+    return frame.assign(counts=np.arange(len(frame)), gaps=counts)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_integers,
+        lambda frame: frame.astype("float32"),
+        lambda frame: frame.set_axis(pd.MultiIndex.from_product([["site"], frame.columns]), axis=1),
+        lambda frame: frame.to_numpy(np.float32).reshape(3, -1, frame.shape[1]),
+    ],
+    ids=["integers", "float32", "two levels of names", "panel"],
+)
+def test_logged_models_fill_what_they_were_fitted_on_alike(logged, prior_only, frame, change):
+    import mlflow
+
+    X = change(frame)
+    imputer = prior_only().fit(X)
+    (run,) = logged()
+    found = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict(X)
+    if isinstance(X, pd.DataFrame):
+        pd.testing.assert_frame_equal(found, imputer.transform(X), check_freq=False)
+    else:
+        np.testing.assert_array_equal(found, imputer.transform(X), strict=True)
+
+
+def test_a_logged_detector_keeps_unseen_categories(logged):
+    import mlflow
+
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"x": rng.standard_normal(60), "kind": pd.Categorical(rng.choice(["a", "b"], 60))})
+    detector = TabularDetector().fit(X)
+    (run,) = logged()
+    new = X.astype({"kind": object})
+    new.loc[0, "kind"] = "never seen"
+    found = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict(new)
+    np.testing.assert_array_equal(found["score"], detector.score_samples(new))
 
 
 def test_logging_a_model_gives_its_reader_no_advice_on_our_code(logged, prior_only, frame, recwarn):
@@ -167,11 +211,58 @@ def test_inside_a_grid_search_every_fit_is_a_run(logged, no_models, prior_only, 
     assert runs[-1].data.params["window"] == str(search.best_params_["window"])
 
 
-def test_a_panel_is_logged_without_a_model(logged, prior_only, gaps):
-    prior_only().fit(gaps.reshape(3, 100, 3))
+def test_fits_in_other_processes_are_logged(logged, no_models, prior_only, waves):
+    with Parallel(2, backend="multiprocessing") as parallel:
+        parallel(delayed(prior_only().fit)(waves[:60]) for _ in range(2))
+    assert [run.info.status for run in logged()] == ["FINISHED"] * 2
+
+
+def test_the_curve_of_an_interrupted_fit_is_kept(logged, no_models, few_steps, frame, monkeypatch):
+    import mlflow
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diffad.fitting.calibrate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        few_steps().fit(frame)
     (run,) = logged()
-    assert run.info.status == "FINISHED"
-    assert run.data.tags["data_shape"] == "(3, 100, 3)"
+    assert run.info.status == "FAILED"
+    assert [m.step for m in mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss")] == [10, 20]
+
+
+def test_the_curve_is_sent_while_training_lasts(logged, no_models, few_steps, frame, monkeypatch):
+    import mlflow
+
+    seen = []
+    send = mlflow.MlflowClient.log_batch
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", lambda *a, **k: seen.append(k) or send(*a, **k))
+    monkeypatch.setattr(tracking, "PATIENCE", 0.0)
+    few_steps().fit(frame)
+    steps = [[m.step for m in batch["metrics"] if m.key == "loss"] for batch in seen]
+    assert [batch for batch in steps if batch] == [[10], [20]]
+
+
+def test_an_open_run_of_mlflows_own_store_stays_open(prior_only, frame, no_models, tmp_path, monkeypatch):
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    forget_stores(mlflow)
+    try:
+        with mlflow.start_run() as mine:
+            autolog()
+            mlflow.log_param("mine", 1)
+            prior_only().fit(frame)
+        (inner,) = mlflow.search_runs(filter_string=f"tags.mlflow.parentRunId = '{mine.info.run_id}'")["run_id"]
+        assert mlflow.get_run(inner).data.params["window"] == "16"
+    finally:
+        autolog(False)
+        forget_stores(mlflow)
+        mlflow.set_tracking_uri(before)
+        if tracking.STORE.resolve().as_posix() in before:
+            mlflow.set_experiment(tracking.EXPERIMENT)
 
 
 def test_a_fit_that_fails_is_a_failed_run_and_its_error_gets_through(logged, no_models, prior_only, frame, monkeypatch):
@@ -259,6 +350,12 @@ def test_digest_tells_all_differences(waves, frame):
     digests = {name: data_digest(other) for name, other in variants(table).items()}
     assert digest not in digests.values(), [name for name, d in digests.items() if d == digest]
     assert len(set(digests.values())) == len(digests)
+
+
+def test_digest_of_objects_is_that_of_their_values():
+    texts = [np.array([["".join(["a", "b"]), 1.5]], dtype=object) for _ in range(2)]
+    assert data_digest(texts[0]) == data_digest(texts[1])
+    assert data_digest(texts[0]) != data_digest(np.array([["ac", 1.5]], dtype=object))
 
 
 def test_digest_of_arrays(gaps):

@@ -30,14 +30,16 @@ def impute(
         Path | None, typer.Option("-o", "--output", help="Default: FILE with '.filled' before its ending.")
     ] = None,
     coverage: Annotated[float, typer.Option(help="Coverage of the band columns.")] = 0.9,
-    steps: Annotated[int, typer.Option(help="Training steps of the network; 0 is the closed form alone.")] = 2000,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps of the network; 0 is the closed form alone. Default: 3,000.")
+    ] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Also draw a picture beside the output.")] = False,
     regularize: Annotated[bool, typer.Option(help="Put irregular timestamps on a regular grid.")] = False,
 ) -> None:
     """Fill the gaps of FILE and add the edges of a band for every column that had gaps."""
     from diffad.recordings import read
     from diffad.series import SeriesImputer
-    from diffad.tables import check_writable, read_table, write_table
+    from diffad.tables import check_apart, check_place, check_writable, read_table, write_table
     from diffad.training import Training
 
     output = output or _beside(file)
@@ -45,9 +47,14 @@ def impute(
         if not 0 < coverage < 1:
             raise ValueError(f"coverage must lie strictly between 0 and 1, got {coverage}")
         table = read_table(file)
+        picture = output.with_suffix(".png")
         check_writable(output)
+        check_apart(output, file)
+        if plot:
+            check_place(picture)
         observed = read(table, regularize=regularize)[0].template
-        imputer = SeriesImputer(training=Training(max_steps=steps, progress=True)).fit(observed)
+        training = Training(progress=True) if steps is None else Training(max_steps=steps, progress=True)
+        imputer = SeriesImputer(training=training).fit(observed)
         filled = imputer.transform(observed)
         lower, upper = imputer.interval(observed, coverage)
         bands = filled.copy()
@@ -64,7 +71,7 @@ def impute(
         if plot and gaps:
             from diffad.plot import plot_imputation
 
-            picture, gaps = output.with_suffix(".png"), gaps[:12]
+            gaps = gaps[:12]
             columns = observed.columns[gaps]
             figure = plot_imputation(
                 observed[columns], filled[columns].to_numpy(), lower[:, gaps], upper[:, gaps], coverage=coverage
@@ -104,7 +111,7 @@ def detect(
 
     from diffad.recordings import read
     from diffad.series_detector import SeriesDetector
-    from diffad.tables import check_writable, read_table, write_table
+    from diffad.tables import check_apart, check_place, check_writable, read_table, write_table
     from diffad.thresholds import AlarmsPerDay, FalseAlarmRate
 
     ending = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
@@ -114,6 +121,9 @@ def detect(
         normal = read(read_table(fit_on), regularize=regularize)[0].template
         table = read(read_table(file), regularize=regularize)[0].template
         check_writable(output)
+        check_apart(output, file, fit_on)
+        if plot:
+            check_place(output.with_suffix(".png"))
         detector = SeriesDetector(threshold=threshold, contamination=contamination).fit(normal)
         found = detector.events(table)
         write_table(found.assign(channels=found["channels"].map(";".join)), output)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import re
+import secrets
+import shutil
 import warnings
 import zlib
 from contextlib import suppress
@@ -31,7 +33,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     Warns
     -----
     UserWarning
-        With the count of lines of a CSV that had too many fields and were left out.
+        With the numbers of lines of a CSV that had too many fields and were left out. Fields that a line lacks
+        are missing values.
     """
     path = Path(path)
     if not path.exists():
@@ -49,17 +52,20 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    bad: list[list[str]] = []
     try:
-        table = pd.read_csv(path, engine="python", on_bad_lines=lambda line: bad.append(line))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            table = pd.read_csv(path, on_bad_lines="warn", float_precision="round_trip", low_memory=False)
     except pd.errors.EmptyDataError as error:
         raise ValueError(f"{path} is empty") from error
     except (pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as CSV: {error}") from error
     if not table.index.equals(pd.RangeIndex(len(table))):
         raise ValueError(f"{path}: its lines have more fields than its head of {table.shape[1]} names; add the names")
+    bad = [line for w in said for line in re.findall(r"Skipping line (\d+)", str(w.message))]
     if bad:
-        warnings.warn(f"{path}: left out {len(bad)} lines with too many fields, the first: {bad[0]}", stacklevel=3)
+        some = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
+        warnings.warn(f"{path}: left out {len(bad)} lines with too many fields: {some}", stacklevel=3)
     return table
 
 
@@ -138,22 +144,38 @@ def check_place(path: Path) -> None:
         raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file")
+    if not os.access(path.resolve().parent, os.W_OK):
+        raise PermissionError(f"{path}: nothing may be written into the folder {path.resolve().parent}")
+
+
+def check_apart(output: Path, *inputs: Path) -> None:
+    """Raise before any work is done for an output that would replace what is read."""
+    for file in inputs:
+        if output.resolve() == file.resolve():
+            raise ValueError(f"{output} would replace the file that is read; name another output")
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table beside its place, then move it there: a full disk leaves nothing half-written."""
+    """Write a table beside its place, then move it there: a full disk leaves nothing half-written.
+
+    A file that is replaced hands down its mode; a link is followed.
+    """
     path = Path(path)
     check_writable(path)
+    place = path.resolve()
     suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
-    handle, name = tempfile.mkstemp(dir=path.parent or Path("."), prefix=f".{path.stem}", suffix=suffix)
-    os.close(handle)
+    draft = place.with_name(f".{place.stem}-{secrets.token_hex(4)}{suffix}")
     try:
         if suffix in (".parquet", ".pq"):
-            table.to_parquet(name)
+            table.to_parquet(draft)
         else:
-            table.to_csv(name, index=isinstance(table.index, pd.DatetimeIndex))
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+            table.to_csv(draft, index=isinstance(table.index, pd.DatetimeIndex))
+        if place.exists():
+            shutil.copymode(place, draft)
+        os.replace(draft, place)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        draft.unlink(missing_ok=True)

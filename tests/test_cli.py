@@ -222,11 +222,20 @@ def test_public_names_are_found_and_others_are_not():
         diffad.nonsense  # noqa: B018
 
 
-@pytest.mark.parametrize(("target", "word"), [("out.xlsx", "cannot write"), ("none/out.csv", "no folder")])
+@pytest.mark.parametrize(
+    ("target", "word"),
+    [
+        ("out.xlsx", "cannot write"),
+        ("none/out.csv", "no folder"),
+        ("x.csv", "replace the file that is read"),
+        ("out.csv", "is a folder"),
+    ],
+)
 def test_an_output_that_cannot_be_written_is_told_before_training(tmp_path, target, word, monkeypatch):
     monkeypatch.setattr("diffad.series.SeriesImputer.fit", lambda *args: pytest.fail("trained in vain"))
     (tmp_path / "x.csv").write_text("a\n" + "1\n2\n\n" * 40)
-    done = CliRunner().invoke(app, ["impute", str(tmp_path / "x.csv"), "-o", str(tmp_path / target)])
+    (tmp_path / "out.png").mkdir()
+    done = CliRunner().invoke(app, ["impute", str(tmp_path / "x.csv"), "--plot", "-o", str(tmp_path / target)])
     assert done.exit_code == 1 and word in done.output
 
 

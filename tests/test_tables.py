@@ -61,7 +61,7 @@ def test_quoted_fields_and_windows_line_ends(tmp_path):
 def test_lines_with_too_many_fields_are_counted_and_left_out(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("a,b\n1,2\n3,4,5\n6,7\n8,9,10,11\n12,13\n")
-    with pytest.warns(UserWarning, match=r"2 lines with too many fields.*'3', '4', '5'"):
+    with pytest.warns(UserWarning, match=r"2 lines with too many fields: 3, 5"):
         table = read_table(path)
     np.testing.assert_array_equal(table, [[1, 2], [6, 7], [12, 13]])
 
@@ -71,6 +71,20 @@ def refused(kind, path, *words):
         read_table(path)
     for word in (str(path), *words):
         assert word in str(caught.value), f"{word!r} is missing in: {caught.value}"
+
+
+def test_a_quote_that_never_closes_swallows_no_rows(tmp_path):
+    path = tmp_path / "x.csv"
+    lines = ["a,b"] + [f"{i},{i}" for i in range(100)]
+    lines[20] = '19,"19'
+    path.write_text("\n".join(lines))
+    refused(ValueError, path, "EOF inside string")
+
+
+def test_a_field_of_any_length_loses_no_row(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\n1,2\n3," + "0" * 200_000 + "4\n5,6\n")
+    np.testing.assert_array_equal(read_table(path), [[1, 2], [3, 4], [5, 6]])
 
 
 @pytest.mark.parametrize("content", ["a,b\n1,2,3\n4,5\n6,7\n", "a,b\n1,2,\n3,4,\n"])
@@ -184,7 +198,7 @@ def full_disk(request, monkeypatch):
 
 
 def test_full_disk_leaves_nothing_behind(table, tmp_path, full_disk):
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"x.* cannot be written: No space left"):
         write_table(table, tmp_path / f"x{full_disk}")
     assert list(tmp_path.iterdir()) == []
 
@@ -219,6 +233,25 @@ def test_relative_path_and_readable_mode(table, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_table(table, "x.csv")
     assert (tmp_path / "x.csv").stat().st_mode & 0o444 == 0o444
+
+
+def test_mode_is_that_of_new_files_or_of_the_file_replaced(table, tmp_path):
+    (tmp_path / "plain").touch()
+    target = tmp_path / "x.csv"
+    write_table(table, target)
+    assert target.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    target.chmod(0o600)
+    write_table(table, target)
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_link_is_followed(table, tmp_path):
+    target, link = tmp_path / "x.csv", tmp_path / "link.csv"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_table(table, link)
+    assert link.is_symlink()
+    assert read_table(target).shape == table.shape
 
 
 def test_no_such_folder(table, tmp_path):

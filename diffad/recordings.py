@@ -15,6 +15,9 @@ from sklearn.utils.validation import check_array
 
 Rows = NDArray[np.float64]
 
+#: Rows that a regular grid may have for each row given, and always.
+MOST_SPARSE, FEW = 20, 10_000
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -135,6 +138,8 @@ def _read_frame(X: pd.DataFrame, groups: Any, regularize: bool, fitted: float | 
 
 
 def _group_rows(groups: Any, n: int) -> list[NDArray[np.int64]]:
+    if not n:
+        raise ValueError("X holds no row")
     if groups is None:
         return [np.arange(n)]
     labels = np.asarray(groups)
@@ -193,6 +198,12 @@ def _on_grid(X: pd.DataFrame, seconds: float | None) -> tuple[pd.DataFrame, NDAr
             f"two rows near {crowded} fall on the same point of a grid of {period / 1e9:g} s; "
             "resample first: X.resample(...).mean()"
         )
+    if slots[-1] > max(FEW, MOST_SPARSE * len(index)):
+        widest = int(np.argmax(steps))
+        raise ValueError(
+            f"a grid of {period / 1e9:g} s from {index[0]} to {index[-1]} has {slots[-1] + 1} rows for {len(index)} "
+            f"given: {index[widest + 1]} follows {index[widest]}; mend the clock, or pass the parts by themselves"
+        )
     grid = pd.DatetimeIndex(stamps[0] + period * np.arange(slots[-1] + 1), name=index.name)
     coarse = grid.as_unit(index.unit)
     grid = coarse if (coarse.as_unit("ns") == grid).all() else grid
@@ -207,16 +218,29 @@ def _fill_frame(frame: pd.DataFrame, filled: NDArray[np.float64]) -> pd.DataFram
         if isinstance(column.dtype, pd.SparseDtype):
             column = column.sparse.to_dense()
         missing = column.isna().to_numpy()
-        if missing.any():
-            if pd.api.types.is_float_dtype(column.dtype):
-                column = column.copy()
-            elif pd.api.types.is_extension_array_dtype(column.dtype):
-                column = column.astype("Float64")
-            else:
-                column = pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan), column.index)
-            values = filled[missing, k]
-            column.iloc[missing] = values.astype(column.dtype) if isinstance(column.dtype, np.dtype) else values
-        columns[k] = column
+        columns[k] = _fill_column(column, missing, filled[missing, k]) if missing.any() else column
     result = pd.DataFrame(columns, index=frame.index)
     result.columns = frame.columns
     return result
+
+
+def _fill_column(column: pd.Series, missing: NDArray[np.bool_], values: NDArray[np.float64]) -> pd.Series:
+    """Put values in the places of what is missing, in the column's own dtype where it can hold gaps."""
+    kind = column.dtype
+    if isinstance(kind, np.dtype) and kind.kind != "f":
+        column, kind = pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan), column.index), np.dtype(float)
+    column = column.copy()
+    if isinstance(kind, np.dtype):
+        column.iloc[missing] = values.astype(kind)
+        return column
+    places, values = np.flatnonzero(missing)[np.isfinite(values)], values[np.isfinite(values)]
+    if pd.api.types.is_bool_dtype(kind):
+        column.iloc[places] = values > 0.5
+    elif pd.api.types.is_integer_dtype(kind):
+        # The largest float below 2**63 is 1,024 less.
+        least, most = (int(b) for b in (np.iinfo(kind.numpy_dtype).min, np.iinfo(kind.numpy_dtype).max))
+        whole = np.clip(values.round(), least, min(most, 2**63 - 1024)).astype(kind.numpy_dtype)
+        column.iloc[places] = whole
+    else:
+        column.iloc[places] = values
+    return column

@@ -102,14 +102,22 @@ def _column(values: NDArray[np.float64]) -> tuple[float, float, float, float, ND
     low, high = distinct[0], distinct[-1]
     if low == high:
         return low, 0.0, -np.inf, np.inf, levels
+    # Squares of numbers beyond 1e154 overflow, those of numbers below 1e-162 vanish; powers of two divide exactly.
+    unit = 2.0 ** (np.frexp(max(abs(low), abs(high)))[1] - 1)
+    centre, scale = (unit * s for s in _moments(x / unit))
+    if not scale > 0:
+        return centre, 0.0, -np.inf, np.inf, levels
+    lower = low if low in levels else -np.inf
+    upper = high if high in levels else np.inf
+    return centre, scale, lower, upper, levels
+
+
+def _moments(x: NDArray[np.float64]) -> tuple[float, float]:
+    """Return mean and standard deviation of clipped values, the latter 0 where it is lost in rounding."""
     middle = float(np.median(x))
     spread = 1.4826 * float(np.median(np.abs(x - middle)))
     # A channel that switches rests at one value most of the time; the other level is not an outlier.
     spread = max(spread, float(np.diff(np.quantile(x, [0.05, 0.95]))[0]) / 3.29)
     clipped = np.clip(x, middle - 8 * spread, middle + 8 * spread) if spread > 0 else x
     centre, scale = float(clipped.mean()), float(clipped.std())
-    if not scale > np.finfo(float).eps * np.abs(clipped).max():
-        return centre, 0.0, -np.inf, np.inf, levels
-    lower = low if low in levels else -np.inf
-    upper = high if high in levels else np.inf
-    return centre, scale, lower, upper, levels
+    return centre, scale if scale > np.finfo(float).eps * np.abs(clipped).max() else 0.0

@@ -184,8 +184,9 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
 
         That is where the probability flow carries the prior's mean: the median of one missing value
         (a flow in one dimension keeps order), and near it for many, without drawing a sample.
-        Observed values, index, columns and float dtypes come back as they were; fitted on an array, the imputer
-        knows no names but ``x0``, ``x1`` and on.
+        Observed values, index, columns and dtypes come back as they were: nullable integers and truth values are
+        filled with the nearest, objects become floats. Fitted on an array, the imputer knows no names but ``x0``,
+        ``x1`` and on.
         """
         recording, pieces = self._reduce(X, groups, lambda s, _scales, _kind: s[0], None)
         filled = recording.fill(recording.assemble(pieces))

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from diffad import recordings
+from diffad.column_names import check_names
 from diffad.recordings import Recording
 from diffad.scaling import Scaling
 
@@ -27,6 +28,7 @@ class SeriesInput(BaseEstimator):
             validate_data(self, X, reset=reset, skip_check_array=True)
             if reset:
                 self._labels = list(X.columns)
+            check_names(X, self.__dict__.get("_labels"))
             return recordings.read(X, groups, self.regularize, None if reset else self.period_)
         if reset:
             self.__dict__.pop("_labels", None)

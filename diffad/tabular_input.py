@@ -9,6 +9,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
 
+from diffad.column_names import check_names
+
 
 class TableInput(BaseEstimator):
     """Base of estimators over rows of mixed columns, NaN = missing."""
@@ -20,8 +22,13 @@ class TableInput(BaseEstimator):
                 raise ValueError(f"columns {list(X.columns[X.columns.duplicated()])} occur more than once; rename them")
             if not len(X):
                 raise ValueError("X holds no row")
+            if reset:
+                self._labels = list(X.columns)
+            check_names(X, self.__dict__.get("_labels"))
             sparse = {c: X[c].sparse.to_dense() for c in X if isinstance(X[c].dtype, pd.SparseDtype)}
             return X.assign(**sparse) if sparse else X
+        if reset:
+            self.__dict__.pop("_labels", None)
         rows = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
         return pd.DataFrame(rows)
 

@@ -62,6 +62,28 @@ def test_missing_surplus_and_reordered_columns(frame, fitted):
     refused(ValueError, lambda: fitted.transform(frame[frame.columns[::-1]]), "order")
 
 
+@pytest.mark.parametrize(
+    "names", [[7, 8, 9], pd.MultiIndex.from_product([["pump"], list("abc")])], ids=["numbers", "two levels"]
+)
+def test_reordered_and_renamed_columns_that_are_no_texts(prior_only, gaps, names):
+    X = pd.DataFrame(gaps, columns=names)
+    fitted = prior_only().fit(X)
+    assert not fitted.transform(X).isna().any(axis=None)
+    assert np.isfinite(fitted.transform(gaps)).all()
+    refused(ValueError, lambda: fitted.transform(X[X.columns[::-1]]), "order")
+    refused(ValueError, lambda: fitted.transform(X.set_axis([1, 2, 3], axis=1)), "[1, 2, 3]")
+
+
+def test_a_stray_timestamp_years_away_makes_no_grid_of_a_million_rows(prior_only, frame):
+    stray = frame.iloc[-1:].set_axis(frame.index[-1:] + pd.Timedelta("366d"))
+    X = pd.concat([frame, stray])
+    refused(ValueError, lambda: prior_only(regularize=True).fit(X), str(stray.index[0]), "clock")
+
+
+def test_no_row(prior_only, frame):
+    refused(ValueError, lambda: prior_only().fit(frame).transform(frame.iloc[:0]), "no row")
+
+
 def test_two_columns_of_one_name(prior_only, frame):
     X = frame.set_axis(["flow", "power", "power"], axis=1)
     refused(ValueError, lambda: prior_only().fit(X), "unique column names", "'power'")

@@ -528,6 +528,16 @@ def test_duplicate_column_names_are_refused(table, detector):
     refused(lambda: detector.predict(twice), "'load'")
 
 
+def test_reordered_columns_named_by_numbers_are_refused():
+    X = pd.DataFrame(np.random.default_rng(0).standard_normal((60, 3)), columns=[7, 8, 9])
+    for estimator in (TabularDetector().fit(X), TabularImputer().fit(X)):
+        call = getattr(estimator, "transform", None) or estimator.predict
+        call(X)
+        call(X.to_numpy())
+        with pytest.raises(ValueError, match="order"):
+            call(X[[9, 8, 7]])
+
+
 def test_missing_extra_and_reordered_columns_are_refused(detector, new):
     refused(lambda: detector.predict(new.drop(columns="line")), "line")
     refused(lambda: detector.predict(new.assign(humidity=1.0)), "humidity")

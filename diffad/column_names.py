@@ -1,0 +1,23 @@
+"""Columns by any name: scikit-learn compares names only where all of them are strings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+
+def check_names(X: pd.DataFrame, fitted: list[Any] | None) -> None:
+    """Raise where a table's columns are not those fitted on, in their order; None: there were no names.
+
+    Examples
+    --------
+    >>> check_names(pd.DataFrame([[1, 2]], columns=[8, 7]), [7, 8])
+    Traceback (most recent call last):
+    ...
+    ValueError: X has the columns [8, 7], but was fitted on [7, 8]; give them by these names in this order
+    """
+    if fitted is not None and list(X.columns) != fitted:
+        raise ValueError(
+            f"X has the columns {list(X.columns)}, but was fitted on {fitted}; give them by these names in this order"
+        )

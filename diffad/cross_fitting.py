@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffad.completing import complete
-from diffad.scoring import Lengths, Models, Scorer, nothing
+from diffad.scoring import VISIBLE, Lengths, Models, Scorer, Tails, nothing
 from diffad.tails import LogTail
 
 Array = NDArray[np.float32]
@@ -25,6 +25,8 @@ Block = tuple[int, int, int]
 FOLDS = 4
 #: Rows that half of the training data must have to say how it predicts the other half.
 AHEAD_LEAST = 100
+#: Share of the normal entries that must be missing for whole windows to have tails of their own.
+MISSING = 0.02
 #: Rows whose normal scores are kept; more say little about a tail and cost memory.
 MOST_NORMAL = 40_000
 
@@ -80,8 +82,8 @@ def fit_scorer(
     # Every fold holds at least two windows of any length in one block.
     room = min(max(b - a for _, a, b in fold) for fold in folds) // 2
     lengths = Lengths.choose(room, series[0].shape[1], kinds)
-    raw: dict[tuple[str, int], list[Array]] = {}
-    whole: dict[tuple[str, int], list[NDArray[np.bool_]]] = {}
+    seen, filled = _Gathered(), _Gathered()
+    missing = float(np.mean(np.concatenate([np.isnan(s).ravel() for s in series])))
     rows, residual = [], []
     for fold in folds:
         others = [r for other in folds if other is not fold for r in other] if len(folds) > 1 else fold
@@ -89,21 +91,17 @@ def fit_scorer(
         for i, a, b in _thinned(fold, len(folds)):
             # Context from beyond the block keeps its edges as well informed as its middle.
             first, last = max(0, a - lengths.longest), min(len(series[i]), b + lengths.longest)
-            known = ~np.isnan(series[i][a:b]).all(1)
+            known = np.asarray(~np.isnan(series[i][a:b]).all(1))
             rows.append((i, np.arange(a, b)[known]))
-            context = series[i][first:last]
-            residual.append(model.residual(context)[a - first : b - first][known])
-            for key, values in model(context).items():
-                before, after = model.reach(key[1])
-                inside = (np.arange(a, b) >= a + before) & (np.arange(a, b) < b - after)
-                raw.setdefault(key, []).append(values[a - first : b - first][known])
-                whole.setdefault(key, []).append(inside[known])
-    joined = {key: np.concatenate(parts) for key, parts in raw.items()}
-    tails = {}
-    for key, values in joined.items():
-        # Windows that overlap other folds were partly trained on: tails are learnt without them.
-        unseen = np.concatenate(whole[key])
-        tails[key] = LogTail.fit(values[unseen] if unseen.sum() >= 50 else values)
+            context = slice(first, last)
+            residual.append(model.residual(series[i][context])[a - first : b - first][known])
+            inside = (slice(a - first, b - first), known)
+            seen.add(model, series[i][context], *inside)
+            if missing > MISSING:
+                filled.add(model, whole_series[i][context], *inside)
+    joined = seen.joined()
+    visible = {length: float(v.mean()) for (kind, length), v in joined.items() if kind == VISIBLE}
+    tails = Tails(seen.tails(), filled.tails(), visible)
     scorer = Scorer(Models.fit(whole_series, lengths, centred, device), tails, kinds, weights)
     normal = scorer.calibrated(joined) or nothing(sum(len(r) for _, r in rows))
     new = np.concatenate([np.full(len(r), i >= old) for i, r in rows])
@@ -160,6 +158,35 @@ def scores_ahead(
     edges = np.cumsum([len(r) for _, r in fitted.rows])[:-1]
     expected = np.split(scorer.by_channel(fitted.normal, channels).sum(1), edges)
     return [block for block in expected if len(block)], seen
+
+
+class _Gathered:
+    """Evidence of normal rows, block by block."""
+
+    def __init__(self) -> None:
+        self.raw: dict[tuple[str, int], list[Array]] = {}
+        self.unseen: dict[tuple[str, int], list[NDArray[np.bool_]]] = {}
+
+    def add(self, model: Models, context: Array, block: slice, known: NDArray[np.bool_]) -> None:
+        """Judge the known rows of a block, which lies within its context."""
+        place = np.arange(block.start, block.stop)
+        for key, values in model(context).items():
+            before, after = model.reach(key[1])
+            inside = (place - before >= block.start) & (place + after < block.stop)
+            self.raw.setdefault(key, []).append(values[block][known])
+            self.unseen.setdefault(key, []).append(inside[known])
+
+    def joined(self) -> dict[tuple[str, int], Array]:
+        return {key: np.concatenate(parts) for key, parts in self.raw.items()}
+
+    def tails(self) -> dict[tuple[str, int], LogTail]:
+        """Return tails of all evidence; windows that overlap other folds were partly trained on, and are left out."""
+        found = {}
+        for key, values in self.joined().items():
+            unseen = np.concatenate(self.unseen[key])
+            if key[0] != VISIBLE:
+                found[key] = LogTail.fit(values[unseen] if unseen.sum() >= 50 else values)
+        return found
 
 
 def _folds(lengths: list[int]) -> list[list[Block]]:

@@ -101,7 +101,7 @@ def detect(folder: Path) -> None:
     share = float(table["late"].notna().mean())
     print(f"Found {share:.0%} of {len(table)} faults; alarm on {alarm[~true].mean():.0%} of the rows between them.")
     mlflow.log_metrics({"faults_found": share, "alarm_share_between_faults": float(alarm[~true].mean())})
-    write_table(events.assign(channels=events["channels"].map(";".join)).set_index("start"), folder / "alarms.csv")
+    write_table(events.assign(channels=events["channels"].map(";".join)), folder / "alarms.csv")
     view = slice(*np.searchsorted(new.index, [new.index[0], new.index[0] + pd.Timedelta(minutes=9)]))
     part, explanation = new.iloc[view], detector.explain(new.iloc[view])
     concerned = [c for c in SHOWN if c in part.columns]

@@ -202,7 +202,8 @@ def quietness(windows: Tensor) -> Tensor:
     A stuck sensor is too quiet.  Windows that know fewer than half of their differences are -inf:
     nothing can be said.
     """
-    steps = windows.diff(dim=1) ** 2
+    # In single precision equal windows of other batches would differ, and ties of resting channels break.
+    steps = windows.double().diff(dim=1) ** 2
     known = ~steps.isnan()
     count = known.sum(1)
     mean = torch.where(known, steps, 0.0).sum(1) / count.clamp(min=1)

@@ -89,7 +89,7 @@ def plot_detection(
     Parameters
     ----------
     observed : DataFrame of shape (n_timestamps, n_channels)
-        The channels to draw.
+        The channels to draw, some of those explained in any order.
     explanation : Explanation
         Of the detector, for the same rows.
     score : array of shape (n_timestamps,)
@@ -114,12 +114,15 @@ def plot_detection(
     figure = Figure(figsize=(11, 2.2 + 1.25 * n), layout="constrained")
     axes = figure.subplots(n + 1, 1, sharex=True, squeeze=False, height_ratios=[1.0] * n + [1.4])[:, 0]
     x = observed.index
+    known = [str(c) for c in explanation.lower.columns]
     for k, name in enumerate(observed.columns):
         ax = axes[k]
+        # A detector of an array has names of its own.
+        place = known.index(str(name)) if str(name) in known else k
         ax.fill_between(
             x,
-            explanation.lower.iloc[:, k],
-            explanation.upper.iloc[:, k],
+            explanation.lower.iloc[:, place],
+            explanation.upper.iloc[:, place],
             color=BAND,
             alpha=0.45,
             lw=0,

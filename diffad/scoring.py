@@ -7,7 +7,7 @@ learnt from is the business of :mod:`diffad.cross_fitting`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -41,6 +41,8 @@ WEIGHTS: dict[str, float] = {
     "quiet": 0.65,
     "shape": 0.5,
 }
+#: Key of the share of a window's entries that are visible, beside the kinds of evidence.
+VISIBLE = "visible"
 #: Exponents of the means over kinds (their groups) and over channels: nearly a maximum.
 KIND_POWER, CHANNEL_POWER = 2.0, 16.0
 
@@ -92,7 +94,7 @@ class Models:
         return cls(windows, shapes, lengths, centred)
 
     def __call__(self, rows: Array) -> dict[tuple[str, int], Array]:
-        """Return evidence (n, channels) of every row, by kind and window length."""
+        """Return evidence (n, channels) of every row, by kind and window length, and `VISIBLE` (n, 1)."""
         result: dict[tuple[str, int], list[Array]] = {}
         for length in self.lengths.all:
             for _, windows in windows_of_rows(rows, length, _after(length, self.centred)):
@@ -109,6 +111,7 @@ class Models:
         }
 
     def _of_length(self, length: int, windows: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+        yield VISIBLE, (~windows.isnan()).double().mean((1, 2))[:, None]
         if length in self.windows:
             yield from self.windows[length](windows).items()
         if length in self.lengths.quiet:
@@ -166,25 +169,78 @@ def _after(length: int, centred: bool) -> int:
 
 
 @dataclass(frozen=True)
+class Tails:
+    """What normal evidence looks like, by kind and window length.
+
+    Windows with holes look less strange than whole ones: a filled entry never surprises.  Where the normal rows had
+    many, there are two sets of tails, and a window goes by either as far as it is complete.
+
+    Attributes
+    ----------
+    usual : dict of (kind, length) to LogTail
+        Of normal rows as they were.
+    whole : dict of (kind, length) to LogTail
+        Of the same rows with their gaps filled by draws; empty where they had none to speak of.
+    visible : dict of int to float
+        Visible share of the usual windows, by length.
+    """
+
+    usual: dict[tuple[str, int], LogTail]
+    whole: dict[tuple[str, int], LogTail] = field(default_factory=dict)
+    visible: dict[int, float] = field(default_factory=dict)
+
+    def __call__(self, raw: Mapping[tuple[str, int], Array]) -> dict[tuple[str, int], Array]:
+        """Return the root of -log p of evidence by kind and window length."""
+        found = {key: np.sqrt(self.usual[key](raw[key])) for key in raw if key in self.usual}
+        return self._by_completeness(found, {key: np.sqrt(self.whole[key](raw[key])) for key in self.whole}, raw)
+
+    def of_last(self, raw: Mapping[tuple[str, int], Array]) -> dict[tuple[str, int], Array]:
+        """Do the same for one row: one look at all tails together is what a live row can afford."""
+        values = np.concatenate([raw[key] for key in self.usual], 1)
+        ends = np.cumsum([raw[key].shape[1] for key in self.usual])[:-1]
+        usual, whole = (
+            dict(zip(self.usual, np.split(np.sqrt(tail(values)), ends, axis=1), strict=True)) if tail else {}
+            for tail in self._together
+        )
+        return self._by_completeness(usual, whole, raw)
+
+    @cached_property
+    def _together(self) -> tuple[LogTail, LogTail | None]:
+        whole = LogTail.beside([self.whole[key] for key in self.usual]) if self.whole else None
+        return LogTail.beside(list(self.usual.values())), whole
+
+    def _by_completeness(
+        self,
+        usual: dict[tuple[str, int], Array],
+        whole: dict[tuple[str, int], Array],
+        raw: Mapping[tuple[str, int], Array],
+    ) -> dict[tuple[str, int], Array]:
+        if not whole:
+            return usual
+        found = {}
+        for key, root in usual.items():
+            least = self.visible[key[1]]
+            complete = ((raw[VISIBLE, key[1]] - least) / (1 - least)).clip(0, 1) if least < 1 else 1.0
+            found[key] = np.asarray(root + complete * (whole[key] - root), np.float32)
+        return found
+
+
+@dataclass(frozen=True)
 class Scorer:
     """Evidence, its calibration and how it is combined.
 
     Attributes
     ----------
     models : Models
-    tails : dict of (kind, length) to LogTail
+    tails : Tails
     kinds : tuple of str
     weights : mapping of kind to float
     """
 
     models: Models
-    tails: dict[tuple[str, int], LogTail]
+    tails: Tails
     kinds: tuple[str, ...]
     weights: Mapping[str, float]
-
-    @cached_property
-    def _all_tails(self) -> LogTail:
-        return LogTail.beside(list(self.tails.values()))
 
     def evidence(self, rows: Array) -> dict[str, Array]:
         """Return, per kind, the root of -log p of each row and channel, averaged over window lengths.
@@ -195,17 +251,13 @@ class Scorer:
 
     def evidence_of_last(self, rows: Array) -> dict[str, Array]:
         """Return :meth:`evidence` of the last row alone; only for windows that end with it."""
-        if not self.tails:
+        if not self.tails.usual:
             return nothing(1)
-        raw = self.models.of_last(rows)
-        # A few numbers for each tail: one look at all tails together is what a live row can afford.
-        roots = np.sqrt(self._all_tails(np.concatenate([raw[key] for key in self.tails], 1)))
-        ends = np.cumsum([raw[key].shape[1] for key in self.tails])
-        return self._by_kind(dict(zip(self.tails, np.split(roots, ends[:-1], axis=1), strict=True))) or nothing(1)
+        return self._by_kind(self.tails.of_last(self.models.of_last(rows))) or nothing(1)
 
     def calibrated(self, raw: Mapping[tuple[str, int], Array]) -> dict[str, Array]:
         """Turn evidence by kind and window length into evidence by kind; see :meth:`evidence`."""
-        return self._by_kind({key: np.sqrt(self.tails[key](v)) for key, v in raw.items() if key[0] in self.kinds})
+        return self._by_kind(self.tails(raw))
 
     def _by_kind(self, roots: Mapping[tuple[str, int], Array]) -> dict[str, Array]:
         """Average over the window lengths of each kind."""

@@ -260,7 +260,7 @@ class SeriesDetector(Detector, SeriesInput):
         self._look_for_drift(score)
         index, names = _index(recording), self._names()
         rows = []
-        for numbers, share in zip(recording.rows, shares, strict=True):
+        for places, share in zip(recording.rows, shares, strict=True):
             strange = share.sum(1)
             for start, stop in merge(-strange < self.offset_):
                 peak = start + int(strange[start:stop].argmax())
@@ -269,15 +269,19 @@ class SeriesDetector(Detector, SeriesInput):
                 guilty = [names[k] for k in order if blame[k] > 0.2 * blame.sum()] or [names[order[0]]]
                 rows.append(
                     {
-                        "start": index[numbers[start]],
-                        "end": index[numbers[stop - 1]],
-                        "peak": index[numbers[peak]],
+                        "start": index[places[start]],
+                        "end": index[places[stop - 1]],
+                        "peak": index[places[peak]],
                         "severity": strange[peak] / -self.offset_ if self.offset_ else np.inf,
                         "p_value": float(self.normal_.p_values(strange[[peak]])[0]),
                         "channels": guilty,
                     }
                 )
-        return pd.DataFrame(rows, columns=["start", "end", "peak", "severity", "p_value", "channels"])
+        if rows:
+            return pd.DataFrame(rows)
+        nothing = dict.fromkeys(("start", "end", "peak"), index[:0])
+        numbers = {name: np.empty(0) for name in ("severity", "p_value")}
+        return pd.DataFrame(nothing | numbers | {"channels": np.empty(0, object)})
 
     def explain(self, X: Any, groups: Any = None) -> Explanation:
         """Say which channels made each row strange, and what they should have shown."""

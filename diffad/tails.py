@@ -28,6 +28,8 @@ class LogTail:
     """
 
     LEVELS = np.linspace(0, 0.95, 96)
+    #: Part by which values differ that are one but for rounding: the same rows come in other batches, or live.
+    SAME = 1e-4
 
     grid: NDArray[np.float64]
     excess: NDArray[np.float64]
@@ -53,10 +55,11 @@ class LogTail:
         last = self.grid[-1]
         with np.errstate(invalid="ignore"):  # inf - inf of a channel that never spoke: not beyond anything
             beyond = -np.log(1 - self.LEVELS[-1]) + (e - last) / self.excess
-        return np.where(e > last, beyond, -np.log1p(-level)).astype(np.float32)
+        return np.where(e > last + self.SAME * np.abs(last), beyond, -np.log1p(-level)).astype(np.float32)
 
     @cached_property
     def _steps(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Rising quantiles of each channel and their levels: of equal ones the lowest, since ties are not strange."""
-        first = np.concatenate([np.ones((1, self.grid.shape[1]), bool), self.grid[1:] > self.grid[:-1]])
+        apart = self.grid[1:] > self.grid[:-1] + self.SAME * np.abs(self.grid[1:])
+        first = np.concatenate([np.ones((1, self.grid.shape[1]), bool), apart])
         return [(grid[f], self.LEVELS[f]) for grid, f in zip(self.grid.T, first.T, strict=True)]

@@ -46,8 +46,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("sensors-output"))
     parser.add_argument("--no-detectability", action="store_true", help="do not measure what the detector can see")
     options = parser.parse_args()
+    if (options.normal is None) != (options.new is None):
+        parser.error("give both --normal and --new, or neither for the embedded recording")
     normal, new = (clean(t) for t in load(options.normal, options.new))
-    threshold = AlarmsPerDay(options.alarms_per_day) if options.alarms_per_day else FalseAlarmRate(0.001)
+    threshold = AlarmsPerDay(options.alarms_per_day) if options.alarms_per_day is not None else FalseAlarmRate(0.001)
 
     autolog()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -62,9 +64,7 @@ def main() -> None:
         print(f"Alarm on {held:.2%} of the normal rows held out. {len(events)} events:")
         print(events.assign(channels=events["channels"].map(", ".join)).round(4).to_string())
 
-        write_table(
-            events.assign(channels=events["channels"].map(";".join)).set_index("start"), options.output / "events.csv"
-        )
+        write_table(events.assign(channels=events["channels"].map(";".join)), options.output / "events.csv")
         blame = explanation.share.sum().sort_values(ascending=False).index[:6]
         score = explanation.share.sum(axis=1).to_numpy()
         figure = plot_detection(new[list(blame)], explanation, score, detector.offset_, events)

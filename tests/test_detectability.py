@@ -222,6 +222,14 @@ def test_picture_draws_threshold_score_and_the_channel_to_blame(detection):
     assert len(figure.axes[-1].patches) == len(events)
 
 
+def test_picture_of_some_channels_in_another_order_has_the_bands_of_these(detection):
+    X, explanation, *rest = detection[0]
+    figure = plot_detection(X[["outlet"]], explanation, *rest)
+    drawn_band = figure.axes[0].collections[0].get_paths()[0].get_extents()
+    assert drawn_band.ymin == pytest.approx(explanation.lower["outlet"].min())
+    assert drawn_band.ymax == pytest.approx(explanation.upper["outlet"].max())
+
+
 def test_picture_without_events_faults_or_time(detector, normal):
     X = normal[:200]
     events = detector.events(X)[:0]

@@ -39,7 +39,7 @@ def impute(
     """Fill the gaps of FILE and add the edges of a band for every column that had gaps."""
     from diffad.recordings import read
     from diffad.series import SeriesImputer
-    from diffad.tables import check_apart, check_place, check_writable, read_table, write_table
+    from diffad.tables import check_place, check_writable, read_table, write_table
     from diffad.training import Training
 
     output = output or _beside(file)
@@ -48,8 +48,7 @@ def impute(
             raise ValueError(f"coverage must lie strictly between 0 and 1, got {coverage}")
         table = read_table(file)
         picture = output.with_suffix(".png")
-        check_writable(output)
-        check_apart(output, file)
+        check_writable(output, file)
         if plot:
             check_place(picture)
         observed = read(table, regularize=regularize)[0].template
@@ -111,7 +110,7 @@ def detect(
 
     from diffad.recordings import read
     from diffad.series_detector import SeriesDetector
-    from diffad.tables import check_apart, check_place, check_writable, read_table, write_table
+    from diffad.tables import check_place, check_writable, read_table, write_table
     from diffad.thresholds import AlarmsPerDay, FalseAlarmRate
 
     ending = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
@@ -120,8 +119,7 @@ def detect(
         threshold = FalseAlarmRate() if alarms_per_day is None else AlarmsPerDay(alarms_per_day)
         normal = read(read_table(fit_on), regularize=regularize)[0].template
         table = read(read_table(file), regularize=regularize)[0].template
-        check_writable(output)
-        check_apart(output, file, fit_on)
+        check_writable(output, file, fit_on)
         if plot:
             check_place(output.with_suffix(".png"))
         detector = SeriesDetector(threshold=threshold, contamination=contamination).fit(normal)

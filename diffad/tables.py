@@ -129,30 +129,28 @@ def _parsed(texts: pd.Series, dayfirst: bool) -> pd.Series:
             return pd.to_datetime(texts, utc=True)  # the clock was changed on the way
 
 
-def check_writable(path: str | Path) -> None:
-    """Raise before any work is done for a file that `write_table` could not write."""
+def check_writable(path: str | Path, *inputs: Path) -> None:
+    """Raise before any work is done for a file that `write_table` could not write, or that would replace `inputs`."""
     path = Path(path)
     suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
     if suffix not in WRITABLE:
         raise ValueError(f"{path}: cannot write {suffix!r}; use one of {WRITABLE}")
-    check_place(path)
+    check_place(path, *inputs)
 
 
-def check_place(path: Path) -> None:
-    """Raise before any work is done for a file that has no folder to be in, or whose name is that of a folder."""
+def check_place(path: Path, *inputs: Path) -> None:
+    """Raise before any work is done for a file that cannot be written, or that would replace one of those read."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no file that could be replaced; name another")
     if not os.access(path.resolve().parent, os.W_OK):
         raise PermissionError(f"{path}: nothing may be written into the folder {path.resolve().parent}")
-
-
-def check_apart(output: Path, *inputs: Path) -> None:
-    """Raise before any work is done for an output that would replace what is read."""
     for file in inputs:
-        if output.resolve() == file.resolve():
-            raise ValueError(f"{output} would replace the file that is read; name another output")
+        if path.resolve() == file.resolve():
+            raise ValueError(f"{path} would replace the file that is read; name another output")
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:

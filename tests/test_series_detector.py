@@ -449,7 +449,7 @@ def test_the_promise_holds_on_rows_as_gappy_as_the_training_and_on_whole_ones(co
 
 def test_events_of_nothing_have_the_dtypes_of_events():
     X = table(process(300, 0)).tz_localize("Europe/Berlin")
-    detector = SeriesDetector(FalseAlarmRate(1e-6), kinds=("energy",)).fit(X)
+    detector = SeriesDetector(threshold=FalseAlarmRate(1e-6), kinds=("energy",)).fit(X)
     found = detector.events(X.iloc[:20])
     assert len(found) == 0
     assert {found[name].dtype for name in ("start", "end", "peak")} == {X.index.dtype}

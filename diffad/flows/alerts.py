@@ -293,13 +293,14 @@ def _ecs(alert: dict[str, Any]) -> dict[str, Any]:
             "address": alert[end],
             "ip": _ip(alert[end]),
             "port": alert[f"{end}_port"],
-            "bytes": alert[f"bytes_{way}"],
-            "packets": alert[f"packets_{way}"],
+            "bytes": _count(alert[f"bytes_{way}"]),
+            "packets": _count(alert[f"packets_{way}"]),
         }
         for end, way in (("source", "out"), ("destination", "in"))
     }
     return {
         "@timestamp": alert["start"].isoformat(),
+        "ecs": {"version": "8.11.0"},
         "event": {
             "kind": "alert",
             "category": ["network"],
@@ -313,15 +314,25 @@ def _ecs(alert: dict[str, Any]) -> dict[str, Any]:
             "incident": alert["incident"],
             "p_value": alert["p_value"],
             "state": alert["state"],
-            "reasons": alert["reasons"],
+            "reasons": [_typed(reason) for reason in alert["reasons"]],
         },
     }
+
+
+def _count(number: float) -> int | None:
+    return None if pd.isna(number) else int(number)
+
+
+def _typed(reason: dict[str, Any]) -> dict[str, Any]:
+    """Keep numbers and text under different names: a database refuses a field that is now this, now that."""
+    kinds = {key: value for key, value in reason.items() if key in ("value", "expected")}
+    return reason | dict.fromkeys(kinds) | {f"{k}_text" if isinstance(v, str) else k: v for k, v in kinds.items()}
 
 
 def _ip(address: Any) -> str | None:
     """Return the address if it is one: a database that knows ECS refuses pseudonyms as `ip`."""
     try:
-        return str(ip_address(address))
+        return str(ip_address(address)).partition("%")[0]  # a zone is no part of the address
     except ValueError:
         return None
 

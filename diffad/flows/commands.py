@@ -32,7 +32,7 @@ def fit(
     from diffad.tables import check_place
 
     try:
-        check_place(output)
+        check_place(output, *logs)
         table = pd.concat([load_flows(log, format, timezone) for log in logs], ignore_index=True)
         model = FlowModel.fit(table, contamination)
         model.save(output)
@@ -63,11 +63,12 @@ def score(
 
     output = output or log.with_name(log.name + ".alerts.jsonl")
     try:
-        check_place(output)
+        check_place(output, log, model)
         judge = FlowModel.load(model)
         threshold = judge.threshold(alerts_per_day)
         if follow:
             state = state or output.with_name(output.name + ".state")
+            check_place(state, log, model, output)
             _follow(log, judge, output, threshold, format, state, timezone)
         else:
             _score(log, judge, output, threshold, format, timezone)

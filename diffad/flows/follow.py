@@ -122,7 +122,7 @@ class Follower:
         block = self._file.read(BATCH_BYTES)
         end = block.rfind(b"\n") + 1
         if not end and len(block) == BATCH_BYTES:
-            raise ValueError(f"{self.log} has a line of more than {BATCH_BYTES} bytes at byte {self.state.offset}")
+            return self._lines() if self._skip_line(block) else ([], b"")
         if not end and block and self._rotated():
             end = len(block)  # a file that nobody writes to any more may end without a newline
         if not end:
@@ -131,6 +131,21 @@ class Follower:
             self.state.format = format_of(Path(self._file.name))
         text = block[:end].decode("utf-8" if self.state.offset else "utf-8-sig", errors="replace")
         return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")], block[:end]
+
+    def _skip_line(self, block: bytes) -> bool:
+        """Go on after a line that is too long for a batch, of which `block` is the beginning; False if it has no end."""
+        assert self._file is not None
+        size, last = len(block), block[-MARK_BYTES:]
+        while more := self._file.read(BATCH_BYTES):
+            part = more[: more.find(b"\n") + 1] or more
+            size, last = size + len(part), (last + part)[-MARK_BYTES:]
+            if part.endswith(b"\n"):
+                warnings.warn(f"{self.log}: left out a line of {size} bytes", UserWarning, stacklevel=5)
+                self.state.offset += size
+                self.state.before = last
+                self._save()
+                return True
+        return False
 
     def _judge(self, lines: list[str], block: bytes) -> None:
         state = self.state

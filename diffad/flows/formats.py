@@ -119,7 +119,7 @@ def _suricata(frame: pd.DataFrame) -> Fields:
 
 def _hexadecimal(flags: Any) -> int:
     try:
-        return int(flags, 16)
+        return int(flags, 16) & 0xFF
     except (TypeError, ValueError):
         return 0
 

@@ -60,8 +60,10 @@ FAILED = ("S0", "REJ", "RSTOS0", "SH", "new")
 FIN, SYN, RST = 1, 2, 4
 #: Date formats of CICFlowMeter and its data sets: the day comes first.
 DAY_FIRST = ("%d/%m/%Y %I:%M:%S %p", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S.%f", "%d/%m/%Y %H:%M")
-#: Nanoseconds in int64 end in the year 2262.
-LAST_MICROSECOND = 9.2e15
+#: Nanoseconds in int64 end in the year 2262: the last start and the longest duration in seconds stay below together.
+LAST_YEAR, LONGEST = 2200, 1e9
+#: Counters beyond are no counts, and their rates would leave the range of numbers.
+LARGEST = 2.0**100
 N_EXAMPLES = 3
 
 
@@ -205,7 +207,10 @@ def _at(lines: Sequence[str], mask: NDArray[np.bool_]) -> Iterable[str]:
 
 
 def _each(values: pd.Series | None, function: Callable[[str], str | None], n: int) -> NDArray[Any]:
-    """Apply a function to each different value, and return text (n,); None and NaN stay missing."""
+    """Apply a function to each different value, and return text (n,); None and NaN stay missing.
+
+    Halves of characters, which JSON can escape, become question marks.
+    """
     if values is None:
         return np.full(n, None, dtype=object)
     given = values.to_numpy(dtype=object)
@@ -213,7 +218,8 @@ def _each(values: pd.Series | None, function: Callable[[str], str | None], n: in
         codes, unique = pd.factorize(given)
     except TypeError:  # JSON can hold lists and objects, too
         codes, unique = pd.factorize(values.map(str, na_action="ignore").to_numpy(dtype=object))
-    return np.array([*(function(str(value)) for value in unique), None], dtype=object)[codes]
+    texts = (str(value).encode("utf-8", "replace").decode() for value in unique)
+    return np.array([*(function(text) for text in texts), None], dtype=object)[codes]
 
 
 def _text(value: str) -> str | None:
@@ -234,15 +240,17 @@ def _protocol(value: str) -> str | None:
 
 
 def _numbers(values: pd.Series | None, name: str, lines: Sequence[str], report: ReadReport) -> NDArray[np.float64]:
-    """Return numbers that are finite and not negative, NaN for the others."""
+    """Return numbers that may be so large and are not negative, NaN for the others."""
     if values is None:
         return np.full(len(lines), np.nan)
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
     given = values.notna().to_numpy() & (values != "").to_numpy(dtype=bool, na_value=False)
-    troubles = {"unreadable": given & ~np.isfinite(numbers), "negative": numbers < 0}
+    most = LONGEST if name == "duration" else LARGEST
+    unreadable = given & ~np.isfinite(numbers)
+    troubles = {"unreadable": unreadable, "negative": numbers < 0, "too large": (numbers > most) & ~unreadable}
     for trouble, mask in troubles.items():
         report.note(report.set_missing, f"{name} {trouble}", _at(lines, mask), int(mask.sum()))
-    return np.where(np.isfinite(numbers) & (numbers >= 0), numbers, np.nan)
+    return np.where((numbers >= 0) & (numbers <= most), numbers, np.nan)
 
 
 def _times(values: pd.Series, timezone: str) -> pd.Series:
@@ -253,7 +261,7 @@ def _times(values: pd.Series, timezone: str) -> pd.Series:
     size = np.abs(numbers)
     with np.errstate(invalid="ignore"):
         micro = np.rint(numbers * np.select([size < 1e11, size < 1e14], [1e6, 1e3], 1.0))
-        readable = np.abs(micro) < LAST_MICROSECOND
+        readable = np.abs(micro) < (LAST_YEAR - 1970) * 31556952e6
     stamps = np.full(len(values), "NaT", dtype="datetime64[us]")
     stamps[readable] = micro[readable].astype(np.int64).astype("datetime64[us]")
     times = pd.Series(stamps).dt.tz_localize("UTC")
@@ -278,4 +286,4 @@ def _local_times(texts: pd.Series, timezone: str) -> pd.Series:
 
 def _in_range(times: pd.Series) -> pd.Series:
     times = times.astype("datetime64[us, UTC]")
-    return times.where(times.dt.year.between(1678, 2261))
+    return times.where(times.dt.year.between(1678, LAST_YEAR - 1))

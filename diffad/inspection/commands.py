@@ -22,13 +22,15 @@ def inspect(
 ) -> None:
     """Find defects in the pictures of FOLDER after seeing good ones, and show where they are."""
     from diffad.image import ImageDetector
-    from diffad.inspection.folders import read_folder
+    from diffad.inspection.folders import ENDINGS, read_folder
     from diffad.inspection.report import Inspection, html
     from diffad.tables import check_place
     from diffad.thresholds import FalseAlarmRate
 
     try:
         check_place(output)
+        if output.suffix.lower() in ENDINGS:
+            raise ValueError(f"{output} is named like a picture, but the report is HTML; name it .html")
         detector = ImageDetector(FalseAlarmRate(false_alarm_rate), contamination)
         good = read_folder(fit_on, longest_side=longest_side)
         _warn(good, fit_on)

@@ -111,10 +111,54 @@ def test_json_lines_have_the_names_of_ecs(alerts):
     assert theft["event"]["kind"] == "alert" and theft["event"]["duration"] == 30_000_000_000
 
 
+def test_every_field_of_the_json_lines_has_one_type(alerts):
+    """A database takes the type of a field from the first line that it meets."""
+    found = {}
+
+    def walk(value, path):
+        if isinstance(value, dict):
+            for key, part in value.items():
+                walk(part, f"{path}.{key}")
+        elif isinstance(value, list):
+            for part in value:
+                walk(part, path)
+        else:
+            found.setdefault(path, set()).add(str if isinstance(value, str) else float)
+
+    category = {"feature": "service", "value": "dns", "expected": "http", "text": "dns instead of http"}
+    with_both = alerts.assign(reasons=[[*reasons, category] for reasons in alerts["reasons"]])
+    for text in ecs_lines(with_both):
+        walk(json.loads(text), "")
+    assert {".diffad.reasons.value", ".diffad.reasons.value_text", ".ecs.version"} <= set(found)
+    assert {path for path, types in found.items() if len(types) > 1} == set()
+
+
+def test_the_zone_of_an_address_is_no_part_of_its_ip(alerts):
+    (line,) = ecs_lines(alerts.head(1).assign(source="fe80::1%eth0"))
+    assert json.loads(line)["source"]["ip"] == "fe80::1"
+
+
 def test_a_pseudonym_is_an_address_and_no_ip(alerts):
     named = alerts.head(1).assign(source="host-18")
     assert json.loads(ecs_lines(named)[0])["source"]["address"] == "host-18"
     assert "ip" not in json.loads(ecs_lines(named)[0])["source"]
+
+
+@pytest.mark.parametrize("name", ["new.log", "m"])
+def test_no_output_replaces_what_is_read(folder, model, tmp_path, name):
+    model.save(tmp_path / "m")
+    (tmp_path / "new.log").write_text((folder / "new.log").read_text())
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    model_of = ["--model", str(tmp_path / "m"), "-o", str(tmp_path / name)]
+    for command in (
+        ["score", str(tmp_path / "new.log"), *model_of],
+        ["score", "--follow", str(tmp_path / "new.log"), *model_of],
+    ):
+        done = CliRunner().invoke(app, ["flows", *command])
+        assert done.exit_code == 1 and "replace" in done.output
+    done = CliRunner().invoke(app, ["flows", "fit", str(tmp_path / "new.log"), "-o", str(tmp_path / "new.log")])
+    assert done.exit_code == 1 and "replace" in done.output
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
 def test_flows_without_ports_or_state_are_explained(folder, model):
@@ -280,6 +324,19 @@ def test_a_log_that_was_packed_before_it_was_read_is_named(folder, model, tmp_pa
     kept = "".join(lines[:500] + lines[700:])
     (tmp_path / "kept.log").write_text(kept)
     same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, tmp_path / "kept.log"))
+
+
+def test_a_line_longer_than_a_batch_is_left_out_and_the_rest_read(folder, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("diffad.flows.follow.BATCH_BYTES", 4096)
+    log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:500]) + "x" * 10_000)
+    watch = follower(model, tmp_path)
+    catch_up(watch)
+    with log.open("a") as file:
+        file.write("x" * 10_000 + "\n" + "".join(lines[500:]))
+    with pytest.warns(UserWarning, match="left out a line of 20001 bytes"):
+        catch_up(watch)
+    same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
 
 
 def test_another_file_in_the_place_of_the_log_is_read_from_its_beginning(folder, model, tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import struct
 import sys
 import types
@@ -490,6 +491,8 @@ def test_broken_json_is_counted(write):
     [
         ("1.550793", "-1.5", "duration", np.nan, "duration negative"),
         ("1.550793", "soon", "duration", np.nan, "duration unreadable"),
+        ("1.550793", "1e10", "duration", np.nan, "duration too large"),
+        ("\t670\t", "\t1e308\t", "bytes_out", np.nan, "bytes_out too large"),
         ("\t670\t", "\t0\t", "bytes_out", 0, None),
         ("\t670\t", "\t-670\t", "bytes_out", np.nan, "bytes_out negative"),
         ("\t670\t", "\tinf\t", "bytes_out", np.nan, "bytes_out unreadable"),
@@ -525,6 +528,20 @@ def test_impossible_times_leave_the_flow_out(time):
     table = flow_table({"start": ["1719146096", time], "bytes_out": [1, 2]}, ["good", "bad"], report)
     assert table["bytes_out"].tolist() == [1] and report.left_out == {"no readable start time": 1}
     assert report.examples == {"no readable start time": ["bad"]}
+
+
+def test_half_a_character_in_json_costs_only_itself(write):
+    broken = EVE[1].replace('"src_ip":"', '"src_ip":"\\ud800', 1)
+    assert broken != EVE[1]
+    table = load_flows(write("\n".join([broken, *EVE])))
+    assert table["source"].iloc[0].startswith("?")
+    assert_equal(table[1:].reset_index(drop=True), load_flows(write("\n".join(EVE))))
+
+
+def test_flags_beyond_a_byte_are_cut(write):
+    flagged = next(line for line in EVE if "tcp_flags_ts" in line)
+    long = re.sub(r'"tcp_flags_ts":\s*"', r"\g<0>" + "f" * 30, flagged)
+    assert_equal(load_flows(write(long)).drop(columns="state"), load_flows(write(flagged)).drop(columns="state"))
 
 
 def test_gzip_that_breaks_off_keeps_what_was_there(write):

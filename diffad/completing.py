@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from diffad.model import MaskedDiffusion, Sampler
 from diffad.priors import GaussianPrior
-from diffad.windows import Cover, cut, segments, white_noise
+from diffad.windows import Cover, cut, segments
 
 Array = NDArray[np.float32]
 
@@ -59,7 +59,7 @@ def _fill(rows: Array, model: MaskedDiffusion, seed: int) -> Array:
         cover = Cover.build([rows], batch, model.length)
         if not len(cover.windows):
             continue
-        noise = np.stack([white_noise(seed, rows, r, 1) for r in cover.rows], 1)
+        noise = cover.white_noise(seed, [rows], batch, 1)
         visible = ~np.isnan(cover.windows)
         hidden = ~visible & cover.inside[..., None]
         samples, *_ = model.sample(

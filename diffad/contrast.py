@@ -12,7 +12,7 @@ from scipy.optimize import root
 
 from diffad.priors.span import SpanPrior
 
-Images = NDArray[np.float32]
+Images = NDArray[np.floating]
 Array = NDArray[np.float64]
 
 #: Part of a typical image's standard deviation below which contrast is not stretched further.
@@ -40,17 +40,18 @@ class Contrast:
         """Learn the floor from images (n, height, width, channels)."""
         return cls(float(FLOOR * np.nanmedian(np.nanstd(images, axis=(1, 2)))) or 1.0)
 
-    def moments(self, images: NDArray[np.floating], doubt: NDArray[np.floating] | float = 0.0) -> tuple[Images, Images]:
+    def moments(self, images: NDArray[np.floating], doubt: NDArray[np.floating] | float = 0.0) -> tuple[Array, Array]:
         """Return centre and scale (n, 1, 1, channels); an image without any pixel has 0 and the floor.
 
         `doubt` is the variance of pixels that were filled: what fills them is too smooth.
         """
         seen = ~np.isnan(images)
         count = np.maximum(seen.sum((1, 2), keepdims=True), 1)
-        filled = np.where(seen, images, 0)
+        # Far from 0 the sums of single precision would drown what varies.
+        filled = np.where(seen, images, 0).astype(np.float64)
         centre = filled.sum((1, 2), keepdims=True) / count
-        squared = np.where(seen, (images - centre) ** 2 + doubt, 0).sum((1, 2), keepdims=True)
-        return centre.astype(np.float32), (np.sqrt(squared / count) + self.floor).astype(np.float32)
+        squared = np.where(seen, (filled - centre) ** 2 + doubt, 0).sum((1, 2), keepdims=True)
+        return centre, np.sqrt(squared / count) + self.floor
 
     def completed(self, prior: SpanPrior, images: Images) -> tuple[Images, Images, Images]:
         """Return images in units of their contrast, with missing pixels filled, and their centre and scale."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, label
 
-Images = NDArray[np.float32]
+Images = NDArray[np.floating]
 Mask = NDArray[np.float32]
 
 #: Smallest part of full coverage that counts as defective.

@@ -23,7 +23,7 @@ from diffad.image_tiles import Observed
 from diffad.model import Sampler, as_sampler
 from diffad.networks.vae import VAE, Critic, adversarial_loss, evidence_loss
 from diffad.series_input import device_of
-from diffad.training import Training, train
+from diffad.training import Training, check_training, train
 
 Array = NDArray[np.float32]
 
@@ -133,6 +133,8 @@ class DiffusionVAE(TransformerMixin, BaseEstimator):
         ValueError
             For missing pixels, fewer than 8 images, or parameters out of range.
         """
+        check_training(self.training)
+        check_training(self.diffusion, "diffusion")
         for name in ("beta", "adversarial"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)!r}")
@@ -159,7 +161,7 @@ class DiffusionVAE(TransformerMixin, BaseEstimator):
                 critic = Critic(self.shape_[2]).to(x.device) if self.adversarial else None
             self.history_ = _train(network, critic, x, self.beta, self.adversarial, training, seed, on_progress)
             self.network_ = network
-        self._fit_latents(self.encode(X), labels, seed)
+            self._fit_latents(self.encode(X), labels, seed)
         return self
 
     def _fit_latents(self, latents: Array, labels: Tensor, seed: int) -> None:
@@ -178,7 +180,7 @@ class DiffusionVAE(TransformerMixin, BaseEstimator):
     def encode(self, X: Any) -> Array:
         """Return the latents (n, height / 4, width / 4, latent) of complete images."""
         check_is_fitted(self, "network_")
-        images = read_images(X)
+        images = read_images(X, self.shape_[2])
         check_shape(images, self.shape_, "autoencoder")
         self._refuse_missing(images)
         with pinned_defaults(), torch.no_grad():
@@ -282,4 +284,5 @@ def _train(
 
     # One module, so that averages and checkpoints hold both.
     both = network if critic is None else nn.ModuleList([network, critic])
-    return train(both, loss, held_out, training, generator, on_progress)
+    data = (x, torch.tensor([beta, adversarial]))
+    return train(both, loss, held_out, training, generator, on_progress, data=data)

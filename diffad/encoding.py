@@ -60,14 +60,16 @@ class Columns:
             if column.isna().all():
                 raise ValueError(f"column {name!r} holds no value at all; drop it: X = X.drop(columns={name!r})")
             if k in chosen:
-                counts = column.value_counts().iloc[:MOST_CATEGORIES]
+                counts = column.value_counts()
+                counts = counts[counts > 0].iloc[:MOST_CATEGORIES]
                 categories[k] = {value: i for i, value in enumerate(counts.index)}
             else:
                 values = _numbers(column, name)
                 values = values[~np.isnan(values)]
                 usual = _without_gross(values)
-                centre[k] = usual.mean()
-                spread = float(usual.std())
+                # Squares of numbers beyond 1e154 overflow, those of numbers below 1e-162 vanish.
+                unit = 2.0 ** np.frexp(np.abs(usual).max() or 1.0)[1]
+                centre[k], spread = unit * (usual / unit).mean(), float(unit * (usual / unit).std())
                 if len(distinct := np.unique(values)) == 2:
                     spread = float(distinct[1] - distinct[0])
                 scale[k] = spread if spread > 1e-12 * abs(centre[k]) else 1.0

@@ -205,7 +205,7 @@ class ImageDetector(Detector):
 
     def _open(self, X: Any) -> Images:
         check_is_fitted(self)
-        images = read_images(X)
+        images = read_images(X, self.shape_[2])
         check_shape(images, self.shape_, "detector")
         return images
 

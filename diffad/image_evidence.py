@@ -24,7 +24,7 @@ from diffad.priors.span import SpanPrior
 from diffad.second_look import SecondLook, surprises
 from diffad.tails import LogTail
 
-Images = NDArray[np.float32]
+Images = NDArray[np.floating]
 
 #: Widths of the blob filters, in pixels, and the part of an image's shorter side that the widest may have.
 BLOBS, WIDEST = (0.0, 1.0, 2.0, 4.0, 8.0), 1 / 8

@@ -19,13 +19,13 @@ from diffad.atomic import all_or_nothing
 from diffad.augmentation import Augmentation, check_augmentation
 from diffad.defaults import pinned_defaults
 from diffad.image_fitting import calibrate, fit_prior, kinds_of
-from diffad.image_input import Images, class_number, read_classes, read_images, refuse_empty
+from diffad.image_input import Images, class_number, float_type, read_classes, read_images, refuse_empty
 from diffad.image_learning import learn
 from diffad.image_model import ImageDiffusion
 from diffad.image_tiles import Observed
 from diffad.model import Sampler, as_sampler
 from diffad.series_input import device_of
-from diffad.training import Training
+from diffad.training import Training, check_training
 
 Array = NDArray[np.float32]
 
@@ -149,6 +149,7 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         if self.prior not in PRIORS:
             raise ValueError(f"prior must be one of {list(PRIORS)}, got {self.prior!r}")
         check_augmentation(self.augmentation)
+        check_training(self.training)
         images = read_images(X)
         refuse_empty(images)
         empty = np.flatnonzero(np.isnan(images).all((0, 1, 2)))
@@ -313,7 +314,7 @@ class ImageImputer(TransformerMixin, BaseEstimator):
 
     def _open(self, X: Any) -> Images:
         check_is_fitted(self)
-        images = read_images(X)
+        images = read_images(X, self.shape_[2])
         if images.shape[3] != self.shape_[2]:
             raise ValueError(f"X has {images.shape[3]} channels, the imputer was fitted on {self.shape_[2]}")
         return images
@@ -336,9 +337,8 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         return result
 
     def _close(self, images: NDArray[Any], X: Any) -> Array:
-        """Give images (..., channels) X's float dtype and, where X has none, no channel axis."""
-        dtype = np.float64 if np.asarray(X).dtype == np.float64 else np.float32
-        return (images[..., 0] if np.ndim(X) == 3 else images).astype(dtype)
+        """Give images (..., channels) the float dtype that holds X's values and, where X has none, no channel axis."""
+        return (images[..., 0] if np.ndim(X) == 3 else images).astype(float_type(np.asarray(X).dtype))
 
     def _generator(self, values: torch.Tensor) -> torch.Generator:
         """Return the randomness of one image: it depends on the image, not on those beside it."""

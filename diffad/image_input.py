@@ -9,16 +9,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Images = NDArray[np.float32]
+Images = NDArray[np.floating]
 
 
-def read_images(X: Any) -> Images:
-    """Return images as float32 (n, height, width, channels); NaN is a missing pixel.
+def read_images(X: Any, channels: int | None = None) -> Images:
+    """Return images as floats (n, height, width, channels); NaN is a missing pixel.
+
+    What single precision does not hold, float64 and integers of more than 16 bits, comes as float64: it is cast only
+    after it was centred.
 
     Parameters
     ----------
     X : array-like of shape (n, height, width) or (n, height, width, channels)
         Float, integer or bool.
+    channels : int, optional
+        How many are expected; images of as many have them last, however small they are.
 
     Raises
     ------
@@ -42,14 +47,25 @@ def read_images(X: Any) -> Images:
         raise ValueError(f"X must hold numbers, got dtype {array.dtype}")
     if not array.size:
         raise ValueError(f"X holds no pixel, its shape is {array.shape}")
-    images = array.astype(np.float32).reshape(*array.shape[:3], -1)
-    if images.shape[1] < images.shape[3] and images.shape[1] <= 4:
+    images = array.astype(float_type(array.dtype)).reshape(*array.shape[:3], -1)
+    if images.shape[3] != channels and images.shape[1] < images.shape[3] and images.shape[1] <= 4:
         raise ValueError(f"X seems to have channels first, shape {array.shape}; put them last: X.transpose(0, 2, 3, 1)")
     if np.isinf(images).any():
         raise ValueError(
             "X holds infinity; replace it by NaN (a missing pixel) or by the largest value that is possible"
         )
     return images
+
+
+def float_type(given: np.dtype) -> np.dtype:
+    """Return the float dtype that holds the values of pixels: float32 up to 16 bits.
+
+    Examples
+    --------
+    >>> float_type(np.dtype("uint16")), float_type(np.dtype("int32"))
+    (dtype('float32'), dtype('float64'))
+    """
+    return np.dtype(np.result_type(given, np.float32))
 
 
 def refuse_empty(images: Images) -> None:

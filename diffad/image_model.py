@@ -90,7 +90,7 @@ class ImageDiffusion:
         network = self._network(observed)
         if network is None:
             return image_tiles.sample(self.prior, observed, n_samples, generator)
-        fresh_steps = sampler.n_steps if sampler.name == "ddpm" or sampler.eta > 0 else 0
+        fresh_steps = sampler.steps if sampler.name == "ddpm" or sampler.eta > 0 else 0
         parts = []
         # Fresh noise has the posterior's shape: it is drawn for all steps at once, from one factorisation.
         size = observed.values[0].numel() * observed.factor**2
@@ -108,9 +108,9 @@ class ImageDiffusion:
         noise = draws.float().to(context.mean.device).unflatten(0, (-1, len(context.mean)))
         mean, scale = context.mean, context.scale
         if sampler.name == "angle":
-            sigmas = angle_sigmas(sampler.n_steps)
+            sigmas = angle_sigmas(sampler.steps)
             return (mean + scale * samplers.angle(velocity, noise[0] / scale, sigmas)).double().cpu()
-        sigmas = SCHEDULES[sampler.schedule](sampler.n_steps).float()
+        sigmas = SCHEDULES[sampler.schedule](sampler.steps).float()
         solve = samplers.SAMPLERS[sampler.name]
         if sampler.name == "ddim":
             solve = partial(samplers.ddim, eta=sampler.eta)

@@ -75,6 +75,7 @@ def learn(
         generator,
         on_progress,
         network.matrices,
+        (windows, known),
     )
     gate = judge.gate(network)
     gain = 1 - judge.loss(network, gate)

@@ -13,6 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_array
 
+from diffad.integers import whole_numbers
+
 Rows = NDArray[np.float64]
 
 #: Rows that a regular grid may have for each row given, and always.
@@ -237,10 +239,7 @@ def _fill_column(column: pd.Series, missing: NDArray[np.bool_], values: NDArray[
     if pd.api.types.is_bool_dtype(kind):
         column.iloc[places] = values > 0.5
     elif pd.api.types.is_integer_dtype(kind):
-        # The largest float below 2**63 is 1,024 less.
-        least, most = (int(b) for b in (np.iinfo(kind.numpy_dtype).min, np.iinfo(kind.numpy_dtype).max))
-        whole = np.clip(values.round(), least, min(most, 2**63 - 1024)).astype(kind.numpy_dtype)
-        column.iloc[places] = whole
+        column.iloc[places] = whole_numbers(values, kind)
     else:
         column.iloc[places] = values
     return column

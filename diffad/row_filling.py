@@ -260,6 +260,8 @@ def _candidates(prior: str, width: int) -> tuple[str, ...]:
 def _models(z: Matrix, kinds: Sequence[str], seed: int) -> dict[str, Any]:
     """Fit models of rows (n, width) on the normal scale by name."""
     x = torch.from_numpy(z)
+    if not kinds:
+        return {}
     if kinds == ("wide",):
         return {"wide": WideGaussian.fit(x)}
     gaussian = MixturePrior.fit(x, 1)

@@ -18,7 +18,7 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 
 from diffad.priors.span import SpanPrior
 
-Images = NDArray[np.float32]
+Images = NDArray[np.floating]
 
 #: Squared residual, in units of normal ones and relative to the image's texture, from which a pixel is hidden.
 HOT = 3.5

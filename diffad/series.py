@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from numbers import Integral
 from typing import Any, Self
 
@@ -28,8 +29,8 @@ from diffad.prior_fitting import WILD, fit_marginals
 from diffad.priors import PRIORS
 from diffad.recordings import Recording
 from diffad.series_input import SeriesInput, device_of
-from diffad.training import Training
-from diffad.windows import Cover, Segment, segments, white_noise
+from diffad.training import Training, check_training
+from diffad.windows import Cover, Segment, segments
 
 Array = NDArray[np.float32]
 
@@ -261,8 +262,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
             raise ValueError(f"window must be an integer of at least 2, got {self.window!r}")
         if self.prior not in ("auto", *PRIORS, None):
             raise ValueError(f"prior must be one of {['auto', *PRIORS, None]}, got {self.prior!r}")
-        if self.training is not None and not isinstance(self.training, Training):
-            raise ValueError(f"training must be a Training or None, got {self.training!r}")
+        check_training(self.training)
         _check_positive(self.n_samples, "n_samples")
         self._sampler()
 
@@ -308,9 +308,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
                 yield from self._constants(recording, batch, n_samples or 1)
                 continue
             cover = Cover.build(scaled, batch, self.window)
-            noise = np.zeros((n_samples or 1, *cover.windows.shape), np.float32)
-            for i, k in enumerate(cover.owner if n_samples else ()):
-                noise[:, i] = white_noise(self.seed_, scaled[batch[k].series], cover.rows[i], len(noise))
+            noise = partial(cover.white_noise, self.seed_, scaled, batch, n_samples or 1)
             visible = ~np.isnan(cover.windows)
             hidden = ~visible & cover.inside[..., None]
             with torch.no_grad(), pinned_defaults():
@@ -318,9 +316,10 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
                     torch.from_numpy(cover.windows),
                     torch.from_numpy(visible),
                     torch.from_numpy(hidden),
-                    torch.from_numpy(noise),
+                    torch.from_numpy(noise()) if n_samples else torch.zeros(1, *cover.windows.shape),
                     self._sampler() if n_samples else Sampler(),
-                    torch.Generator().manual_seed(self.seed_),
+                    torch.Generator(),
+                    fresh=partial(_fresh, noise),
                 )
             weights = cover.weights()
             stitched = cover.stitch(samples.numpy(), batch, weights)
@@ -338,6 +337,11 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
             missing = np.isnan(recording.series[segment.series][segment.start : segment.stop])
             nothing = np.zeros((n_samples, len(missing), 0), np.float32)
             yield segment, nothing, np.zeros((2, len(missing), 0), np.float32), missing
+
+
+def _fresh(noise: Any, step: int, windows: torch.Tensor) -> torch.Tensor:
+    """Return the noise that a step of a stochastic sampler adds to windows; the first is that it starts from."""
+    return torch.from_numpy(noise(1 + step, windows.tolist()))
 
 
 def _progressing(batches: Iterator[list[Segment]], bar: tqdm) -> Iterator[list[Segment]]:

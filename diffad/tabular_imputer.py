@@ -17,6 +17,7 @@ from diffad import tracking
 from diffad.atomic import all_or_nothing
 from diffad.defaults import pinned_defaults
 from diffad.encoding import Columns
+from diffad.integers import whole_numbers
 from diffad.row_filling import PRIORS, fit_filler
 from diffad.tabular_input import TableInput
 
@@ -241,7 +242,7 @@ def _filled(column: pd.Series, gap: NDArray[np.bool_], values: NDArray[Any]) -> 
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.cat.add_categories([v for v in pd.unique(values) if v not in column.cat.categories])
     if pd.api.types.is_integer_dtype(column.dtype):
-        values = values.round().astype(np.int64)
+        values = whole_numbers(values, column.dtype)
     array = column.to_numpy(copy=True) if isinstance(column.dtype, np.dtype) else column.array.copy()
     array[gap] = values
-    return pd.Series(array, column.index, name=column.name)
+    return pd.Series(array, column.index, name=column.name, dtype=column.dtype)

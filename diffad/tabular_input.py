@@ -25,8 +25,11 @@ class TableInput(BaseEstimator):
             if reset:
                 self._labels = list(X.columns)
             check_names(X, self.__dict__.get("_labels"))
-            sparse = {c: X[c].sparse.to_dense() for c in X if isinstance(X[c].dtype, pd.SparseDtype)}
-            return X.assign(**sparse) if sparse else X
+            sparse = [k for k, kind in enumerate(X.dtypes) if isinstance(kind, pd.SparseDtype)]
+            X = X.copy(deep=False) if sparse else X
+            for k in sparse:
+                X.isetitem(k, X.iloc[:, k].sparse.to_dense())
+            return X
         if reset:
             self.__dict__.pop("_labels", None)
         rows = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")

@@ -5,6 +5,7 @@ It knows nothing of series or tables: a batch is whatever the loss function take
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
@@ -12,7 +13,9 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +58,7 @@ class Training(Parameters):
         Looks without a better held-out loss before training stops.
     checkpoint : str or None, default=None
         File to keep the state in; a run that finds it resumes to the bit. It belongs to one data
-        set and one `Training`: another `Training` is refused, other data are not recognised.
+        set, one seed and one `Training`: others are refused.
     progress : bool, default=False
         Show a progress bar with loss and remaining time.
     """
@@ -72,13 +75,22 @@ class Training(Parameters):
     progress: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_steps < 0:
-            raise ValueError(f"max_steps must be 0 or more, got {self.max_steps}")
-        for name in ("masks_per_batch", "windows_per_mask", "evaluate_every", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("max_steps", "masks_per_batch", "windows_per_mask", "evaluate_every", "patience"):
+            value, least = getattr(self, name), int(name != "max_steps")
+            if not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must lie in [0, 1), got {self.ema!r}")
         if not 0 <= self.mixing <= 1:
             raise ValueError(f"mixing must lie in [0, 1], got {self.mixing}")
+
+
+def check_training(training: Any, name: str = "training") -> None:
+    """Raise ValueError unless an estimator's parameter is a `Training` or None."""
+    if training is not None and not isinstance(training, Training):
+        raise ValueError(f"{name} must be a Training or None, got {training!r}")
 
 
 def train(
@@ -89,6 +101,7 @@ def train(
     generator: torch.Generator,
     on_progress: Progress | None = None,
     matrices: Sequence[nn.Parameter] = (),
+    data: Sequence[Tensor] = (),
 ) -> list[dict[str, float]]:
     """Train `network` in place; it ends with the averaged weights that were best on held-out data.
 
@@ -106,13 +119,15 @@ def train(
         Told of every look at the held-out loss.
     matrices : sequence of Parameter, optional
         Weights of `network` between hidden layers, which Muon moves; AdamW moves the others.
+    data : sequence of Tensor, optional
+        What is learnt from: a checkpoint of other data is refused.
 
     Returns
     -------
     list of dict
         ``step``, ``seconds``, ``loss`` and ``validation`` of every look.
     """
-    loop = _Loop(network, training, generator, matrices)
+    loop = _Loop(network, training, generator, matrices, data)
     bar = tqdm(total=training.max_steps, initial=loop.step, desc="training", unit="step", disable=not training.progress)
     started, running = time.perf_counter(), []
     with torch.enable_grad(), bar:
@@ -151,7 +166,12 @@ class _Loop:
     """The state that a checkpoint has to hold: weights, averages, optimiser, randomness, best."""
 
     def __init__(
-        self, network: nn.Module, training: Training, generator: torch.Generator, matrices: Sequence[nn.Parameter]
+        self,
+        network: nn.Module,
+        training: Training,
+        generator: torch.Generator,
+        matrices: Sequence[nn.Parameter],
+        data: Sequence[Tensor],
     ) -> None:
         self.network, self.training, self.generator = network, training, generator
         hidden = {id(p) for p in matrices}
@@ -175,7 +195,12 @@ class _Loop:
         self.best_loss = math.inf
         self.step, self.stale, self.seconds = 0, 0, 0.0
         self.history: list[dict[str, float]] = []
-        self._resume()
+        self.origin = ""
+        if training.checkpoint is not None:
+            if not (folder := Path(training.checkpoint).parent).is_dir():
+                raise FileNotFoundError(f"checkpoint {training.checkpoint}: there is no folder {folder}")
+            self.origin = _origin(generator.initial_seed(), data)
+            self._resume()
 
     def update(self, batch_loss: Callable[[torch.Generator], Tensor]) -> Tensor:
         """Take one step; an update with a non-finite gradient is skipped. Returns the loss."""
@@ -227,6 +252,7 @@ class _Loop:
         temporary = path.with_name(path.name + ".partial")
         state = {
             "training": repr(replace(self.training, checkpoint=None, progress=False)),
+            "origin": self.origin,
             "network": self.network.state_dict(),
             "average": self.average,
             "best": self.best,
@@ -238,13 +264,25 @@ class _Loop:
             "seconds": seconds,
             "history": self.history,
         }
-        torch.save(state, temporary)
-        os.replace(temporary, path)
+        try:
+            torch.save(state, temporary)
+            os.replace(temporary, path)
+        except (OSError, RuntimeError) as error:  # torch has no error of its own for a full disk
+            raise OSError(f"checkpoint {path} cannot be written: {error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _resume(self) -> None:
-        if self.training.checkpoint is None or not Path(self.training.checkpoint).exists():
+        path = self.training.checkpoint
+        if path is None or not Path(path).exists():
             return
-        state = torch.load(self.training.checkpoint, weights_only=True)
+        try:
+            state = torch.load(path, weights_only=True)
+            found = state["training"], state["origin"]
+        except Exception as error:
+            raise ValueError(f"checkpoint {path} is broken, or none of ours; remove it to start anew") from error
+        if found[1] != self.origin:
+            raise ValueError(f"checkpoint {path} was written for other data or another seed; name another file")
         if state["training"] != repr(replace(self.training, checkpoint=None, progress=False)):
             raise ValueError(
                 f"checkpoint {self.training.checkpoint} was written with {state['training']}; "
@@ -263,6 +301,15 @@ class _Loop:
         if self.step < warm_up:
             return (self.step + 1) / warm_up
         return 0.5 * (1 + math.cos(math.pi * (self.step - warm_up) / max(1, total - warm_up)))
+
+
+def _origin(seed: int, data: Sequence[Tensor]) -> str:
+    """Return a digest of what is learnt from."""
+    digest = hashlib.sha256(str(seed).encode())
+    for tensor in data:
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,6 +105,23 @@ class Cover:
             windows[i, inside[i]] = source[index[i, inside[i]]]
         return cls(windows, inside, index, np.array(owner, dtype=np.int64))
 
+    def white_noise(
+        self,
+        seed: int,
+        series: list[Array],
+        batch: list[Segment],
+        n_samples: int,
+        step: int = 0,
+        windows: Sequence[int] | None = None,
+    ) -> Array:
+        """Return the noise (n_samples, k, length, channels) of some windows, all by default; see `white_noise`."""
+        chosen = range(len(self.windows)) if windows is None else windows
+        noise = np.empty((n_samples, len(chosen), *self.windows.shape[1:]), np.float32)
+        for place, i in enumerate(chosen):
+            source = series[batch[self.owner[i]].series]
+            noise[:, place] = white_noise(seed, source, self.rows[i], n_samples, step)
+        return noise
+
     def weights(self) -> Array:
         """Return how much each window says about its rows: (n, length).
 
@@ -141,8 +158,8 @@ def _starts(segment: Segment, series_length: int, length: int) -> list[int]:
     return [s for s in starts if s < segment.stop and s + length > segment.start]
 
 
-def white_noise(seed: int, series: Array, rows: NDArray[np.int64], n_samples: int) -> Array:
-    """Return white noise (n_samples, length, channels) that belongs to the rows of one series.
+def white_noise(seed: int, series: Array, rows: NDArray[np.int64], n_samples: int, step: int = 0) -> Array:
+    """Return white noise (n_samples, length, channels) that belongs to the rows of one series, for a step of a sampler.
 
     Overlapping windows get the same noise in the same rows, so their samples agree and blend
     without a seam.  The key is the seed and the content of the series: equal input, equal noise,
@@ -154,7 +171,7 @@ def white_noise(seed: int, series: Array, rows: NDArray[np.int64], n_samples: in
     channels = series.shape[1]
     first, last = int(rows[0]) // NOISE_BLOCK, int(rows[-1]) // NOISE_BLOCK
     blocks = [
-        np.random.Generator(np.random.Philox(key=[(seed << 32) | key, block])).standard_normal(
+        np.random.Generator(np.random.Philox(key=[(seed << 32) | key, (step << 40) | block])).standard_normal(
             (n_samples, NOISE_BLOCK, channels), dtype=np.float32
         )
         for block in range(first, last + 1)

@@ -232,7 +232,7 @@ def test_unknown_device_is_refused_by_name(waves):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"max_steps": -1}, ("max_steps", "0 or more", "-1")),
+        ({"max_steps": -1}, ("max_steps", "at least 0", "-1")),
         ({"masks_per_batch": 0}, ("masks_per_batch", "at least 1")),
         ({"windows_per_mask": 0}, ("windows_per_mask", "at least 1")),
         ({"evaluate_every": 0}, ("evaluate_every", "at least 1")),

@@ -16,6 +16,8 @@ import pytest
 from scipy.linalg import solve_discrete_lyapunov
 
 from diffad import SeriesImputer, Training
+from diffad.model import Sampler
+from diffad.networks import AxialTransformer
 
 # --- the exact answer -------------------------------------------------------------------------------------
 
@@ -448,6 +450,23 @@ def test_extreme_magnitudes(prior_only, waves, gaps, size):
     gap = np.isnan(gaps)
     error = np.abs(filled / size - waves)[gap].mean()
     assert error < 0.25 * np.abs(waves - waves.mean(0))[gap].mean()
+
+
+@pytest.mark.parametrize(
+    "sampler", [Sampler("ddpm", 30), Sampler("ddim", 30, eta=0.7), Sampler()], ids=lambda s: s.name
+)
+def test_stochastic_samplers_leave_no_seam_between_windows(sampler):
+    """Noise of its own in each window would average out where windows overlap."""
+    rows = np.random.default_rng(0).standard_normal((600, 1))
+    X = rows.copy()
+    X[300:400] = np.nan
+    training = Training(max_steps=2, evaluate_every=1)
+    imputer = SeriesImputer(16, None, training, sampler, device="cpu").fit(rows)
+    imputer.model_.network = imputer.model_.network or AxialTransformer(16, 1)
+    imputer.model_.gate.zero_()  # the prior, by way of the sampler
+    alone = imputer.sample(X[296:312], 400)[:, 4:, 0].std()
+    spread = imputer.sample(X, 400)[:, 300:400, 0].std(0)
+    assert spread.min() > 0.85 * alone and spread.max() < 1.15 * alone, (spread.min(), spread.max(), alone)
 
 
 def test_wild_reading_at_transform_leaves_the_fill_finite(prior_only, waves, gaps):

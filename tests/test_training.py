@@ -82,7 +82,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path, calls):
     with pytest.raises(Stop):
         train(network, interrupted, held_out_loss, training, torch.Generator().manual_seed(0))
     looks = []
-    ours = run(training, seed=123, on_progress=lambda step, entry: looks.append(step))
+    ours = run(training, on_progress=lambda step, entry: looks.append(step))
     assert looks == list(range(calls // 10 * 10 + 10, 41, 10)), "it did not go on where it stopped"
     assert_same_run(ours, expected)
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
@@ -115,6 +115,41 @@ def test_a_resumed_run_remembers_weights_that_were_better_before(tmp_path):
     kept = go(stop_at=None)
     assert list(looks) == [10, 20, 30, 40]
     assert all(torch.equal(kept[k], v) for k, v in looks[10].items())
+
+
+def test_a_checkpoint_of_another_seed_or_other_data_is_refused(tmp_path):
+    training = Training(max_steps=20, evaluate_every=10, checkpoint=str(tmp_path / "state.pt"))
+    run(training)
+    with pytest.raises(ValueError, match=r"state\.pt was written for other data or another seed"):
+        run(training, seed=1)
+    kept = (tmp_path / "state.pt").read_bytes()
+    model = MaskedDiffusion(StandardPrior(D), LENGTH, CHANNELS)
+    with pytest.raises(ValueError, match="other data"):
+        learn(model, *narrow(200), *narrow(100, seed=1), training, seed=0)
+    assert (tmp_path / "state.pt").read_bytes() == kept
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def test_a_broken_checkpoint_is_named(tmp_path, content):
+    path = tmp_path / "state.pt"
+    training = Training(max_steps=20, evaluate_every=10, checkpoint=str(path))
+    run(training)
+    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(ValueError, match=r"state\.pt is broken.*remove it"):
+        run(training)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
+    def half_a_file(state, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos")
+
+    monkeypatch.setattr(torch, "save", half_a_file)
+    with pytest.raises(OSError, match=r"state\.pt cannot be written"):
+        run(Training(max_steps=20, evaluate_every=10, checkpoint=str(tmp_path / "state.pt")))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        run(Training(max_steps=20, checkpoint=str(tmp_path / "none" / "state.pt")))
 
 
 def test_a_finished_run_is_not_repeated(tmp_path):
@@ -246,9 +281,9 @@ def test_held_out_loss_sees_the_averaged_weights():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_steps": -1}, "max_steps must be 0 or more, got -1"),
-        ({"patience": 0}, "patience must be at least 1, got 0"),
-        ({"evaluate_every": 0}, "evaluate_every must be at least 1"),
+        ({"max_steps": -1}, "max_steps must be an integer of at least 0, got -1"),
+        ({"patience": 0}, "patience must be an integer of at least 1, got 0"),
+        ({"evaluate_every": 0}, "evaluate_every must be an integer of at least 1"),
         ({"mixing": 1.5}, r"mixing must lie in \[0, 1\], got 1.5"),
     ],
 )

@@ -15,6 +15,9 @@ class Parameters:
 
     def set_params(self, **params: Any) -> Self:
         """Set fields in place, with the constructor's checks."""
+        unknown = sorted(set(params) - set(self.get_params()))
+        if unknown:
+            raise ValueError(f"{type(self).__name__} has no parameters {unknown}; it has {list(self.get_params())}")
         checked = replace(self, **params)  # type: ignore[type-var]
         for name in params:
             object.__setattr__(self, name, getattr(checked, name))

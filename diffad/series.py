@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
@@ -132,6 +132,15 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         self.device = device
         self.random_state = random_state
 
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, those of `training` and `sampler` (as ``training__max_steps``) also where these are defaults."""
+        nested = {key.partition("__")[0] for key in params if "__" in key} - set(params)
+        if "training" in nested and self.training is None:
+            self.training = Training()
+        if "sampler" in nested and isinstance(self.sampler, str):
+            self.sampler = Sampler(self.sampler)
+        return super().set_params(**params)
+
     @all_or_nothing
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
         """Learn from a recording that may have gaps itself.
@@ -225,8 +234,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         n_samples : int, optional
             Instead of the estimator's.
         """
-        if not 0 < q < 1:
-            raise ValueError(f"q must lie strictly between 0 and 1, got {q}")
+        if not isinstance(q, Real) or not 0 < q < 1:
+            raise ValueError(f"q must lie strictly between 0 and 1, got {q!r}")
 
         def reduce(samples: Array, scales: Array, kind: NDArray[np.int64]) -> NDArray[np.float64]:
             return np.median(samples, 0) + spread(samples, *scales) * self.bands_.quantile(q, kind)
@@ -238,8 +247,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         self, X: Any, coverage: float = 0.9, groups: Any = None, n_samples: int | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the lower and upper edge of calibrated bands; they close on observed entries."""
-        if not 0 < coverage < 1:
-            raise ValueError(f"coverage must lie strictly between 0 and 1, got {coverage}")
+        if not isinstance(coverage, Real) or not 0 < coverage < 1:
+            raise ValueError(f"coverage must lie strictly between 0 and 1, got {coverage!r}")
         edges = ((1 - coverage) / 2, (1 + coverage) / 2)
 
         def reduce(samples: Array, scales: Array, kind: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -363,5 +372,5 @@ def _kinds(hidden: NDArray[np.bool_], window: int) -> NDArray[np.int64]:
 
 
 def _check_positive(value: int, name: str) -> None:
-    if not isinstance(value, Integral) or value < 1:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")

@@ -582,3 +582,9 @@ def test_half_an_image_is_judged_by_the_hottest_of_what_it_shows(detector):
     half = images.copy()
     half[:, SPOT[0].stop + 1 :] = np.nan
     assert (detector.predict(half) < 0).mean() > 0.9
+
+
+def test_images_far_from_zero_score_as_those_near():
+    images = good(60, seed=3)
+    near, far = (small().fit(images[:40] + level).score_samples(images[40:] + level) for level in (0.0, 1e8))
+    np.testing.assert_allclose(far, near, rtol=1e-3)

@@ -524,3 +524,28 @@ def test_a_class_that_nothing_knows_is_said():
     imputer = ImageImputer().fit(images, ["a", "b"] * 10)
     with pytest.warns(UserWarning, match="y changes nothing"):
         imputer.generate(1, y="a")
+
+
+@pytest.mark.parametrize("far", [lambda x: x + 1e9, lambda x: 1e30 * x], ids=["far from zero", "large"])
+def test_images_far_from_zero_or_large_lose_no_precision(far):
+    rng = np.random.default_rng(0)
+    images = rng.random((40, 1, 1)) + np.sin(np.arange(16)) + 0.05 * rng.standard_normal((40, 16, 16))
+    gaps = images[30:].copy()
+    gaps[:, 4:8, 4:8] = np.nan
+    plain = ImageImputer(device="cpu").fit(images[:30]).transform(gaps)
+    moved = ImageImputer(device="cpu").fit(far(images[:30])).transform(far(gaps))
+    back = moved - 1e9 if far(0.0) else moved / 1e30
+    np.testing.assert_allclose(back, plain, atol=5e-3)
+
+
+def test_integers_of_more_than_16_bits_stay_as_they_are():
+    counts = np.random.default_rng(0).integers(2**30, 2**31, (20, 8, 8))
+    found = ImageImputer(device="cpu").fit(counts).transform(counts)
+    np.testing.assert_array_equal(found, counts)
+
+
+def test_small_images_of_many_channels_are_no_channels_first():
+    rng = np.random.default_rng(0)
+    images = rng.random((20, 8, 8, 5))
+    imputer = ImageImputer(device="cpu").fit(images)
+    assert imputer.super_resolve(images[:3, ::2, ::2], factor=2).shape == (3, 8, 8, 5)

@@ -166,3 +166,11 @@ def test_global_random_states_neither_matter_nor_change(waves, gaps, few_steps):
         np.testing.assert_array_equal(np.random.get_state()[1], before[0])  # noqa: NPY002
         assert torch.equal(torch.get_rng_state(), before[1])
     np.testing.assert_array_equal(*results)
+
+
+def test_parts_that_are_defaults_have_parameters_to_set():
+    imputer = SeriesImputer().set_params(training__max_steps=7, sampler__n_steps=3)
+    assert (imputer.training, imputer.sampler) == (Training(max_steps=7), Sampler("angle", 3))
+    assert SeriesImputer().get_params()["training"] is None
+    with pytest.raises(ValueError, match="max_stps"):
+        SeriesImputer().set_params(training__max_stps=7)

@@ -632,8 +632,18 @@ def test_columns_named_by_numbers_and_sparse_columns():
     frame = pd.DataFrame(np.random.default_rng(0).standard_normal((60, 2)), columns=[3, 5])
     frame.iloc[4, 1] = np.nan
     assert list(TabularImputer().fit_transform(frame).columns) == [3, 5]
-    sparse = frame.assign(**{"s": pd.arrays.SparseArray(np.r_[np.zeros(59), np.nan])}).rename(columns=str)
-    assert TabularImputer().fit_transform(sparse).notna().all(axis=None)
+    sparse = frame.assign(**{"s": pd.arrays.SparseArray(np.r_[np.zeros(59), np.nan])})
+    for named in (sparse.rename(columns=str), sparse.set_axis([1, 2, 3], axis=1)):
+        assert TabularImputer().fit_transform(named).notna().all(axis=None)
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-160, 1e160, 1e300])
+def test_any_magnitude(unit):
+    rows = np.random.default_rng(0).standard_normal((200, 2))
+    detector = TabularDetector().fit(rows * unit)
+    expected = TabularDetector().fit(rows).score_samples(rows)
+    np.testing.assert_allclose(detector.score_samples(rows * unit), expected, rtol=1e-6)
+    assert detector.predict([[30 * unit, 0.0]])[0] == -1
 
 
 def test_defaults_of_torch_do_not_matter():

@@ -362,3 +362,33 @@ def test_wrong_parameters_are_refused_by_name(imputer, table, gaps):
         refused(lambda wrong=wrong: imputer.interval(gaps, wrong), "coverage")
     for wrong in (0, 2.5):
         refused(lambda wrong=wrong: imputer.sample(gaps, wrong), "n_samples", str(wrong))
+
+
+def test_object_columns_of_text_stay_such():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"x": rng.standard_normal(60), "s": pd.Series(rng.choice(["a", "b"], 60), dtype=object)})
+    X.loc[3, "s"] = None
+    filled = TabularImputer().fit(X).transform(X)
+    assert filled["s"].dtype == object and set(filled["s"]) == {"a", "b"}
+
+
+def test_small_integers_are_filled_within_their_range():
+    rng = np.random.default_rng(0)
+    wide = rng.integers(-3000, 3000, 80)
+    X = pd.DataFrame({"n": pd.array(wide, "Int64"), "x": wide + rng.standard_normal(80)})
+    new = pd.DataFrame({"n": pd.array([None, 5], "Int8"), "x": [2500.0, 5.0]})
+    assert TabularImputer().fit(X).transform(new)["n"].tolist() == [127, 5]
+
+
+def test_many_columns_with_gaps_take_no_dense_prior():
+    X = np.random.default_rng(0).standard_normal((60, 260))
+    X[5, :100] = np.nan
+    imputer = TabularImputer().fit(X)
+    assert imputer.prior_.endswith("wide")
+    assert np.isfinite(imputer.transform(X)).all()
+
+
+def test_categories_that_never_occur_are_none():
+    X = pd.DataFrame({"k": pd.Categorical(["a", "b"] * 30, ["a", "b", "never"]), "x": np.arange(60.0)})
+    X.loc[3, "k"] = None
+    assert list(TabularImputer().fit(X).category_probabilities(X).columns) == [("k", "a"), ("k", "b")]

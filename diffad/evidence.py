@@ -34,6 +34,8 @@ LOCAL = 8
 BOXES = (1, 2, 4, 8, 16, 32)
 #: Information in nats that the others must hold of a channel's block before it can be found to ignore them.
 COUPLED = 0.05
+#: Windows whose doubt is worked out together.
+DOUBTED = 64
 #: Windows that pass a model together; bounds memory whatever the recording's length.
 CHUNK = 2048
 
@@ -174,6 +176,27 @@ class WindowModel:
             blanked[:, hidden] = torch.nan
             result[:, k] = self.complete(blanked)[:, scored * self.channels + k].double()
         return result
+
+    def doubt(self, windows: Tensor, after: int) -> Tensor:
+        """Return how much wider :meth:`expected` (n, channels) is spread than in a whole window."""
+        near = _box(min(LOCAL, self.length), self.length - 1 - after, self.length)
+        missing = windows.flatten(1).isnan()
+        result = torch.empty(len(windows), self.channels, dtype=torch.float64)
+        for k in range(self.channels):
+            own = torch.zeros(missing.shape[1], dtype=torch.bool)
+            own[near.nonzero()[:, 0] * self.channels + k] = True
+            entry = (self.length - 1 - after) * self.channels + k
+            parts = [self._variance(part | own, entry) for part in missing.split(DOUBTED)]
+            result[:, k] = (torch.cat(parts) / self._variance(own[None], entry)).sqrt()
+        return result
+
+    def _variance(self, hidden: Tensor, entry: int) -> Tensor:
+        """Return the variance (n,) of a hidden entry given the entries that are not hidden (n, d)."""
+        size = self.precision.shape[0]
+        among = torch.where(hidden[:, :, None] & hidden[:, None], self.precision, torch.eye(size, dtype=torch.float64))
+        unit = torch.zeros(len(hidden), size, 1, dtype=torch.float64)
+        unit[:, entry] = 1.0
+        return torch.cholesky_solve(unit, torch.linalg.cholesky(among))[:, entry, 0]
 
 
 def _box(size: int, scored: int, length: int) -> Tensor:

@@ -131,6 +131,22 @@ class Models:
         parts = [model.expected(windows, after) for _, windows in windows_of_rows(rows, length, after)]
         return np.concatenate([p.numpy() for p in parts])
 
+    def doubt(self, rows: Array) -> NDArray[np.float64]:
+        """Return how much wider what is expected of rows (n, channels) is spread where most of a row is missing.
+
+        1 where at least half is there: each mask is a problem of its own, and scattered gaps change little.
+        """
+        result = np.ones(rows.shape)
+        sparse = np.isnan(rows).mean(1) > 0.5
+        if not self.windows or not sparse.any():
+            return result
+        length = min(self.windows, key=lambda n: abs(n - EXPECTED_LENGTH))
+        model, after = self.windows[length], self.reach(length)[1]
+        for part, windows in windows_of_rows(rows, length, after):
+            here = torch.from_numpy(sparse[part])
+            result[part][sparse[part]] = model.doubt(windows[here], after).numpy()
+        return result
+
     def residual(self, rows: Array) -> NDArray[np.float64]:
         """Return rows (n, channels) minus what they should have shown.
 

@@ -30,6 +30,9 @@ from diffad.thresholds import MERGE, NormalScores, Threshold, merge
 
 Scores = NDArray[np.float64]
 
+#: Normal rows below which a threshold is not to be trusted.
+FEW_ROWS = 100
+
 
 class SeriesDetector(Detector, SeriesInput):
     """Find anomalies in multivariate series, and say which channel is to blame.
@@ -148,7 +151,9 @@ class SeriesDetector(Detector, SeriesInput):
         self.scaling_ = self._fit_scaling(recording)
         self.__dict__.pop("model_", None)
         if self.model is not None:
-            self.model_ = self._imputer(X, groups)
+            self.model_ = self._imputer(recording.template if self.regularize else X, groups)
+        self.watched_ = ~self.scaling_.modelled & ~np.isnan(self.scaling_.scale)
+        self._warn_of_few(sum(int((~np.isnan(raw).all(1)).sum()) for raw in recording.series))
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
             self._learn(recording.series, faulty)
         return self
@@ -179,12 +184,19 @@ class SeriesDetector(Detector, SeriesInput):
 
     @all_or_nothing
     def recalibrate(self, X: Any, groups: Any = None) -> Self:
-        """Set the threshold and the p-values anew on normal data, without training."""
+        """Set the threshold and the p-values anew on normal data, without training.
+
+        Channels that never moved in `fit` and do so here are no longer watched, with a warning.
+        """
         recording = self._open(X, groups)
         shares = zip(recording.series, self._shares(recording), strict=True)
-        normal = [share[~np.isnan(raw).all(1)].sum(1) for raw, share in shares]
+        # A channel that never moved before has no part in the scores of normal rows: whatever it does is normal now.
+        modelled = self.scaling_.modelled
+        normal = [share[~np.isnan(raw).all(1)][:, modelled].sum(1) for raw, share in shares]
         if not any(len(block) for block in normal):
             raise ValueError("X holds no observed value at all; recalibrate needs normal rows")
+        self._warn_of_few(sum(len(block) for block in normal))
+        self._accept_moves(recording)
         self._decide(NormalScores.of_blocks([block for block in normal if len(block)]))
         return self
 
@@ -194,8 +206,8 @@ class SeriesDetector(Detector, SeriesInput):
 
         A detector remembers up to 20,000 rows it was fitted on; evidence is fitted to them and to the new ones, so
         that what has changed is learnt and what was normal stays so. Threshold, p-values and bands come from the new
-        rows alone, scored by models that had not seen them. Units stay, and so do the model's network and channels
-        that never moved. Costs a fit; `recalibrate` is faster and needs fewer rows, but learns nothing.
+        rows alone, scored by models that had not seen them. Units stay, and so does the model's network. Channels
+        that never moved in `fit` and do so here are no longer watched, with a warning. Costs a fit; `recalibrate` is faster and needs fewer rows, but learns nothing.
 
         Parameters
         ----------
@@ -215,6 +227,7 @@ class SeriesDetector(Detector, SeriesInput):
         recording = self._open(X, groups)
         self._check_parameters()
         self._check_adaptable(recording)
+        self._accept_moves(recording)
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
             self._learn(recording.series, [np.zeros(len(r), bool) for r in recording.rows], self.memory_)
         return self
@@ -284,7 +297,10 @@ class SeriesDetector(Detector, SeriesInput):
         return pd.DataFrame(nothing | numbers | {"channels": np.empty(0, object)})
 
     def explain(self, X: Any, groups: Any = None) -> Explanation:
-        """Say which channels made each row strange, and what they should have shown."""
+        """Say which channels made each row strange, and what they should have shown.
+
+        Bands are wider where more than half of a row is missing.
+        """
         recording = self._open(X, groups)
         index, names = _index(recording), self._names()
         centre: list[Scores] = []
@@ -292,8 +308,8 @@ class SeriesDetector(Detector, SeriesInput):
         upper: list[Scores] = []
         for raw in recording.series:
             with pinned_defaults(), torch.no_grad():
-                expected = self._expected(standardised(raw, self.scaling_))
-            for edge, offset in ((centre, 0.0), (lower, -self.band_), (upper, self.band_)):
+                expected, band = self._expected(standardised(raw, self.scaling_))
+            for edge, offset in ((centre, 0.0), (lower, -band), (upper, band)):
                 edge.append(self.scaling_.inverse(unsquash(expected + offset)))
         tables = (self._shares(recording), centre, lower, upper)
         return Explanation(*(pd.DataFrame(_per_row(recording, t), index=index, columns=names) for t in tables))
@@ -390,8 +406,12 @@ class SeriesDetector(Detector, SeriesInput):
             ahead,
         )
 
-    def _expected(self, rows: NDArray[np.float32]) -> Scores:
-        return self.scorer_.models.expected(rows) if self.scaling_.modelled.any() else np.zeros((len(rows), 0))
+    def _expected(self, rows: NDArray[np.float32]) -> tuple[Scores, Scores]:
+        """Return what rows (n, modelled channels) should have shown, and half the width of the band around it."""
+        if not self.scaling_.modelled.any():
+            return np.zeros((len(rows), 0)), np.zeros((len(rows), 0))
+        models = self.scorer_.models
+        return models.expected(rows), self.band_ * models.doubt(rows)
 
     def _evidence(self, raw: Scores) -> dict[str, NDArray[np.float32]]:
         """Return evidence by kind of the rows (n, n_features) of one series."""
@@ -418,13 +438,35 @@ class SeriesDetector(Detector, SeriesInput):
 
     def _moved(self, raw: Scores) -> Scores:
         """Return shares of the channels that never moved in training: moving at all is the alarm."""
-        share = np.zeros(raw.shape)
-        constant = ~self.scaling_.modelled & ~np.isnan(self.scaling_.scale)
-        level = self.scaling_.centre[constant]
         # Above any threshold, also one that was set anew.
         alarm = 1 + 2 * max(self.moved_, -getattr(self, "offset_", 0.0))
-        share[:, constant] = alarm * (np.abs(raw[:, constant] - level) > 1e-9 * np.abs(level))
-        return share
+        return np.where(self._moves(raw), alarm, 0.0)
+
+    def _moves(self, raw: Scores) -> NDArray[np.bool_]:
+        """Mark values (n, n_features) off the level of a channel that never moved."""
+        level = np.where(self.watched_, self.scaling_.centre, np.nan)
+        return np.asarray(np.abs(raw - level) > 1e-9 * np.abs(level))
+
+    def _accept_moves(self, recording: Recording) -> None:
+        """Stop watching channels that never moved before and do so in normal rows."""
+        moves = np.any([self._moves(raw).any(0) for raw in recording.series], 0)
+        if not moves.any():
+            return
+        self.watched_ = self.watched_ & ~moves
+        names = [n for n, m in zip(self._names(), moves, strict=True) if m]
+        warnings.warn(
+            f"channels {names} never moved in fit and do so here: they are no longer watched; fit anew to judge them",
+            UserWarning,
+            stacklevel=4,
+        )
+
+    def _warn_of_few(self, rows: int) -> None:
+        if rows < FEW_ROWS:
+            warnings.warn(
+                f"X has {rows} normal rows: with fewer than {FEW_ROWS} many more rows may alarm than asked for",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def _share_of_last(self, raw: Scores) -> Scores:
         """Return the shares (n_features,) of the last of a few raw rows, by windows that end with it."""

@@ -14,7 +14,7 @@ import pytest
 from scipy.signal import lfilter
 from sklearn.metrics import roc_auc_score
 
-from diffad import AlarmsPerDay, FalseAlarmRate, SeriesDetector
+from diffad import AlarmsPerDay, FalseAlarmRate, SeriesDetector, SeriesImputer, Training
 from diffad.detection import DriftWarning
 from diffad.evidence import KINDS
 from diffad.faults import inject
@@ -588,3 +588,49 @@ def test_half_a_recording_without_values_does_not_stop_the_fit(rows):
     x[rows] = np.nan
     detector = SeriesDetector(kinds=("energy",)).fit(x)
     assert -detector.offset_ == pytest.approx(detector.normal_.quantile(0.01))
+
+
+def test_recalibration_where_a_constant_channel_moves_does_not_blind():
+    def rows(n, seed, level):
+        return np.c_[process(n, seed), np.where(np.arange(n) % 30, 1.0, level)]
+
+    kinds = ("energy", "filter")
+    detector = SeriesDetector(kinds=kinds).fit(rows(600, 0, 1.0))
+    assert (detector.predict(rows(90, 5, 2.0))[[0, 30, 60]] == -1).all()
+    before = detector.offset_
+    for seed in (1, 2, 3):
+        if seed == 1:
+            with pytest.warns(UserWarning, match=r"channels \['4'\] never moved in fit .* no longer watched"):
+                detector.recalibrate(rows(400, seed, 2.0))
+        else:
+            detector.recalibrate(rows(400, seed, 2.0))
+    assert before * 1.5 < detector.offset_ < before / 1.5
+    assert alarm_rate(detector, rows(400, 4, 2.0)) < 0.05
+
+
+@pytest.mark.parametrize("context", ["both", "past"])
+def test_bands_are_wider_where_most_of_a_row_is_missing(context, new):
+    detector = SeriesDetector(context=context, kinds=("energy",)).fit(process(1500, 0))
+    holes = new.copy()
+    for start in range(50, 950, 60):
+        holes[start : start + 20] = np.nan
+    told = detector.explain(holes)
+    gap = np.isnan(holes)
+    covered = ((told.lower.to_numpy() <= new) & (new <= told.upper.to_numpy()))[gap].mean()
+    assert 0.8 < covered < 0.95, covered
+    width = (told.upper - told.lower).to_numpy()
+    assert width[gap].mean() > 1.5 * width[~gap].mean()
+
+
+def test_few_rows_are_told():
+    with pytest.warns(UserWarning, match="60 normal rows"):
+        detector = SeriesDetector(kinds=("energy",)).fit(process(60, 0))
+    with pytest.warns(UserWarning, match="20 normal rows"):
+        detector.recalibrate(process(20, 1))
+
+
+def test_a_model_sees_the_regular_grid():
+    X = table(process(400, 0)).drop(index=pd.date_range("2026-01-01 10:00", periods=3, freq="10min"))
+    imputer = SeriesImputer(window=8, training=Training(max_steps=0), device="cpu")
+    detector = SeriesDetector(regularize=True, kinds=("energy",), model=imputer).fit(X)
+    assert detector.score_samples(X).shape == (400,)

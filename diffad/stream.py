@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -120,7 +121,10 @@ class Stream:
     @staticmethod
     def load(file: str | Path) -> Stream:
         """Read a stream that `save` wrote; only from files you trust, since it unpickles."""
-        stream = pickle.loads(Path(file).read_bytes())
+        try:
+            stream = pickle.loads(Path(file).read_bytes())
+        except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError) as error:
+            raise ValueError(f"{file} is no saved stream, or broken: {error}") from error
         if not isinstance(stream, Stream):
             raise ValueError(f"{file} holds a {type(stream).__name__}, not a saved stream")
         return stream
@@ -143,8 +147,13 @@ class Stream:
                 raise ValueError(f"row names a channel more than once: {[str(k) for k, _ in row.items()]}")
             if set(given) != set(names):
                 raise ValueError(f"row has the channels {sorted(given)}, the detector was fitted on {names}")
-            row = [np.nan if given[n] is pd.NA else given[n] for n in names]
-        values = np.asarray(row, dtype=np.float64).reshape(1, -1)
+            row = [given[n] for n in names]
+        if isinstance(row, np.ma.MaskedArray):
+            row = np.ma.filled(row.astype(np.float64), np.nan)
+        given_values = np.asarray(row, dtype=object)
+        missing = np.array([value is pd.NA or value is pd.NaT for value in given_values.ravel()], dtype=bool)
+        given_values = np.where(missing.reshape(given_values.shape), np.nan, given_values)
+        values = given_values.astype(np.float64).reshape(1, -1)
         if values.shape[1] != len(names):
             raise ValueError(f"row has {values.shape[1]} values, the detector was fitted on {len(names)} channels")
         if np.isinf(values).any():
@@ -158,6 +167,10 @@ class Stream:
             # A row without a time comes one period after its predecessor.
             known = self._time is not None and period
             return 0, self._time + pd.Timedelta(seconds=period) if known else self._time
+        if isinstance(time, Number):
+            raise ValueError(
+                f"time is the number {time}, of no known unit; give a timestamp: pd.Timestamp({time}, unit='s')"
+            )
         stamp = pd.Timestamp(time)
         if stamp is pd.NaT:
             raise ValueError("time is missing (NaT); leave it out, or give the row's timestamp")
@@ -168,4 +181,9 @@ class Stream:
         seconds = (stamp - self._time).total_seconds()
         if seconds <= 0:
             raise ValueError(f"the clock goes backwards: {stamp} after {self._time}; rows must come in order")
-        return (max(0, round(seconds / period) - 1) if period else 0), stamp
+        if period and round(seconds / period) == 0:
+            raise ValueError(
+                f"{stamp} comes {seconds:g} s after its predecessor, but the detector was fitted on a row every {period:g} s; "
+                "give one row a period"
+            )
+        return (round(seconds / period) - 1 if period else 0), stamp

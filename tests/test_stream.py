@@ -350,3 +350,41 @@ def test_the_clock_decides_what_is_near(rows_between, events):
     first = stream.update([2.0], index[0])
     second = stream.update([2.0], index[0] + (rows_between + 1) * PERIOD)
     assert (first.event, second.event) == (0, events - 1)
+
+
+@pytest.mark.parametrize("time", [1_700_000_000, 1.7e9, np.int64(5)])
+def test_a_time_without_unit_is_refused(time, detector, live):
+    with pytest.raises(ValueError, match="unit"):
+        running(detector, live).update(live.iloc[40], time)
+
+
+def test_rows_that_come_several_a_period_are_refused(detector, live):
+    stream = running(detector, live)
+    with pytest.raises(ValueError, match="every 10 s"):
+        stream.update(live.iloc[40], live.index[39] + pd.Timedelta("2s"))
+
+
+def test_what_is_missing_may_be_written_in_any_way(detector, live):
+    expected = running(detector, live).update([1.0, np.nan, 2.0]).score
+    masked = np.ma.MaskedArray([1.0, 99.0, 2.0], mask=[False, True, False])
+    for row in ([1.0, pd.NA, 2.0], [1.0, None, 2.0], masked, {"flow": 1.0, "pressure": pd.NaT, "power": 2.0}):
+        assert running(detector, live).update(row).score == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", b"\x80\x04\x95"])
+def test_a_broken_file_is_named(tmp_path, content):
+    path = tmp_path / "state"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="state is no saved stream"):
+        Stream.load(path)
+
+
+@pytest.mark.parametrize("grid", [0.5, 0.1])
+def test_rounded_readings_score_as_in_the_batch(waves, grid):
+    """Readings of few values tie, and a tie must not break by an ulp."""
+    rows = np.round(noisy(waves, 10) / grid) * grid
+    fitted = SeriesDetector(context="past", kinds=("energy", "filter", "step", "window", "quiet")).fit(rows)
+    new = np.round(noisy(waves[:150], 11) / grid) * grid
+    stream = fitted.stream()
+    live = [stream.update(row).score for row in new]
+    np.testing.assert_allclose(live, fitted.score_samples(new), rtol=1e-4, atol=1e-5)

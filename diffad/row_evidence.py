@@ -24,8 +24,6 @@ from diffad.tails import LogTail
 
 Matrix = NDArray[np.float64]
 
-#: Training rows beyond which the distances and densities see a random sample.
-MOST_ROWS = 3_000
 #: Fewest rows that can judge one another.
 LEAST_ROWS = 3
 #: Random folds for cross-fitting.
@@ -44,8 +42,6 @@ CROWD = "crowd"
 CROWD_SIZE = 1.5
 #: Exponent of the mean over kinds.
 POWER = 4
-#: Rows judged at a time.
-CHUNK = 8192
 
 
 @dataclass(frozen=True)
@@ -194,10 +190,8 @@ class RowScorer:
     filler: Filler
 
     def evidence(self, rows: Matrix) -> dict[str, Matrix]:
-        """Return -log p of each row (n,), by kind; memory does not grow with n beyond that."""
-        chunks = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
-        parts = [self.calibrated(self.models(self.filler(chunk))) for chunk in chunks]
-        return {kind: np.concatenate([part[kind] for part in parts]) for kind in self.tails}
+        """Return -log p of each row (n,), by kind."""
+        return self.calibrated(self.models(self.filler(rows)))
 
     def calibrated(self, raw: Mapping[str, Matrix]) -> dict[str, Matrix]:
         """Turn evidence into -log p."""
@@ -228,7 +222,7 @@ def fit_rows(
         Column behind each encoded entry.
     kinds : tuple of str
     seed : int
-        Of the folds, and of the sample where there are more than `MOST_ROWS` rows.
+        Of the folds.
     contamination : float, default=0.0
         Share of the rows that may be faults: if there may be some, the `CROWD` is asked, too.
 
@@ -241,8 +235,6 @@ def fit_rows(
     if len(rows) < LEAST_ROWS:
         raise ValueError(f"X holds {len(rows)} rows (n_samples={len(rows)}); at least {LEAST_ROWS} are needed to fit")
     rng = np.random.default_rng(seed)
-    if len(rows) > MOST_ROWS:
-        rows = rows[np.sort(rng.choice(len(rows), MOST_ROWS, replace=False))]
     filler = Filler.fit(rows, owner)
     filled = filler(rows)
     n_components = best_components(filled) if "mixture" in kinds else 1

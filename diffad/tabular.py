@@ -22,6 +22,9 @@ from diffad.thresholds import NormalScores, Threshold
 
 Scores = NDArray[np.float64]
 
+#: Training rows beyond which evidence is learnt from a random sample, and rows encoded at a time: memory does not
+#: grow with the table.
+MOST_ROWS, CHUNK = 3_000, 8_192
 #: Half a 90 % band, in standard deviations.
 BAND = 1.645
 
@@ -126,20 +129,16 @@ class TabularDetector(Detector, TableInput):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with tracking.run_of(self, X), pinned_defaults():
             self.columns_ = Columns.fit(table, self.categorical_features)
-            rows, owner = self.columns_.encode(table), self.columns_.owner
-            kinds = tuple(k for k in KINDS if self.kinds is None or k in self.kinds)
-            kept = rows
+            kept = table
             if self.contamination:
-                first, _ = fit_rows(rows, owner, kinds, seed, self.contamination)
-                strange = score(first.evidence(rows))
-                usual = strange <= np.quantile(strange, 1 - self.contamination)
+                self._fit_scorer(table, seed)
+                strange = self._scores(table)
+                kept = table[strange <= np.quantile(strange, 1 - self.contamination)]
                 # Anomalies must not set the units of the columns either; whatever only they had stays an empty column.
-                if table[usual].notna().any().all():
-                    self.columns_ = Columns.fit(table[usual], self.categorical_features)
-                rows, owner = self.columns_.encode(table), self.columns_.owner
-                kept = rows[usual]
-            self.scorer_, normal = fit_rows(kept, owner, kinds, seed, self.contamination)
-            training = score(self.scorer_.evidence(rows)) if self.contamination and self.threshold is None else None
+                if kept.notna().any().all():
+                    self.columns_ = Columns.fit(kept, self.categorical_features)
+            normal = self._fit_scorer(kept, seed)
+            training = self._scores(table) if self.contamination and self.threshold is None else None
             self._decide(NormalScores.of_blocks([normal]), training)
         return self
 
@@ -148,7 +147,7 @@ class TabularDetector(Detector, TableInput):
         check_is_fitted(self)
         table = self._table(X, reset=False)
         with pinned_defaults():
-            return pd.DataFrame(self.scorer_.evidence(self.columns_.encode(table)), index=table.index)
+            return pd.DataFrame(self._evidence(table), index=table.index)
 
     def explain(self, X: Any) -> Explanation:
         """Say which columns made each row strange, and what they should have shown.
@@ -181,7 +180,25 @@ class TabularDetector(Detector, TableInput):
         shares = pd.DataFrame(share, table.index, self.columns_.names)
         return Explanation(shares, pd.DataFrame(expected, index=table.index), lower, upper)
 
+    def _fit_scorer(self, table: pd.DataFrame, seed: int) -> Scores:
+        """Fit the evidence to normal rows, a random sample of many; return their cross-fitted scores."""
+        if len(table) > MOST_ROWS:
+            table = table.iloc[np.sort(np.random.default_rng(seed).choice(len(table), MOST_ROWS, replace=False))]
+        kinds = tuple(k for k in KINDS if self.kinds is None or k in self.kinds)
+        rows, owner = self.columns_.encode(table), self.columns_.owner
+        self.scorer_, normal = fit_rows(rows, owner, kinds, seed, self.contamination)
+        return normal
+
+    def _evidence(self, table: pd.DataFrame) -> dict[str, Scores]:
+        """Return evidence by kind; only a part of the rows is encoded at a time."""
+        chunks = [table.iloc[i : i + CHUNK] for i in range(0, len(table), CHUNK)]
+        parts = [self.scorer_.evidence(self.columns_.encode(chunk)) for chunk in chunks]
+        return {kind: np.concatenate([part[kind] for part in parts]) for kind in parts[0]}
+
+    def _scores(self, table: pd.DataFrame) -> Scores:
+        return score(self._evidence(table))
+
     def _strangeness(self, X: Any) -> Scores:
         check_is_fitted(self)
         with pinned_defaults():
-            return score(self.scorer_.evidence(self.columns_.encode(self._table(X, reset=False))))
+            return self._scores(self._table(X, reset=False))

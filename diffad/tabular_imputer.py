@@ -18,7 +18,7 @@ from diffad.atomic import all_or_nothing
 from diffad.defaults import pinned_defaults
 from diffad.encoding import Columns
 from diffad.integers import whole_numbers
-from diffad.row_filling import PRIORS, fit_filler
+from diffad.row_filling import MOST_ROWS, PRIORS, fit_filler
 from diffad.tabular_input import TableInput
 
 Matrix = NDArray[np.float64]
@@ -59,8 +59,7 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
     Notes
     -----
     Fitting looks at a random sample of 4,000 rows where there are more (fewer beyond 40 encoded
-    columns), and rows are filled in chunks, so that the memory of the model does not grow with the
-    table.  A column without any value is refused; an
+    columns), and rows with gaps are filled in chunks: what takes memory beside the table is these rows, encoded.  A column without any value is refused; an
     unseen category counts as one unlike all others; of a column's categories the 60 commonest can
     be filled in.
 
@@ -121,8 +120,13 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         with tracking.run_of(self, X), pinned_defaults():
             self.columns_ = Columns.fit(table, self.categorical_features)
+            # Sampled before they are encoded: a category takes as many numbers as there are.
+            some = table[table.notna().any(axis=1)]
+            if len(some) > MOST_ROWS:
+                pick = np.random.default_rng(self.seed_).choice(len(some), MOST_ROWS, replace=False)
+                some = some.iloc[np.sort(pick)]
             self.filler_, self.losses_ = fit_filler(
-                self.columns_.raw(table), self.columns_.owner, self.prior, self.seed_
+                self.columns_.raw(some), self.columns_.owner, self.prior, self.seed_
             )
             self.prior_ = self.filler_.name
         return self
@@ -184,7 +188,7 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
         DataFrame with columns (column, category)
             1 or 0 where the category is known; 0 in all columns for one never seen in `fit`.
         """
-        table, rows = self._open(X)
+        table, rows = self._open(X, everything=True)
         with pinned_defaults():
             chances = self.filler_.fill(rows, (0.5,))[1]
         found = {
@@ -201,10 +205,11 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _open(self, X: Any) -> tuple[pd.DataFrame, Matrix]:
+    def _open(self, X: Any, everything: bool = False) -> tuple[pd.DataFrame, Matrix]:
+        """Return the table, and its rows with gaps, or all, encoded."""
         check_is_fitted(self)
         table = self._table(X, reset=False)
-        return table, self.columns_.raw(table)
+        return table, self.columns_.raw(table if everything else table[table.isna().any(axis=1)])
 
     def _quantiles(self, X: Any, levels: Sequence[float]) -> list[Any]:
         table, rows = self._open(X)
@@ -213,8 +218,8 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
         return [self._wrap(X, self._completed(table, v, categories=False)) for v in values]
 
     def _completed(self, table: pd.DataFrame, values: Matrix, categories: bool = True) -> pd.DataFrame:
-        """Return the table with its gaps taken from encoded values (n, width)."""
-        result = table.copy()
+        """Return the table with its gaps taken from encoded values of the rows that have some, (n, width)."""
+        result, incomplete = table.copy(), table.isna().any(axis=1).to_numpy()
         for k in range(table.shape[1]):
             gap = table.iloc[:, k].isna().to_numpy()
             if not gap.any() or (k in self.columns_.categories and not categories):
@@ -223,9 +228,9 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
             if k in self.columns_.categories:
                 labels = np.empty(len(entries), object)
                 labels[:-1] = list(self.columns_.categories[k])
-                filled = labels[values[np.ix_(gap, entries)].argmax(1)]
+                filled = labels[values[np.ix_(gap[incomplete], entries)].argmax(1)]
             else:
-                filled = values[gap, entries[0]]
+                filled = values[gap[incomplete], entries[0]]
             result.isetitem(k, _filled(table.iloc[:, k], gap, filled))
         return result
 

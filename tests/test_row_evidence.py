@@ -10,7 +10,6 @@ import pytest
 from scipy import stats
 from sklearn.covariance import ledoit_wolf
 
-from diffad import row_evidence
 from diffad.encoding import Columns
 from diffad.priors.gaussian import NUGGET
 from diffad.row_evidence import (
@@ -267,12 +266,3 @@ def test_score_is_a_power_mean_between_the_average_and_the_largest():
     evidence = {k: np.random.default_rng(i).exponential(size=50) for i, k in enumerate("abc")}
     rows = np.stack(list(evidence.values()))
     assert (score(evidence) >= rows.mean(0)).all() and (score(evidence) <= rows.max(0)).all()
-
-
-def test_rows_scored_in_chunks_get_the_scores_of_all_at_once(monkeypatch):
-    rows = np.random.default_rng(0).standard_normal((300, 4))
-    rows[::7, 1] = np.nan
-    scorer, _ = fit_rows(rows, np.arange(4), KINDS, seed=0)
-    whole = score(scorer.evidence(rows))
-    monkeypatch.setattr(row_evidence, "CHUNK", 64)
-    np.testing.assert_allclose(score(scorer.evidence(rows)), whole, rtol=1e-6)

@@ -5,6 +5,7 @@ is to blame and what it should have shown, and refuses tables that it cannot jud
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency, parametrize_with_checks
 
-from diffad import AlarmsPerDay, FalseAlarmRate, TabularDetector, TabularImputer, row_evidence
-from diffad.row_evidence import KINDS
+from diffad import AlarmsPerDay, FalseAlarmRate, TabularDetector, TabularImputer, tabular
+from diffad.row_evidence import KINDS, score
 
 METHODS = ["score_samples", "decision_function", "predict", "p_values", "explain", "evidence", "recalibrate"]
 
@@ -165,7 +166,7 @@ def test_score_combines_the_evidence_of_all_kinds(detector, new):
     assert list(evidence.columns) == list(KINDS)
     pd.testing.assert_index_equal(evidence.index, new.index)
     np.testing.assert_allclose(
-        row_evidence.score({kind: values.to_numpy() for kind, values in evidence.items()}), strangeness(detector, new)
+        score({kind: values.to_numpy() for kind, values in evidence.items()}), strangeness(detector, new)
     )
 
 
@@ -488,13 +489,33 @@ def test_few_mixed_rows_work():
 
 
 def test_more_rows_than_the_limit_are_sampled_by_the_seed(monkeypatch):
-    monkeypatch.setattr(row_evidence, "MOST_ROWS", 300)
+    monkeypatch.setattr(tabular, "MOST_ROWS", 300)
     X = numbers(900, 0)
     one, two, other = (TabularDetector(random_state=s).fit(X) for s in (0, 0, 1))
     assert len(one.normal_.scores) == 300
     new = numbers(50, 1)
     np.testing.assert_array_equal(one.score_samples(new), two.score_samples(new))
     assert (one.score_samples(new) != other.score_samples(new)).any()
+
+
+def test_rows_scored_in_chunks_get_the_scores_of_all_at_once(monkeypatch):
+    fitted, new = TabularDetector().fit(mixed(200, 0)), mixed(100, 1)
+    whole = fitted.score_samples(new)
+    monkeypatch.setattr(tabular, "CHUNK", 16)
+    np.testing.assert_allclose(fitted.score_samples(new), whole, rtol=1e-6)
+
+
+@pytest.mark.parametrize("call", ["fit", "score"])
+def test_memory_does_not_grow_with_a_table_of_categories(call):
+    """Encoded at once, sixty indicators in double precision of each of 100,000 rows are 48 MB, and kept several times."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"x": rng.standard_normal(100_000), "k": pd.Categorical(rng.integers(0, 60, 100_000).astype(str))})
+    fitted = TabularDetector(kinds=("mixture",)).fit(X.iloc[:2000])
+    tracemalloc.start()
+    fitted.fit(X) if call == "fit" else fitted.score_samples(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6, peak
 
 
 # --- refused ----------------------------------------------------------------------------------------------

@@ -99,6 +99,8 @@ def detect(folder: Path) -> None:
         true |= (new.index >= fault.start) & (new.index <= fault.end)
     alarm = detector.decision_function(new) < 0
     share = float(table["late"].notna().mean())
+    reach = max(detector.scorer_.models.reach(length)[1] for length in detector.scorer_.models.lengths.all)
+    print(f"Judged offline, by windows that reach up to {reach} rows beyond each; live detection is later.")
     print(f"Found {share:.0%} of {len(table)} faults; alarm on {alarm[~true].mean():.0%} of the rows between them.")
     mlflow.log_metrics({"faults_found": share, "alarm_share_between_faults": float(alarm[~true].mean())})
     write_table(events.assign(channels=events["channels"].map(";".join)), folder / "alarms.csv")

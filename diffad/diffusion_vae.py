@@ -16,7 +16,15 @@ from diffad import tracking
 from diffad.atomic import all_or_nothing
 from diffad.defaults import pinned_defaults
 from diffad.image_fitting import fit_prior
-from diffad.image_input import Images, check_shape, class_number, read_classes, read_images, refuse_empty
+from diffad.image_input import (
+    Images,
+    check_guidance,
+    check_shape,
+    class_number,
+    read_classes,
+    read_images,
+    refuse_empty,
+)
 from diffad.image_learning import learn
 from diffad.image_model import ImageDiffusion
 from diffad.image_tiles import Observed
@@ -207,6 +215,7 @@ class DiffusionVAE(TransformerMixin, BaseEstimator):
     def generate(self, n: int = 1, y: Any = None, guidance: float = 1.0) -> Array:
         """Draw n new images, of class `y` if the latents have a network that was trained with classes."""
         check_is_fitted(self)
+        check_guidance(guidance)
         if not isinstance(n, int | np.integer) or n < 1:
             raise ValueError(f"n must be an integer of at least 1, got {n!r}")
         if y is not None:

@@ -60,9 +60,12 @@ class Columns:
             if column.isna().all():
                 raise ValueError(f"column {name!r} holds no value at all; drop it: X = X.drop(columns={name!r})")
             if k in chosen:
-                counts = column.value_counts()
-                counts = counts[counts > 0].iloc[:MOST_CATEGORIES]
-                categories[k] = {value: i for i, value in enumerate(counts.index)}
+                try:
+                    counts = column.value_counts()
+                    counts = counts[counts > 0].iloc[:MOST_CATEGORIES]
+                    categories[k] = {value: i for i, value in enumerate(counts.index)}
+                except TypeError:
+                    raise ValueError(f"column {name!r} holds lists or other values that are no categories") from None
             else:
                 values = _numbers(column, name)
                 values = values[~np.isnan(values)]
@@ -114,7 +117,7 @@ def _categorical(table: pd.DataFrame, chosen: Sequence[str | int] | None) -> set
     names = list(table.columns)
     if chosen is None:
         found = {k for k in range(len(names)) if _is_category(table.iloc[:, k])}
-        times = [str(names[k]) for k in found if table.dtypes.iloc[k].kind in "mM"]
+        times = [str(names[k]) for k in found if _holds_times(table.iloc[:, k])]
         if times:
             raise ValueError(
                 f"columns {times} hold times, which are neither numbers nor categories; give what matters of them, as "
@@ -130,6 +133,13 @@ def _categorical(table: pd.DataFrame, chosen: Sequence[str | int] | None) -> set
     return {names.index(c) if c in names else int(c) for c in chosen}
 
 
+def _holds_times(column: pd.Series) -> bool:
+    inside = pd.api.types.infer_dtype(column, skipna=True) if column.dtype == object else ""
+    return (
+        column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype) or inside in ("date", "datetime", "time")
+    )
+
+
 def _is_category(column: pd.Series) -> bool:
     """Return whether a column is not one of numbers; numbers kept as objects, beside None, are numbers."""
     kind = column.dtype
@@ -137,6 +147,7 @@ def _is_category(column: pd.Series) -> bool:
         "floating",
         "integer",
         "mixed-integer-float",
+        "decimal",
     ):
         return False
     return not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind)
@@ -153,6 +164,8 @@ def _without_gross(values: Matrix) -> Matrix:
 
 
 def _numbers(column: pd.Series, name: str) -> Matrix:
+    if pd.api.types.is_complex_dtype(column.dtype):
+        raise ValueError(f"column {name!r} holds complex numbers; give their parts as columns of their own")
     try:
         values = column.to_numpy(dtype=float, na_value=np.nan)
     except (TypeError, ValueError):

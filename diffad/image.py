@@ -55,7 +55,8 @@ class ImageExplanation:
 class ImageDetector(Detector):
     """Find defects in images after seeing good ones, with a heat map of each.
 
-    1. Each image is brought to mean 0 and standard deviation 1; missing pixels are filled by their
+    1. Each image is brought to mean 0 and a standard deviation near 1 (that of images without contrast is not
+       stretched to it); missing pixels are filled by their
        conditional mean and are no evidence.
     2. The Gaussian of all good images (one n x n solve) says what each pixel should be given all
        others; the residual is filtered with blobs of several widths. Where defects drawn into held-out

@@ -19,7 +19,7 @@ from diffad.atomic import all_or_nothing
 from diffad.augmentation import Augmentation, check_augmentation
 from diffad.defaults import pinned_defaults
 from diffad.image_fitting import calibrate, fit_prior, kinds_of
-from diffad.image_input import Images, class_number, float_type, read_classes, read_images, refuse_empty
+from diffad.image_input import Images, check_guidance, class_number, float_type, read_classes, read_images, refuse_empty
 from diffad.image_learning import learn
 from diffad.image_model import ImageDiffusion
 from diffad.image_tiles import Observed
@@ -294,6 +294,8 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         _check_positive(n, "n")
         height, width = shape or self.shape_[:2]
+        _check_positive(min(height, width), "shape")
+        check_guidance(guidance)
         nothing = Observed(torch.full((1, height, width, self.shape_[2]), torch.nan))
         with pinned_defaults(), torch.no_grad():
             generator = torch.Generator().manual_seed(self.seed_)

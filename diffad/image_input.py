@@ -101,3 +101,9 @@ def class_number(classes: NDArray[Any], y: Any) -> int:
     if len(found) != 1:
         raise ValueError(f"y must be one of the classes {classes.tolist()} given to fit, got {y!r}")
     return int(found[0])
+
+
+def check_guidance(guidance: float) -> None:
+    """Raise ValueError unless guidance is a finite number."""
+    if not np.isfinite(guidance):
+        raise ValueError(f"guidance must be a finite number, got {guidance!r}")

@@ -549,3 +549,19 @@ def test_small_images_of_many_channels_are_no_channels_first():
     images = rng.random((20, 8, 8, 5))
     imputer = ImageImputer(device="cpu").fit(images)
     assert imputer.super_resolve(images[:3, ::2, ::2], factor=2).shape == (3, 8, 8, 5)
+
+
+def test_generate_refuses_what_it_cannot_draw():
+    imputer = ImageImputer(device="cpu").fit(np.random.default_rng(0).random((20, 8, 8)))
+    for options, words in (
+        ({"guidance": np.nan}, "guidance"),
+        ({"shape": (0, 4)}, "shape"),
+        ({"shape": (-3, 4)}, "shape"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            imputer.generate(1, **options)
+
+
+def test_training_of_another_kind_is_refused_by_name():
+    with pytest.raises(ValueError, match="training must be a Training or None, got 5"):
+        ImageImputer(training=5).fit(np.zeros((10, 8, 8)))

@@ -4,6 +4,8 @@ is to blame and what it should have shown, and refuses tables that it cannot jud
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import pickle
 import tracemalloc
 
@@ -557,6 +559,28 @@ def test_reordered_columns_named_by_numbers_are_refused():
         call(X.to_numpy())
         with pytest.raises(ValueError, match="order"):
             call(X[[9, 8, 7]])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (pd.period_range("2026-01", periods=60, freq="D"), "hold times"),
+        (pd.Series([datetime.date(2026, 1, 1)] * 60, dtype=object), "hold times"),
+        (np.arange(60) * 1j, "complex"),
+        (pd.Series([[1, 2]] * 60), "lists"),
+    ],
+    ids=["periods", "dates", "complex", "lists"],
+)
+def test_what_is_neither_number_nor_category(values, words):
+    X = pd.DataFrame({"a": np.arange(60.0), "b": values})
+    for estimator in (TabularDetector(), TabularImputer()):
+        with pytest.raises(ValueError, match=words):
+            estimator.fit(X)
+
+
+def test_decimals_are_numbers():
+    X = pd.DataFrame({"a": np.arange(60.0), "b": pd.Series([decimal.Decimal(k) for k in range(60)], dtype=object)})
+    assert not TabularDetector().fit(X).columns_.categories
 
 
 def test_missing_extra_and_reordered_columns_are_refused(detector, new):

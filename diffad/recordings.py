@@ -119,7 +119,12 @@ def _read_frame(X: pd.DataFrame, groups: Any, regularize: bool, fitted: float | 
     if dates:
         raise TypeError(f"column {dates[0]!r} holds timestamps; make it the index: X = X.set_index({dates[0]!r})")
     period, given = None, np.arange(len(X))
-    if isinstance(X.index, pd.DatetimeIndex):
+    if regularize and isinstance(X.index, pd.PeriodIndex | pd.TimedeltaIndex):
+        raise ValueError(
+            f"regularize=True takes timestamps, X has a {type(X.index).__name__}; give it a DatetimeIndex: "
+            "X.index.to_timestamp() of periods, a start + X.index of durations"
+        )
+    if isinstance(X.index, pd.DatetimeIndex | pd.PeriodIndex | pd.TimedeltaIndex):
         labels = np.zeros(len(X)) if groups is None else np.asarray(groups)
         if regularize:
             if groups is not None:
@@ -153,7 +158,7 @@ def _group_rows(groups: Any, n: int) -> list[NDArray[np.int64]]:
     return [np.flatnonzero(codes == g) for g in range(codes.max() + 1)]
 
 
-def _check_order(index: pd.DatetimeIndex) -> None:
+def _check_order(index: pd.Index) -> None:
     if index.hasnans:
         raise ValueError("the index holds NaT; drop those rows: X = X[X.index.notna()]")
     if index.has_duplicates:
@@ -163,14 +168,25 @@ def _check_order(index: pd.DatetimeIndex) -> None:
         raise ValueError("timestamps are not in order; sort first: X = X.sort_index()")
 
 
-def _period(index: pd.DatetimeIndex) -> float | None:
+def _period(index: pd.Index) -> float | None:
+    """Return the sampling period in seconds of timestamps, periods or durations, and refuse an irregular one."""
     _check_order(index)
+    if isinstance(index, pd.PeriodIndex):
+        skipped = np.flatnonzero(np.diff(index.asi8) > 1)
+        if len(skipped):
+            after = int(skipped[0])
+            raise ValueError(
+                f"periods are missing: {index[after + 1]} follows {index[after]}; put them in: X.resample(...).asfreq()"
+            )
+        index = index.to_timestamp()
     steps = np.diff(index.as_unit("ns").asi8) / 1e9
     if not len(steps):
         return None
     period = float(np.median(steps))
     worst = int(np.argmax(np.abs(steps - period)))
-    if abs(steps[worst] - period) > 0.05 * period:
+    # Months are of several lengths, and regular all the same.
+    of_calendar = isinstance(index, pd.DatetimeIndex) and len(index) > 2 and pd.infer_freq(index) is not None
+    if abs(steps[worst] - period) > 0.05 * period and not of_calendar:
         raise ValueError(
             f"timestamps are irregular: most rows are {period:g} s apart, but {index[worst + 1]} follows "
             f"{index[worst]} after {steps[worst]:g} s; pass regularize=True to put them on a regular grid"

@@ -80,6 +80,19 @@ def test_a_stray_timestamp_years_away_makes_no_grid_of_a_million_rows(prior_only
     refused(ValueError, lambda: prior_only(regularize=True).fit(X), str(stray.index[0]), "clock")
 
 
+def test_durations_and_periods_must_be_regular_too(prior_only, gaps):
+    steps = pd.timedelta_range("0s", periods=300, freq="1s")
+    days = pd.period_range("2026-01-01", periods=300, freq="D")
+    months = pd.date_range("2000-01-01", periods=300, freq="MS")
+    for index in (steps, days, months, months.to_period("M")):
+        X = pd.DataFrame(gaps, index)
+        filled = prior_only().fit(X).transform(X)
+        pd.testing.assert_index_equal(filled.index, index)
+        refused(ValueError, lambda X=X: prior_only().fit(X.drop(index=X.index[7])), str(X.index[8]))
+        refused(ValueError, lambda X=X: prior_only().fit(X[::-1]), "order")
+    refused(ValueError, lambda: prior_only(regularize=True).fit(pd.DataFrame(gaps, steps)), "DatetimeIndex")
+
+
 def test_no_row(prior_only, frame):
     refused(ValueError, lambda: prior_only().fit(frame).transform(frame.iloc[:0]), "no row")
 

@@ -101,7 +101,7 @@ def fit_scorer(
                 filled.add(model, whole_series[i][context], *inside)
     joined = seen.joined()
     visible = {length: float(v.mean()) for (kind, length), v in joined.items() if kind == VISIBLE}
-    tails = Tails(seen.tails(), filled.tails(), visible)
+    tails = Tails(seen.tails(kinds), filled.tails(kinds), visible)
     scorer = Scorer(Models.fit(whole_series, lengths, centred, device), tails, kinds, weights)
     normal = scorer.calibrated(joined) or nothing(sum(len(r) for _, r in rows))
     new = np.concatenate([np.full(len(r), i >= old) for i, r in rows])
@@ -179,12 +179,12 @@ class _Gathered:
     def joined(self) -> dict[tuple[str, int], Array]:
         return {key: np.concatenate(parts) for key, parts in self.raw.items()}
 
-    def tails(self) -> dict[tuple[str, int], LogTail]:
-        """Return tails of all evidence; windows that overlap other folds were partly trained on, and are left out."""
+    def tails(self, kinds: tuple[str, ...]) -> dict[tuple[str, int], LogTail]:
+        """Return tails of some kinds; windows that overlap other folds were partly trained on, and are left out."""
         found = {}
         for key, values in self.joined().items():
             unseen = np.concatenate(self.unseen[key])
-            if key[0] != VISIBLE:
+            if key[0] in kinds:
                 found[key] = LogTail.fit(values[unseen] if unseen.sum() >= 50 else values)
         return found
 

@@ -388,3 +388,13 @@ def test_rounded_readings_score_as_in_the_batch(waves, grid):
     stream = fitted.stream()
     live = [stream.update(row).score for row in new]
     np.testing.assert_allclose(live, fitted.score_samples(new), rtol=1e-4, atol=1e-5)
+
+
+def test_a_detector_that_learnt_from_gaps_streams_as_it_scores(waves):
+    holes = np.random.default_rng(0).random(waves.shape) < 0.2
+    fitted = SeriesDetector(context="past").fit(np.where(holes, np.nan, noisy(waves, 10)))
+    assert fitted.scorer_.tails.whole, "whole windows are meant to have tails of their own"
+    new = noisy(waves[:120], 11)
+    new[40:80][holes[:40]] = np.nan
+    stream = fitted.stream()
+    np.testing.assert_allclose([stream.update(row).score for row in new], fitted.score_samples(new), **CLOSE)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from diffad.faults import FAULTS, SIZELESS, inject
 from diffad.series_detector import SeriesDetector
@@ -62,6 +63,7 @@ def detectability(
         ``context="past"``).
         A few faults are hit by false alarms: at rate r about ``1 - (1 - r) ** length`` of them.
     """
+    check_is_fitted(detector)
     for name, value in (("n_events", n_events), ("length", length)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -200,17 +201,22 @@ def inject(
     unknown = [k for k in kinds if k not in FAULTS]
     if unknown or not kinds:
         raise ValueError(f"kinds must be some of {list(FAULTS)}, got {kinds}")
+    if np.ndim(X) != 2:
+        raise ValueError(f"X must be a recording of shape (n_timestamps, n_features), its shape is {np.shape(X)}")
     values = as_floats(X)
+    if np.isinf(values).any():
+        raise ValueError("X holds infinity; give NaN for what is missing")
     n, n_channels = values.shape
-    if length < 1:
-        raise ValueError(f"length must be at least 1, got {length}")
-    if n_events < 1 or n < n_events * (length + 2):
+    for name, number in (("n_events", n_events), ("length", length)):
+        if not isinstance(number, Integral) or number < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
+    if n < n_events * (length + 2):
         raise ValueError(f"{n_events} events of length={length} do not fit in {n} rows; ask for fewer or shorter ones")
-    low, high = size if isinstance(size, tuple) else (size, size)
-    if not 0 < low <= high:
+    low, high = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
+    if not all(isinstance(s, Real) and np.isfinite(s) for s in (low, high)) or not 0 < low <= high:
         raise ValueError(f"size must be positive, or a pair (low, high) of growing positive sizes, got {size!r}")
-    allowed = list(range(n_channels)) if channels is None else [int(k) for k in channels]
-    if not allowed or not set(allowed) <= set(range(n_channels)):
+    allowed = list(range(n_channels)) if channels is None else list(channels)
+    if not allowed or not all(isinstance(k, Integral) and 0 <= k < n_channels for k in allowed):
         raise ValueError(f"channels must be numbers from 0 to {n_channels - 1}, got {channels!r}")
     rng = check_random_state(random_state)
     clean, events = values.copy(), []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -148,8 +149,8 @@ class FalseAlarmRate(Parameters):
     rate: float = 0.01
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate < 1:
-            raise ValueError(f"rate must lie strictly between 0 and 1, got {self.rate}")
+        if not isinstance(self.rate, Real) or not 0 < self.rate < 1:
+            raise ValueError(f"rate must lie strictly between 0 and 1, got {self.rate!r}")
 
     def find(self, normal: NormalScores, period: float | None) -> float:
         """Return the threshold on the score; `period` in seconds is not needed."""
@@ -174,10 +175,12 @@ class AlarmsPerDay(Parameters):
     rows_per_day: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.number > 0:
-            raise ValueError(f"number must be positive, got {self.number}")
-        if self.rows_per_day is not None and not self.rows_per_day > 0:
-            raise ValueError(f"rows_per_day must be positive, got {self.rows_per_day}")
+        for name in ("number", "rows_per_day"):
+            value = getattr(self, name)
+            if value is None and name == "rows_per_day":
+                continue
+            if not isinstance(value, Real) or not 0 < float(value) < np.inf:
+                raise ValueError(f"{name} must be a positive number, got {value!r}")
 
     def find(self, normal: NormalScores, period: float | None) -> float:
         """Return the threshold on the score, given the sampling period in seconds."""

@@ -286,7 +286,7 @@ def test_unknown_kinds_are_refused_by_name(kinds):
         inject(recording(), kinds)
 
 
-@pytest.mark.parametrize(("n_events", "length"), [(11, 25), (1, 300), (0, 25)])
+@pytest.mark.parametrize(("n_events", "length"), [(11, 25), (1, 300)])
 def test_events_that_do_not_fit_are_refused(n_events, length):
     with pytest.raises(ValueError, match=rf"{n_events} events of length={length} do not fit in 280 rows"):
         inject(recording(280), "shift", n_events=n_events, length=length)
@@ -294,11 +294,33 @@ def test_events_that_do_not_fit_are_refused(n_events, length):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("size", 0.0), ("size", -1.0), ("size", (2.0, 1.0)), ("length", 0), ("channels", [5]), ("channels", [-1])],
+    [
+        ("size", 0.0),
+        ("size", -1.0),
+        ("size", (2.0, 1.0)),
+        ("length", 0),
+        ("size", "3"),
+        ("size", np.inf),
+        ("size", [1, 2]),
+        ("channels", [5]),
+        ("channels", [-1]),
+        ("channels", [0.7]),
+        ("channels", ["c0"]),
+        ("length", 2.5),
+    ],
 )
 def test_bad_parameters_are_refused_by_name(name, value):
     with pytest.raises(ValueError, match=name):
         inject(recording(), "shift", n_events=3, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("X", "n_events", "words"),
+    [(np.zeros(300), 3, "shape"), (np.full((300, 2), np.inf), 3, "infinity"), (np.zeros((300, 2)), 0, "n_events")],
+)
+def test_what_is_no_recording_is_refused(X, n_events, words):
+    with pytest.raises(ValueError, match=words):
+        inject(X, "shift", n_events=n_events)
 
 
 @pytest.mark.parametrize(("kind", "seed"), [("delay", 0), ("decorrelate", 6)])

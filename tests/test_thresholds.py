@@ -181,7 +181,7 @@ def test_a_false_alarm_rate_lies_between_0_and_1(rate):
 @pytest.mark.parametrize("name", ["number", "rows_per_day"])
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_alarms_per_day_need_positive_numbers(name, value):
-    with pytest.raises(ValueError, match=f"^{name} must be positive, got"):
+    with pytest.raises(ValueError, match=f"^{name} must be a positive number, got"):
         AlarmsPerDay(**{name: value})
 
 

@@ -21,7 +21,7 @@ Array = NDArray[np.float32]
 LENGTH, MOST_ENTRIES = 16, 600
 #: The first round draws from a rough model, the next from one fitted to the first's draws; more where a channel
 #: misses much, by as many a unit of its missing share, since a fit to draws inherits what was wrong with these.
-ROUNDS, FURTHER = 2, 16
+ROUNDS, FURTHER, MOST_FURTHER = 2, 16, 8
 
 
 def complete(series: list[Array], seed: int = 0) -> list[Array]:
@@ -43,9 +43,11 @@ def complete(series: list[Array], seed: int = 0) -> list[Array]:
     channels = series[0].shape[1]
     length = max(2, min(LENGTH, MOST_ENTRIES // channels, max(len(s) for s in series)))
     filled = series
-    values = np.concatenate(series)
-    short = np.isnan(values) & ~np.concatenate([_outages(s) for s in series])[:, None]
-    for _ in range(ROUNDS + round(FURTHER * float(short[:, ~np.isnan(values).all(0)].mean(0).max(initial=0)))):
+    outages = np.concatenate([_outages(s) for s in series])
+    share = np.isnan(np.concatenate(series))[~outages].mean(0) if not outages.all() else np.zeros(channels)
+    # Of a channel that shows next to nothing no round learns more.
+    share = share[share < 0.8].max(initial=0.0)
+    for _ in range(ROUNDS + min(MOST_FURTHER, round(FURTHER * float(share)))):
         windows = torch.from_numpy(np.ascontiguousarray(cut(filled, length))).flatten(1)
         prior = GaussianPrior.fit(windows, ~windows.isnan())
         model = MaskedDiffusion(prior, length, channels)

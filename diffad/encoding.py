@@ -71,7 +71,7 @@ class Columns:
                 values = values[~np.isnan(values)]
                 usual = _without_gross(values)
                 # Squares of numbers beyond 1e154 overflow, those of numbers below 1e-162 vanish.
-                unit = 2.0 ** np.frexp(np.abs(usual).max() or 1.0)[1]
+                unit = 2.0 ** (np.frexp(np.abs(usual).max() or 1.0)[1] - 1)
                 centre[k], spread = unit * (usual / unit).mean(), float(unit * (usual / unit).std())
                 if len(distinct := np.unique(values)) == 2:
                     spread = float(distinct[1] - distinct[0])
@@ -133,11 +133,13 @@ def _categorical(table: pd.DataFrame, chosen: Sequence[str | int] | None) -> set
     return {names.index(c) if c in names else int(c) for c in chosen}
 
 
+#: What pandas calls times in object columns.
+TIMES = ("date", "datetime", "datetime64", "time", "period", "timedelta", "timedelta64")
+
+
 def _holds_times(column: pd.Series) -> bool:
     inside = pd.api.types.infer_dtype(column, skipna=True) if column.dtype == object else ""
-    return (
-        column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype) or inside in ("date", "datetime", "time")
-    )
+    return column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype) or inside in TIMES
 
 
 def _is_category(column: pd.Series) -> bool:

@@ -179,24 +179,38 @@ class WindowModel:
 
     def doubt(self, windows: Tensor, after: int) -> Tensor:
         """Return how much wider :meth:`expected` (n, channels) is spread than in a whole window."""
-        near = _box(min(LOCAL, self.length), self.length - 1 - after, self.length)
-        missing = windows.flatten(1).isnan()
-        result = torch.empty(len(windows), self.channels, dtype=torch.float64)
-        for k in range(self.channels):
-            own = torch.zeros(missing.shape[1], dtype=torch.bool)
-            own[near.nonzero()[:, 0] * self.channels + k] = True
-            entry = (self.length - 1 - after) * self.channels + k
-            parts = [self._variance(part | own, entry) for part in missing.split(DOUBTED)]
-            result[:, k] = (torch.cat(parts) / self._variance(own[None], entry)).sqrt()
-        return result
+        # Inside an outage all windows miss the same.
+        masks, which = torch.unique(windows.flatten(1).isnan(), dim=0, return_inverse=True)
+        whole = self._variance(torch.zeros_like(masks[:1]), after)
+        parts = [self._variance(part, after) for part in masks.split(DOUBTED)]
+        return (torch.cat(parts)[which] / whole).sqrt()
 
-    def _variance(self, hidden: Tensor, entry: int) -> Tensor:
-        """Return the variance (n,) of a hidden entry given the entries that are not hidden (n, d)."""
-        size = self.precision.shape[0]
-        among = torch.where(hidden[:, :, None] & hidden[:, None], self.precision, torch.eye(size, dtype=torch.float64))
-        unit = torch.zeros(len(hidden), size, 1, dtype=torch.float64)
-        unit[:, entry] = 1.0
-        return torch.cholesky_solve(unit, torch.linalg.cholesky(among))[:, entry, 0]
+    def _variance(self, missing: Tensor, after: int) -> Tensor:
+        """Return the variances (n, channels) of the scored row's entries, given what is neither missing (n, d) nor near.
+
+        The missing entries are inverted once for all channels; each then hides the rest of its own `LOCAL` rows.
+        """
+        scored = self.length - 1 - after
+        near = _box(min(LOCAL, self.length), scored, self.length).nonzero()[:, 0]
+        both = missing[:, :, None] & missing[:, None]
+        among = torch.where(both, self.precision, torch.eye(len(self.precision), dtype=torch.float64))
+        spread = torch.where(both, torch.cholesky_inverse(torch.linalg.cholesky(among)), 0.0)
+        result = torch.empty(len(missing), self.channels, dtype=torch.float64)
+        place = int((near == scored).nonzero())
+        for k in range(self.channels):
+            own = near * self.channels + k
+            further = ~missing[:, own]
+            reach = self.precision[own] @ spread
+            left = self.precision[own[:, None], own] - reach @ self.precision[:, own]
+            pair = further[:, :, None] & further[:, None]
+            inverse = torch.where(
+                pair, torch.linalg.inv(torch.where(pair, left, torch.eye(len(own), dtype=torch.float64))), 0.0
+            )
+            entry = own[place]
+            pull = torch.where(further, reach[:, :, entry], 0.0)
+            hidden = spread[:, entry, entry] + torch.einsum("ni,nij,nj->n", pull, inverse, pull)
+            result[:, k] = torch.where(missing[:, entry], hidden, inverse[:, place, place])
+        return result
 
 
 def _box(size: int, scored: int, length: int) -> Tensor:

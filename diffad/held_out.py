@@ -20,14 +20,17 @@ def held_out(lengths: list[int], window: int) -> list[NDArray[np.bool_]]:
     """Mark rows of each series, given how many it has.
 
     Series of at least `LEAST_WINDOWS` windows spare blocks of their rows. Where none is as long, but series are many
-    (panels, groups), every eighth or so is held out as a whole. None is of few rows.
+    (panels, groups), every eighth or so is held out as a whole, of those that are not shorter than most. None is of few
+    rows.
     """
     marks = [_blocks(rows, window) for rows in lengths]
     if any(mark.any() for mark in marks) or min(len(lengths), sum(lengths) / window) < LEAST_WINDOWS:
         return marks
+    # A series that is short even among these would say little.
+    usual = [k for k, rows in enumerate(lengths) if rows >= np.median(lengths)]
     count = max(1, round(HELD_OUT_SHARE * len(lengths)))
     for i in range(count):
-        marks[len(lengths) * (i + 1) // count - 1][:] = True
+        marks[usual[len(usual) * (i + 1) // count - 1]][:] = True
     return marks
 
 

@@ -65,7 +65,7 @@ def float_type(given: np.dtype) -> np.dtype:
     >>> float_type(np.dtype("uint16")), float_type(np.dtype("int32"))
     (dtype('float32'), dtype('float64'))
     """
-    return np.dtype(np.result_type(given, np.float32))
+    return min(np.result_type(given, np.float32), np.dtype(np.float64), key=lambda kind: kind.itemsize)
 
 
 def refuse_empty(images: Images) -> None:

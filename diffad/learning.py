@@ -75,7 +75,7 @@ def learn(
         generator,
         on_progress,
         network.matrices,
-        (windows, known),
+        (torch.where(known, windows, 0.0), known),  # what fills gaps may differ in the last bit elsewhere
     )
     gate = judge.gate(network)
     gain = 1 - judge.loss(network, gate)

@@ -172,7 +172,7 @@ def _period(index: pd.Index) -> float | None:
     """Return the sampling period in seconds of timestamps, periods or durations, and refuse an irregular one."""
     _check_order(index)
     if isinstance(index, pd.PeriodIndex):
-        skipped = np.flatnonzero(np.diff(index.asi8) > 1)
+        skipped = np.flatnonzero(np.diff(index.asi8) > index.freq.n)
         if len(skipped):
             after = int(skipped[0])
             raise ValueError(
@@ -184,14 +184,21 @@ def _period(index: pd.Index) -> float | None:
         return None
     period = float(np.median(steps))
     worst = int(np.argmax(np.abs(steps - period)))
-    # Months are of several lengths, and regular all the same.
-    of_calendar = isinstance(index, pd.DatetimeIndex) and len(index) > 2 and pd.infer_freq(index) is not None
-    if abs(steps[worst] - period) > 0.05 * period and not of_calendar:
+    if abs(steps[worst] - period) > 0.05 * period and not _of_months(index):
         raise ValueError(
             f"timestamps are irregular: most rows are {period:g} s apart, but {index[worst + 1]} follows "
             f"{index[worst]} after {steps[worst]:g} s; pass regularize=True to put them on a regular grid"
         )
     return period
+
+
+def _of_months(index: pd.Index) -> bool:
+    """Return whether timestamps are months, quarters or years apart: of several lengths, and regular all the same."""
+    if not isinstance(index, pd.DatetimeIndex):
+        return False
+    steps = np.diff(12 * index.year + index.month)
+    same_day = bool((index.day == index.day[0]).all() or index.is_month_end.all())
+    return bool(steps.min() == steps.max() > 0) and same_day
 
 
 def _on_grid(X: pd.DataFrame, seconds: float | None) -> tuple[pd.DataFrame, NDArray[np.int64]]:

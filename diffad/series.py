@@ -180,7 +180,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
             self.scaling_, self.period_, self.seed_ = scaling, period, seed
             self.model_, self.bands_ = fitted.model, fitted.bands
             self.history_, self.network_gain_ = fitted.history, fitted.gain
-            if self.training is not None and training.max_steps and scaling.modelled.any() and not fitted.history:
+            judged = fitted.history and np.isfinite(fitted.history[-1]["validation"])
+            if self.training is not None and training.max_steps and scaling.modelled.any() and not judged:
                 warnings.warn(
                     f"no network was trained: X has too few rows to hold some out, which takes {LEAST_WINDOWS} windows "
                     f"of {self.window} rows in one series, or in as many series; give more rows or a smaller window",

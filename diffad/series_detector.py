@@ -153,7 +153,8 @@ class SeriesDetector(Detector, SeriesInput):
         if self.model is not None:
             self.model_ = self._imputer(recording.template if self.regularize else X, groups)
         self.watched_ = ~self.scaling_.modelled & ~np.isnan(self.scaling_.scale)
-        self._warn_of_few(sum(int((~np.isnan(raw).all(1)).sum()) for raw in recording.series))
+        known = [~np.isnan(raw).all(1) & ~fault for raw, fault in zip(recording.series, faulty, strict=True)]
+        self._warn_of_few(sum(int(k.sum()) for k in known))
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
             self._learn(recording.series, faulty)
         return self

@@ -123,7 +123,7 @@ class Stream:
         """Read a stream that `save` wrote; only from files you trust, since it unpickles."""
         try:
             stream = pickle.loads(Path(file).read_bytes())
-        except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError) as error:
+        except Exception as error:  # a broken pickle may raise anything
             raise ValueError(f"{file} is no saved stream, or broken: {error}") from error
         if not isinstance(stream, Stream):
             raise ValueError(f"{file} holds a {type(stream).__name__}, not a saved stream")

@@ -60,6 +60,12 @@ class LogTail:
     @cached_property
     def _steps(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Rising quantiles of each channel and their levels: of equal ones the lowest, since ties are not strange."""
-        apart = self.grid[1:] > self.grid[:-1] + self.SAME * np.abs(self.grid[1:])
-        first = np.concatenate([np.ones((1, self.grid.shape[1]), bool), apart])
-        return [(grid[f], self.LEVELS[f]) for grid, f in zip(self.grid.T, first.T, strict=True)]
+        return [(grid[kept], self.LEVELS[kept]) for grid, kept in ((g, self._distinct(g)) for g in self.grid.T)]
+
+    def _distinct(self, grid: NDArray[np.float64]) -> list[int]:
+        """Return the levels at which rising quantiles (levels,) differ from the last one taken."""
+        kept = [0]
+        for level in range(1, len(grid)):
+            if grid[level] > grid[kept[-1]] + self.SAME * abs(grid[level]):
+                kept.append(level)
+        return kept

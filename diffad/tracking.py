@@ -52,7 +52,7 @@ def run_of(estimator: Any, X: Any, training: Training | None = None) -> Iterator
 
     `training` is what the estimator goes by where its own parameter of the name is None.
     """
-    if SWITCH not in os.environ:
+    if os.environ.get(SWITCH) != "1":
         yield None
         return
     run = _guard(lambda: _start(estimator, X, training))
@@ -251,5 +251,8 @@ def _as_fitted(X: Any, fitted_on: Mapping[Any, Any] | np.dtype) -> Any:
         holes = isinstance(dtype, np.dtype) and dtype.kind in "iub" and column.isna().any()
         if not holes and not isinstance(dtype, pd.CategoricalDtype):
             with suppress(ValueError, TypeError):
-                result[name] = column.astype(dtype)
+                cast, known = column.astype(dtype), column.notna()
+                # A fraction in a column of integers is what an anomaly may be.
+                if (cast[known] == column[known]).all():
+                    result[name] = cast
     return result

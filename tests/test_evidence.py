@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
+from scipy.signal import lfilter
 from scipy.stats import multivariate_normal
 
 from diffad.evidence import BOXES, CHUNK, LOCAL, ShapeModel, WindowModel, last_window, quietness, windows_of_rows
@@ -475,3 +476,32 @@ def test_the_last_window_is_the_last_of_all(rows, length, share):
     values[np.random.default_rng(rows).random(values.shape) < share] = np.nan
     every = torch.cat([w for _, w in windows_of_rows(values, length, 0)])
     np.testing.assert_array_equal(last_window(values, length).numpy(), every[-1:].numpy())
+
+
+@pytest.mark.parametrize("after", [0, 4])
+def test_doubt_is_the_ratio_of_conditional_deviations(after):
+    """Against the covariance itself: Schur complements, mask by mask and channel by channel."""
+    length, channels = 10, 2
+    rng = np.random.default_rng(0)
+    rows = lfilter([1], [1, -0.8], rng.standard_normal((400, channels)) @ [[1.0, 0.7], [0.0, 0.5]], axis=0)
+    windows = torch.from_numpy(np.lib.stride_tricks.sliding_window_view(rows.astype(np.float32), length, 0)).mT.clone()
+    model = WindowModel.fit(windows, after, torch.device("cpu"))
+    some = windows[:6].clone()
+    some[torch.from_numpy(rng.random(some.shape) < 0.4)] = torch.nan
+    some[5] = torch.nan
+    covariance = np.linalg.inv(model.precision.numpy())
+    scored = length - 1 - after
+    first = max(0, min(scored - LOCAL // 2, length - LOCAL))
+
+    def deviation(missing, k):
+        hidden = missing.copy()
+        hidden.reshape(length, channels)[first : first + LOCAL, k] = True
+        seen, entry = np.flatnonzero(~hidden), scored * channels + k
+        across = covariance[entry, seen]
+        return np.sqrt(covariance[entry, entry] - across @ np.linalg.solve(covariance[np.ix_(seen, seen)], across))
+
+    expected = [
+        [deviation(m, k) / deviation(np.zeros_like(m), k) for k in range(channels)]
+        for m in some.isnan().flatten(1).numpy()
+    ]
+    np.testing.assert_allclose(model.doubt(some, after).numpy(), expected, rtol=1e-5)

@@ -42,6 +42,11 @@ def test_a_long_series_among_short_ones_is_judged_alone():
     assert not any(m.any() for m in marks[:-1]) and marks[-1].any()
 
 
+def test_no_stub_is_held_out_alone():
+    marks = marked([2 * WINDOW] * 7 + [3])
+    assert not marks[-1].any() and any(m.all() for m in marks[:-1])
+
+
 def test_parts_are_all_rows_once():
     series = [np.arange(n, dtype=np.float32)[:, None] for n in (200, 30, 300)]
     marks = marked([len(s) for s in series])

@@ -84,13 +84,20 @@ def test_durations_and_periods_must_be_regular_too(prior_only, gaps):
     steps = pd.timedelta_range("0s", periods=300, freq="1s")
     days = pd.period_range("2026-01-01", periods=300, freq="D")
     months = pd.date_range("2000-01-01", periods=300, freq="MS")
-    for index in (steps, days, months, months.to_period("M")):
+    quarters = pd.period_range("2026-01-01", periods=300, freq="15min")
+    for index in (steps, days, months, months.to_period("M"), quarters):
         X = pd.DataFrame(gaps, index)
         filled = prior_only().fit(X).transform(X)
         pd.testing.assert_index_equal(filled.index, index)
         refused(ValueError, lambda X=X: prior_only().fit(X.drop(index=X.index[7])), str(X.index[8]))
         refused(ValueError, lambda X=X: prior_only().fit(X[::-1]), "order")
     refused(ValueError, lambda: prior_only(regularize=True).fit(pd.DataFrame(gaps, steps)), "DatetimeIndex")
+
+
+@pytest.mark.parametrize("freq", ["bh", "B"])
+def test_business_hours_and_days_are_irregular(prior_only, gaps, freq):
+    X = pd.DataFrame(gaps, pd.date_range("2026-01-05 09:00", periods=300, freq=freq))
+    refused(ValueError, lambda: prior_only().fit(X), "irregular")
 
 
 def test_no_row(prior_only, frame):

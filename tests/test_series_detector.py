@@ -629,6 +629,12 @@ def test_few_rows_are_told():
         detector.recalibrate(process(20, 1))
 
 
+def test_labelled_faults_are_no_normal_rows():
+    y = np.r_[np.zeros(40, int), np.ones(110, int)]
+    with pytest.warns(UserWarning, match="40 normal rows"):
+        SeriesDetector(kinds=("energy",)).fit(process(150, 0), y)
+
+
 def test_a_model_sees_the_regular_grid():
     X = table(process(400, 0)).drop(index=pd.date_range("2026-01-01 10:00", periods=3, freq="10min"))
     imputer = SeriesImputer(window=8, training=Training(max_steps=0), device="cpu")

@@ -154,6 +154,18 @@ def test_logged_models_fill_what_they_were_fitted_on_alike(logged, prior_only, f
         np.testing.assert_array_equal(found, imputer.transform(X), strict=True)
 
 
+def test_a_logged_detector_sees_fractions_among_integers(logged):
+    import mlflow
+
+    X = pd.DataFrame({"n": np.arange(60) % 2, "x": np.random.default_rng(0).standard_normal(60)})
+    detector = TabularDetector().fit(X)
+    (run,) = logged()
+    new = X.astype({"n": float})
+    new.loc[:2, "n"] = [0.5, 0.99, -0.9]
+    found = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict(new)
+    np.testing.assert_array_equal(found["score"], detector.score_samples(new))
+
+
 def test_a_logged_detector_keeps_unseen_categories(logged):
     import mlflow
 

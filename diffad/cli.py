@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -80,8 +80,7 @@ def impute(
         elif plot:
             typer.echo("no picture: the file has no gaps")
     except (ValueError, TypeError, OSError) as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
-        raise typer.Exit(1) from None
+        _fail(error)
 
 
 @app.command()
@@ -132,8 +131,14 @@ def detect(
         if detectability or (detectability is None and plot and len(normal) >= LEAST_FOR_DETECTABILITY):
             _measure_detectability(clone(detector), normal, output.with_suffix(".detectability.csv"), plot)
     except (ValueError, TypeError, OSError) as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
-        raise typer.Exit(1) from None
+        _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    """Print an error as the command line calls things, and exit."""
+    message = str(error).replace("regularize=True", "--regularize")
+    typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
+    raise typer.Exit(1) from None
 
 
 def _draw_alarms(detector: SeriesDetector, table: pd.DataFrame, found: pd.DataFrame, picture: Path) -> None:

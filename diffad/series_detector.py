@@ -63,8 +63,8 @@ class SeriesDetector(Detector, SeriesInput):
         "decoupled", "window", "quiet", "shape")``.
     model : SeriesImputer or None, default=None
         An imputer of the same channels whose residuals join the evidence as ``"model"``, as far as faults
-        put into held-out normal rows say that they help (``weights_["model"]``); fitted ones are reused,
-        others are fitted. Only for ``context="both"``. Costs the imputer's training, and scores some
+        put into held-out normal rows say that they help (``weights_["model"]``); fitted ones are reused
+        (but not by `clone`, and so not by a grid search), others are fitted. Only for ``context="both"``. Costs the imputer's training, and scores some
         thousand rows a second.
     regularize : bool, default=False
         Put irregular timestamps on a regular grid; False refuses. Scores then belong to the grid.
@@ -187,7 +187,8 @@ class SeriesDetector(Detector, SeriesInput):
     def recalibrate(self, X: Any, groups: Any = None) -> Self:
         """Set the threshold and the p-values anew on normal data, without training.
 
-        Channels that never moved in `fit` and do so here are no longer watched, with a warning.
+        Channels that never moved in `fit` and do so here are no longer watched, with a warning. A detector that went
+        by its `contamination` alone holds the default threshold, `FalseAlarmRate`, from then on.
         """
         recording = self._open(X, groups)
         shares = zip(recording.series, self._shares(recording), strict=True)
@@ -482,11 +483,18 @@ class SeriesDetector(Detector, SeriesInput):
         return share
 
     def _warn_of_dead(self, recording: Recording) -> None:
+        """Tell of channels without any value, and of those that show none any more."""
         known = self.scaling_.modelled
         dead = known & np.isnan(np.concatenate(recording.series)).all(0)
-        if dead.any():
-            names = [n for n, d in zip(self._names(), dead, strict=True) if d]
-            warnings.warn(f"channels {names} hold no value here; the others are scored", UserWarning, stacklevel=4)
+        longest = self.scorer_.models.lengths.longest if known.any() else 1
+        ends = [np.isnan(raw[-longest:]).all(0) for raw in recording.series if len(raw) > longest]
+        silent = known & ~dead & np.any([np.zeros_like(known), *ends], 0)
+        for found, what in ((dead, "here"), (silent, f"in the last {longest} rows")):
+            if found.any():
+                names = [n for n, f in zip(self._names(), found, strict=True) if f]
+                warnings.warn(
+                    f"channels {names} hold no value {what}; the others are scored", UserWarning, stacklevel=4
+                )
 
     def _strangeness(self, X: Any, groups: Any = None) -> Scores:
         check_is_fitted(self)

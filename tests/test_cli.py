@@ -115,7 +115,7 @@ def test_picture_names_the_coverage_that_was_asked_for(impute, pump, tmp_path, m
 
 def test_irregular_timestamps(impute, pump, tmp_path):
     write_table(pump.drop(pump.index[[40, 41]]), tmp_path / "pump.csv")
-    failed(impute("pump.csv"), "irregular", "regularize")
+    failed(impute("pump.csv"), "irregular", "pass --regularize")
     result = impute("pump.csv", "--regularize")
     assert result.exit_code == 0, result.output
     out = read_table(tmp_path / "pump.filled.csv")

@@ -629,6 +629,13 @@ def test_few_rows_are_told():
         detector.recalibrate(process(20, 1))
 
 
+def test_a_channel_that_falls_silent_is_told(detector, new):
+    silent = new.copy()
+    silent[600:, 2] = np.nan
+    with pytest.warns(UserWarning, match=r"channels \['2'\] hold no value in the last 96 rows"):
+        detector.score_samples(silent)
+
+
 def test_labelled_faults_are_no_normal_rows():
     y = np.r_[np.zeros(40, int), np.ones(110, int)]
     with pytest.warns(UserWarning, match="40 normal rows"):

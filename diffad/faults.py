@@ -198,23 +198,9 @@ def inject(
     50
     """
     kinds = [kinds] if isinstance(kinds, str) else list(kinds)
-    unknown = [k for k in kinds if k not in FAULTS]
-    if unknown or not kinds:
-        raise ValueError(f"kinds must be some of {list(FAULTS)}, got {kinds}")
-    if np.ndim(X) != 2:
-        raise ValueError(f"X must be a recording of shape (n_timestamps, n_features), its shape is {np.shape(X)}")
-    values = as_floats(X)
-    if np.isinf(values).any():
-        raise ValueError("X holds infinity; give NaN for what is missing")
+    values = _checked(X, kinds, n_events, length)
     n, n_channels = values.shape
-    for name, number in (("n_events", n_events), ("length", length)):
-        if not isinstance(number, Integral) or number < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
-    if n < n_events * (length + 2):
-        raise ValueError(f"{n_events} events of length={length} do not fit in {n} rows; ask for fewer or shorter ones")
-    low, high = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
-    if not all(isinstance(s, Real) and np.isfinite(s) for s in (low, high)) or not 0 < low <= high:
-        raise ValueError(f"size must be positive, or a pair (low, high) of growing positive sizes, got {size!r}")
+    low, high = _sizes(size)
     allowed = list(range(n_channels)) if channels is None else list(channels)
     if not allowed or not all(isinstance(k, Integral) and 0 <= k < n_channels for k in allowed):
         raise ValueError(f"channels must be numbers from 0 to {n_channels - 1}, got {channels!r}")
@@ -243,6 +229,32 @@ def inject(
     channel_of = np.full(n, -1)
     channel_of[y == 1] = changed[y == 1].argmax(1)
     return Injected(faulty, y, channel_of, pd.DataFrame(events))
+
+
+def _checked(X: Any, kinds: list[str], n_events: int, length: int) -> Values:
+    """Return the recording's values, and refuse what faults cannot be put into."""
+    unknown = [k for k in kinds if k not in FAULTS]
+    if unknown or not kinds:
+        raise ValueError(f"kinds must be some of {list(FAULTS)}, got {kinds}")
+    if np.ndim(X) != 2:
+        raise ValueError(f"X must be a recording of shape (n_timestamps, n_features), its shape is {np.shape(X)}")
+    values = as_floats(X)
+    if np.isinf(values).any():
+        raise ValueError("X holds infinity; give NaN for what is missing")
+    for name, number in (("n_events", n_events), ("length", length)):
+        if not isinstance(number, Integral) or number < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
+    n = len(values)
+    if n < n_events * (length + 2):
+        raise ValueError(f"{n_events} events of length={length} do not fit in {n} rows; ask for fewer or shorter ones")
+    return values
+
+
+def _sizes(size: float | tuple[float, float]) -> tuple[float, float]:
+    low, high = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
+    if not (isinstance(low, Real) and isinstance(high, Real) and 0 < float(low) <= float(high) < np.inf):
+        raise ValueError(f"size must be positive, or a pair (low, high) of growing positive sizes, got {size!r}")
+    return float(low), float(high)
 
 
 def _deviation(x: Values, start: int) -> float:

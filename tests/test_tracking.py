@@ -61,6 +61,22 @@ def logged(store):
 
 
 @pytest.fixture
+def fresh_process(tmp_path, monkeypatch):
+    """Work in an empty folder with an MLflow that knows no store yet, and put its state back."""
+    import mlflow
+
+    before, experiment = mlflow.get_tracking_uri(), mlflow.tracking.fluent._active_experiment_id
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    forget_stores(mlflow)
+    yield tmp_path
+    autolog(False)
+    forget_stores(mlflow)
+    mlflow.set_tracking_uri(before)
+    mlflow.tracking.fluent._active_experiment_id = experiment
+
+
+@pytest.fixture
 def no_models(monkeypatch):
     """Skip the logging of models, which takes a second each, where it is not the subject."""
     import mlflow
@@ -255,26 +271,15 @@ def test_the_curve_is_sent_while_training_lasts(logged, no_models, few_steps, fr
     assert [batch for batch in steps if batch] == [[10], [20]]
 
 
-def test_an_open_run_of_mlflows_own_store_stays_open(prior_only, frame, no_models, tmp_path, monkeypatch):
+def test_an_open_run_of_mlflows_own_store_stays_open(prior_only, frame, no_models, fresh_process):
     import mlflow
 
-    before = mlflow.get_tracking_uri()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    forget_stores(mlflow)
-    try:
-        with mlflow.start_run() as mine:
-            autolog()
-            mlflow.log_param("mine", 1)
-            prior_only().fit(frame)
-        (inner,) = mlflow.search_runs(filter_string=f"tags.mlflow.parentRunId = '{mine.info.run_id}'")["run_id"]
-        assert mlflow.get_run(inner).data.params["window"] == "16"
-    finally:
-        autolog(False)
-        forget_stores(mlflow)
-        mlflow.set_tracking_uri(before)
-        if tracking.STORE.resolve().as_posix() in before:
-            mlflow.set_experiment(tracking.EXPERIMENT)
+    with mlflow.start_run() as mine:
+        autolog()
+        mlflow.log_param("mine", 1)
+        prior_only().fit(frame)
+    (inner,) = mlflow.search_runs(filter_string=f"tags.mlflow.parentRunId = '{mine.info.run_id}'")["run_id"]
+    assert mlflow.get_run(inner).data.params["window"] == "16"
 
 
 def test_a_fit_that_fails_is_a_failed_run_and_its_error_gets_through(logged, no_models, prior_only, frame, monkeypatch):
@@ -312,29 +317,16 @@ def test_a_loss_curve_that_cannot_be_sent_warns(logged, no_models, few_steps, fr
         assert few_steps().fit(frame).history_
 
 
-def test_a_store_in_a_folder_that_cannot_be_made_warns(prior_only, frame, tmp_path, monkeypatch):
-    import mlflow
-
-    before = mlflow.get_tracking_uri()
-    (tmp_path / "mlruns").write_text("a file where the folder should be")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    forget_stores(mlflow)
-    try:
-        with pytest.warns(RuntimeWarning, match="tracking failed"):
-            autolog()
-            # Were logging on without a store, MLflow would make one of its own in the working folder.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                imputer = prior_only().fit(frame)
-        assert hasattr(imputer, "model_")
-        assert [p.name for p in tmp_path.iterdir()] == ["mlruns"]
-    finally:
-        autolog(False)
-        forget_stores(mlflow)
-        mlflow.set_tracking_uri(before)
-        if tracking.STORE.resolve().as_posix() in before:
-            mlflow.set_experiment(tracking.EXPERIMENT)
+def test_a_store_in_a_folder_that_cannot_be_made_warns(prior_only, frame, fresh_process):
+    (fresh_process / "mlruns").write_text("a file where the folder should be")
+    with pytest.warns(RuntimeWarning, match="tracking failed"):
+        autolog()
+        # Were logging on without a store, MLflow would make one of its own in the working folder.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            imputer = prior_only().fit(frame)
+    assert hasattr(imputer, "model_")
+    assert [p.name for p in fresh_process.iterdir()] == ["mlruns"]
 
 
 # --- the digest -------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffad.priors import GaussianPrior
-from diffad.priors.gaussian import fill_missing
+from diffad.priors.gaussian import fill_missing, visible_distance
 
 #: Kinds of evidence in their order; what they see is said at :class:`WindowModel` and below.
 KINDS = ("energy", "local", "filter", "step", "decoupled", "window", "quiet", "shape")
@@ -150,11 +150,12 @@ class WindowModel:
         mean = self.mean.cpu().view(self.length, self.channels)
         blocks = (windows - mean).permute(2, 0, 1)
         missing = blocks.isnan()
-        for k in missing.flatten(1).any(1).nonzero()[:, 0]:
-            own = self.alone[k].double()
-            blocks[k] = fill_missing(blocks[k], torch.zeros(self.length), own.mT @ own)
-        distance = (blocks.to(self.alone.device) @ self.alone.mT).square().sum(2)
-        return torch.where(missing.all(2).to(distance.device), torch.inf, distance).mT
+        distance = (blocks.to(self.alone.device) @ self.alone.mT).square().sum(2).cpu()
+        partly = (missing.any(2) & ~missing.all(2)).nonzero()
+        if len(partly):
+            which, window = partly.mT
+            distance[which, window] = visible_distance(blocks[which, window], which, self.alone.cpu().double()).float()
+        return torch.where(missing.all(2), torch.inf, distance).to(self.alone.device).mT
 
     def complete(self, x: Tensor) -> Tensor:
         """Replace missing entries of windows (n, d); see :func:`diffad.priors.gaussian.fill_missing`."""
@@ -304,14 +305,16 @@ class ShapeModel:
         x = torch.where(seen, x - x.sum(2, keepdim=True) / count.clamp(min=1)[..., None], 0.0)
         spread = (x.square().sum(2) / count.clamp(min=1)).sqrt()
         shapes = x / (spread + self.FLOOR)[..., None]
-        result = self._to_whole(shapes)
-        if bool(seen.all()):
-            return result.mT
-        result = torch.where(count == x.shape[2], result, -torch.inf)
+        whole = count == x.shape[2]
+        if bool(whole.all()):
+            return self._to_whole(shapes).mT
+        result = torch.full(count.shape, -torch.inf)
+        among = whole.any(0)
+        result[:, among] = torch.where(whole[:, among], self._to_whole(shapes[:, among]), -torch.inf)
         holes = (count < x.shape[2]) & (2 * count >= x.shape[2])
-        for k in holes.any(1).nonzero()[:, 0].tolist():
-            if len(self.references[k]):
-                result[k, holes[k]] = self._to_visible(k, shapes[k, holes[k]], seen[k, holes[k]])
+        some, where = holes.any(1).nonzero(), holes.any(0).nonzero()[:, 0]
+        partly = self._to_visible(some[:, 0], shapes[some, where], seen[some, where])
+        result[some, where] = torch.where(holes[some, where], partly, result[some, where])
         return result.mT
 
     def _to_whole(self, query: Tensor) -> Tensor:
@@ -326,13 +329,34 @@ class ShapeModel:
         distance = (squared.clamp(min=0) / query.shape[2]).sqrt()
         return torch.where(distance.isinf(), -torch.inf, distance).cpu()
 
-    def _to_visible(self, k: int, query: Tensor, seen: Tensor) -> Tensor:
-        reference = self.references[k]
-        query, weight = query.to(reference.device), seen.to(reference.device).float()
-        count = weight.sum(1, keepdim=True)
-        mean = weight @ reference.mT / count
-        spread = (weight @ reference.square().mT / count - mean.square()).clamp(min=0).sqrt()
-        # The query is centred over what it shows, so the reference's mean drops out of the product.
-        cross = query @ reference.mT / (count * (spread + self.FLOOR))
-        squared = (spread / (spread + self.FLOOR)).square() - 2 * cross + query.square().sum(1, keepdim=True) / count
-        return squared.amin(1).clamp(min=0).sqrt().cpu()
+    @cached_property
+    def _centred(self) -> tuple[Tensor, Tensor]:
+        """References (channels, n, length), and their squares; zeros where a channel has fewer."""
+        most = max(len(r) for r in self.references)
+        padded = torch.stack([functional.pad(r, (0, 0, 0, most - len(r))) for r in self.references])
+        return padded, padded.square()
+
+    def _to_visible(self, channels: Tensor, query: Tensor, seen: Tensor) -> Tensor:
+        """Return distances (channels, n) of scaled shapes over what they show; -inf without references."""
+        size = self._shapes[1]
+        if not size.shape[2] or not query.shape[1]:
+            return query.new_full(query.shape[:2], -torch.inf)
+        # Nothing is copied where all channels have holes.
+        pick = slice(None) if len(channels) == len(size) else channels.to(size.device)
+        reference, squares = (part[pick] for part in self._centred)
+        absent = size[pick].isinf()
+        block = max(1, self.ENTRIES // absent.numel())
+        parts = []
+        for q, weight in zip(query.split(block, 1), seen.split(block, 1), strict=True):
+            q, weight = q.to(size.device), weight.to(size.device).float()
+            count = weight.sum(2, keepdim=True)
+            # The references are large and windows may be few: they are read once for both.
+            both = torch.cat([weight, q], 1) @ reference.mT
+            mean, cross = both[:, : q.shape[1]] / count, both[:, q.shape[1] :]
+            spread = (weight @ squares.mT / count - mean.square()).clamp(min=0).sqrt()
+            # The query is centred over what it shows, so the reference's mean drops out of the product.
+            cross = cross / (count * (spread + self.FLOOR))
+            squared = (spread / (spread + self.FLOOR)).square() - 2 * cross
+            parts.append(squared.masked_fill(absent, torch.inf).amin(2) + q.square().sum(2) / count[..., 0])
+        distance = torch.cat(parts, 1).clamp(min=0).sqrt()
+        return torch.where(distance.isinf() | distance.isnan(), -torch.inf, distance).cpu()

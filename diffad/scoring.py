@@ -22,7 +22,7 @@ from diffad.windows import cut
 Array = NDArray[np.float32]
 
 #: Window lengths of the closed forms, of quietness and of shape.
-LENGTHS = (8, 16, 32, 45)
+LENGTHS = (4, 8, 16, 32, 45)
 QUIET_LENGTHS = (8, 16)
 SHAPE_LENGTHS = (32, 64, 96)
 #: Window length behind the expected value of a row.
@@ -104,10 +104,11 @@ class Models:
 
     def of_last(self, rows: Array) -> dict[tuple[str, int], Array]:
         """Return evidence (1, channels) of the last row alone, by windows that end with it."""
+        window = last_window(rows, self.lengths.longest)
         return {
             (kind, length): values.float().cpu().numpy()
             for length in self.lengths.all
-            for kind, values in self._of_length(length, last_window(rows, length))
+            for kind, values in self._of_length(length, window[:, -length:])
         }
 
     def _of_length(self, length: int, windows: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:

@@ -30,6 +30,8 @@ class LogTail:
     LEVELS = np.linspace(0, 0.95, 96)
     #: Part by which values differ that are one but for rounding: the same rows come in other batches, or live.
     SAME = 1e-4
+    #: Steps of a channel, those of no use included: a power of 2 above the number of levels.
+    PADDED = 128
 
     grid: NDArray[np.float64]
     excess: NDArray[np.float64]
@@ -51,16 +53,39 @@ class LogTail:
     def __call__(self, evidence: NDArray[np.floating]) -> Array:
         """Map evidence (n, channels) to -log p, at least 0."""
         e = evidence.astype(np.float64)
-        level = np.stack([np.interp(e[:, k], *steps) for k, steps in enumerate(self._steps)], 1)
+        level = self._level(e)
         last = self.grid[-1]
         with np.errstate(invalid="ignore"):  # inf - inf of a channel that never spoke: not beyond anything
             beyond = -np.log(1 - self.LEVELS[-1]) + (e - last) / self.excess
         return np.where(e > last + self.SAME * np.abs(last), beyond, -np.log1p(-level)).astype(np.float32)
 
+    def _level(self, e: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Interpolate between the steps of each channel, as `numpy.interp` does, for all channels together."""
+        steps, levels = self._steps
+        first = np.arange(e.shape[1]) * self.PADDED
+        place = np.broadcast_to(first, e.shape)
+        for stride in self.PADDED >> np.arange(1, self.PADDED.bit_length()):
+            place = np.where(steps.take(place + stride) <= e, place + stride, place)
+        low, high = steps.take(place), steps.take(np.minimum(place + 1, first + self.PADDED - 1))
+        base = levels.take(place)
+        with np.errstate(invalid="ignore"):  # inf - inf of a channel that never spoke
+            part = ((e - low) / (high - low)).clip(0, 1)
+        rise = levels.take(np.minimum(place + 1, first + self.PADDED - 1)) - base
+        return base + np.where(np.isnan(part), 0.0, part) * rise
+
     @cached_property
-    def _steps(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Rising quantiles of each channel and their levels: of equal ones the lowest, since ties are not strange."""
-        return [(grid[kept], self.LEVELS[kept]) for grid, kept in ((g, self._distinct(g)) for g in self.grid.T)]
+    def _steps(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rising quantiles of each channel and their levels, flat: of equal ones the lowest, since ties are not strange.
+
+        Each channel has `PADDED` of them, filled up with inf.
+        """
+        steps = np.full((self.grid.shape[1], self.PADDED), np.inf)
+        levels = np.empty(steps.shape)
+        for k, grid in enumerate(self.grid.T):
+            kept = self._distinct(grid)
+            levels[k] = self.LEVELS[kept[-1]]
+            steps[k, : len(kept)], levels[k, : len(kept)] = grid[kept], self.LEVELS[kept]
+        return steps.ravel(), levels.ravel()
 
     def _distinct(self, grid: NDArray[np.float64]) -> list[int]:
         """Return the levels at which rising quantiles (levels,) differ from the last one taken."""

@@ -384,6 +384,18 @@ def test_shape_compares_where_the_window_is_visible(length):
         assert found[i, k] == pytest.approx(expected, rel=ShapeModel.FLOOR, abs=0.02)
 
 
+def test_holes_in_some_channels_change_no_other_whatever_each_has_been_seen_of():
+    training = cut([recording(60, 3)], 8).astype(np.float32)
+    training[:30, 2, 1] = np.nan
+    training[:, 5, 2] = np.nan
+    queries = strange_windows(20, 8, 3)
+    queries[5:15, 3, 1:] = np.nan
+    found = ShapeModel.fit(torch.from_numpy(training), CPU)(torch.from_numpy(queries))
+    for k in range(3):
+        alone = ShapeModel.fit(torch.from_numpy(training[:, :, [k]]), CPU)(torch.from_numpy(queries[:, :, [k]]))
+        torch.testing.assert_close(found[:, [k]], alone, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("lost", [slice(0, 8), slice(6, 12), slice(8, 16)])
 def test_a_training_window_with_a_gap_stays_near(lost):
     wave = np.sin(np.arange(200) / 8)[:, None].astype(np.float32)

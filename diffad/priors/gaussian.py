@@ -145,33 +145,70 @@ def fill_missing(x: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
         return x
     x, hidden = x.clone(), missing[holes]
     pull = torch.where(hidden, 0.0, x[holes] - mean).double() @ precision
-    filled = torch.empty_like(pull)
-    masks, group, size = torch.unique(hidden, dim=0, return_inverse=True, return_counts=True)
-    for g in (size >= SHARED).nonzero()[:, 0]:
-        members, entries = (group == g).nonzero(), masks[g].nonzero()[:, 0]
-        factor = torch.linalg.cholesky(precision[entries[:, None], entries])
-        filled[members, entries] = -torch.cholesky_solve(pull[members, entries].mT, factor).mT
-    few = (size[group] < SHARED).nonzero()[:, 0]
-    size, order = hidden[few].sum(1).sort(descending=True)
-    while len(order):
-        most = int(size[0])
-        alike = min(max(1, SYSTEM_ENTRIES // most**2), int((size > 0.7 * most).sum()))
-        part = few[order[:alike]]
-        filled[part] = _solve_each(precision, hidden[part], pull[part], most)
-        size, order = size[alike:], order[alike:]
+    filled = _fill(precision[None], torch.zeros_like(holes), hidden, pull)
     x[holes] = torch.where(hidden, filled.to(x.dtype) + mean.to(x.dtype), x[holes])
     return x
 
 
-def _solve_each(precision: Tensor, hidden: Tensor, pull: Tensor, most: int) -> Tensor:
-    """Return what fills rows (n, d) of which up to `most` entries are hidden, minus the mean.
+def visible_distance(x: Tensor, which: Tensor, whitening: Tensor) -> Tensor:
+    """Return the squared Mahalanobis distance of what rows (n, d) show, each under one of several zero-mean Gaussians.
 
-    Systems of different size are solved side by side, each padded by an identity.
+    Parameters
+    ----------
+    x : Tensor of shape (n, d)
+        NaN = missing.
+    which : Tensor of shape (n,), int
+        The Gaussian of each row.
+    whitening : Tensor of shape (Gaussians, d, d), float64
+        A with A'A the precision.
+
+    Returns
+    -------
+    Tensor of shape (n,), float64
+        0 for rows that show nothing.
     """
+    hidden = x.isnan()
+    known = torch.where(hidden, 0.0, x).double()
+    precision = whitening.mT @ whitening
+    pull = (precision[which] @ known[..., None])[..., 0]
+    # Filling what is hidden with its conditional mean takes this much off the distance of zeros there.
+    filled = _fill(precision, which, hidden, pull)
+    return (pull * (known + filled)).sum(1).clamp(min=0)
+
+
+def _fill(precision: Tensor, which: Tensor, hidden: Tensor, pull: Tensor) -> Tensor:
+    """Return what fills the hidden entries of rows (n, d), minus the mean, each under one of several precisions.
+
+    Rows that hide the same share one solve; of the others, systems of about the same size are solved side by side.
+    """
+    result = torch.zeros_like(pull)
+    few = torch.arange(len(hidden))
+    if len(hidden) >= SHARED:
+        kinds, group, count = torch.unique(
+            torch.cat([which[:, None], hidden], 1), dim=0, return_inverse=True, return_counts=True
+        )
+        for g in (count >= SHARED).nonzero()[:, 0].tolist():
+            members, entries = (group == g).nonzero(), kinds[g, 1:].nonzero()[:, 0]
+            if len(entries):
+                factor = torch.linalg.cholesky(precision[kinds[g, 0], entries[:, None], entries])
+                result[members, entries] = -torch.cholesky_solve(pull[members, entries].mT, factor).mT
+        few = (count[group] < SHARED).nonzero()[:, 0]
+    size, order = hidden[few].sum(1).sort(descending=True)
+    order = few[order[: int((size > 0).sum())]]
+    while len(order):
+        most = int(size[0])
+        alike = min(max(1, SYSTEM_ENTRIES // most**2), int((size > 0.7 * most).sum()))
+        part = order[:alike]
+        result[part] = _side_by_side(precision, which[part], hidden[part], pull[part], most)
+        size, order = size[alike:], order[alike:]
+    return result
+
+
+def _side_by_side(precision: Tensor, which: Tensor, hidden: Tensor, pull: Tensor, most: int) -> Tensor:
     # Stable: hidden entries first, in order.
     entries = hidden.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
     real = hidden.gather(1, entries)
-    system = precision[entries[:, :, None], entries[:, None]]
+    system = precision[which[:, None, None], entries[:, :, None], entries[:, None]]
     system = torch.where(real[:, :, None] & real[:, None], system, torch.eye(most, dtype=system.dtype))
     wanted = torch.where(real, pull.gather(1, entries), 0.0)[..., None]
     answer = -torch.cholesky_solve(wanted, torch.linalg.cholesky(system))[..., 0]

@@ -245,3 +245,20 @@ def test_gaps_that_are_rare_and_gaps_that_many_rows_share_are_filled_alike(entri
         expected = mean[hidden] + gain @ (row[~hidden] - mean[~hidden])
         np.testing.assert_array_equal(found[~hidden], row[~hidden])
         np.testing.assert_allclose(found[hidden], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [5, 200])  # alone, and with gaps that many rows share
+def test_distance_is_that_of_the_visible_entries_under_each_rows_own_gaussian(rows):
+    rng = np.random.default_rng(2)
+    covariances = [normal()[1], np.diag(np.arange(1.0, D + 1))]
+    roots = np.stack([np.linalg.inv(np.linalg.cholesky(c)) for c in covariances])
+    x = rng.standard_normal((rows, D))
+    x[rng.random(x.shape) < 0.3] = np.nan
+    x[rows // 2 :, 1] = np.nan
+    x[0] = np.nan
+    which = rng.integers(0, 2, rows)
+    found = gaussian.visible_distance(torch.from_numpy(x), torch.from_numpy(which), torch.from_numpy(roots))
+    for row, k, distance in zip(x, which, found.tolist(), strict=True):
+        seen = ~np.isnan(row)
+        expected = row[seen] @ np.linalg.solve(covariances[k][np.ix_(seen, seen)], row[seen])
+        assert distance == pytest.approx(expected, rel=1e-8, abs=1e-10)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,14 +20,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from diffad.detection import Explanation
-from diffad.flows.features import FlowFeatures, FlowStream
+from diffad.flows.features import FlowFeatures, FlowStream, filled
+from diffad.flows.thinning import Thinned
 from diffad.tabular import TabularDetector
 from diffad.thresholds import FalseAlarmRate
 
 #: Share of the flows, the last, that are not fitted on but set the threshold: traffic of another hour.
 HELD_OUT = 0.25
-#: Fewest flows to learn from.
-FEWEST = 200
+#: Fewest flows to learn from, and most of which features are held in memory.
+FEWEST, MOST = 200, 400_000
 #: Reasons named with an alert, and the share of the score below which a feature is none.
 REASONS, LEAST_SHARE = 3, 0.1
 #: Seconds without an alert of a source after which its next one is another incident.
@@ -49,7 +51,10 @@ class Watch:
 
     def update(self, flows: pd.DataFrame) -> pd.DataFrame:
         """Return the features of the next flows."""
-        table = self.stream.update(flows)
+        return self.without_past(self.stream.update(flows), flows)
+
+    def without_past(self, table: pd.DataFrame, flows: pd.DataFrame) -> pd.DataFrame:
+        """Blank the features of the next flows that reach back beyond the beginning."""
         if not len(flows):
             return table
         # A connection may have begun long before the log that tells of its end.
@@ -76,22 +81,24 @@ class FlowModel:
     features: FlowFeatures
     detector: TabularDetector
     flows_per_day: float
+    n_flows: int
 
     @classmethod
-    def fit(cls, flows: pd.DataFrame, contamination: float = 0.0) -> Self:
-        """Learn from a flow table in the order of its log; the last quarter sets the threshold.
+    def fit(cls, flows: pd.DataFrame | Iterable[pd.DataFrame], contamination: float = 0.0) -> Self:
+        """Learn from flows in the order of their log; the last quarter sets the threshold.
 
         Parameters
         ----------
-        flows : DataFrame
-            As of `diffad.flows.load_flows`; at least 200 flows.
+        flows : DataFrame or iterable of DataFrames
+            As of `diffad.flows.load_flows`, or the chunks of `diffad.flows.read_flows`: a log may be larger than
+            memory. At least 200 flows; of more than 400,000, every second, every fourth and so on is learnt from.
         contamination : float, default=0.0
             Share of the flows that may be attacks.
         """
-        if len(flows) < FEWEST:
-            raise ValueError(f"flows holds {len(flows)} flows; a model of normal traffic takes at least {FEWEST}")
-        features = FlowFeatures().fit(flows)
-        table = Watch(features.stream()).update(flows)
+        features, table, n_flows = _features_of_all([flows] if isinstance(flows, pd.DataFrame) else flows)
+        if n_flows < FEWEST:
+            raise ValueError(f"flows holds {n_flows} flows; a model of normal traffic takes at least {FEWEST}")
+        start, table = table["start"], table[features.columns_]
         cut = int((1 - HELD_OUT) * len(table))
         usable = table.iloc[:cut].notna().any()
         if not usable.all():
@@ -107,9 +114,9 @@ class FlowModel:
         detector = TabularDetector(contamination=contamination).fit(table.iloc[:cut])
         detector.recalibrate(table.iloc[cut:])
         # Some flows with a wrong clock must not stretch the log.
-        first, last = flows["start"].quantile([TAIL, 1 - TAIL])
+        first, last = start.quantile([TAIL, 1 - TAIL])
         seconds = (last - first).total_seconds()
-        return cls(features, detector, (1 - 2 * TAIL) * len(flows) * DAY / max(seconds, 1.0))
+        return cls(features, detector, (1 - 2 * TAIL) * n_flows * DAY / max(seconds, 1.0), n_flows)
 
     def watch(self) -> Watch:
         """Return what goes through a log with `alerts`; it can be pickled between chunks."""
@@ -169,6 +176,22 @@ class FlowModel:
         if not isinstance(model, cls):
             raise ValueError(f"{path} holds a {type(model).__name__}, no model of diffad flows")
         return model
+
+
+def _features_of_all(chunks: Iterable[pd.DataFrame]) -> tuple[FlowFeatures, pd.DataFrame, int]:
+    """Return fitted features, those of evenly spread flows beside their ``start``, and how many flows there were."""
+    features, thinned = FlowFeatures(), Thinned(MOST)
+    watch = Watch(features.whole_stream())
+    known: pd.Series | bool = False
+    for flows in chunks:
+        table = watch.stream.update(flows)
+        known = table.notna().any() | known
+        thinned.add(watch.without_past(table, flows).assign(start=flows["start"]))
+    if not thinned.seen:
+        return features, pd.DataFrame(), 0
+    assert isinstance(known, pd.Series)
+    features.columns_ = list(known.index[known])
+    return features, filled(thinned.table()[["start", *features.columns_]]), thinned.seen
 
 
 def _reasons(table: pd.DataFrame, detector: TabularDetector) -> list[list[dict[str, Any]]]:

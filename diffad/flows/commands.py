@@ -25,20 +25,18 @@ def fit(
     timezone: Annotated[str, typer.Option(help=TIMEZONE_HELP)] = "UTC",
 ) -> None:
     """Learn what traffic is normal."""
-    import pandas as pd
-
     from diffad.flows.alerts import FlowModel
-    from diffad.flows.readers import load_flows
+    from diffad.flows.readers import read_flows
     from diffad.tables import check_place
 
     try:
         check_place(output, *logs)
-        table = pd.concat([load_flows(log, format, timezone) for log in logs], ignore_index=True)
-        model = FlowModel.fit(table, contamination)
+        chunks = (chunk for log in logs for chunk in read_flows(log, format, timezone=timezone))
+        model = FlowModel.fit(chunks, contamination)
         model.save(output)
     except (ValueError, TypeError, OSError, ImportError) as error:
         _fail(error)
-    typer.echo(f"learnt from {len(table)} flows, {model.flows_per_day:.0f} a day; model: {output}")
+    typer.echo(f"learnt from {model.n_flows} flows, {model.flows_per_day:.0f} a day; model: {output}")
 
 
 @flows.command()

@@ -108,7 +108,7 @@ class FlowFeatures(TransformerMixin, BaseEstimator):
         """Return the features of the flows `fit` learns from."""
         features = self._stream().update(X)
         self.columns_ = list(features.columns[features.notna().any()])
-        return _filled(features[self.columns_])
+        return filled(features[self.columns_])
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         """Return the features of flows in the order of their log, which begins with them.
@@ -124,6 +124,10 @@ class FlowFeatures(TransformerMixin, BaseEstimator):
         """Return a stream for the chunks of a log; it can be pickled between them."""
         check_is_fitted(self)
         return self._stream(self.columns_)
+
+    def whole_stream(self) -> FlowStream:
+        """Return a stream of every feature there is, for a log of which nothing is known yet; see `filled`."""
+        return self._stream()
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Return the names of the features."""
@@ -163,10 +167,11 @@ class FlowStream:
             lately[name] = np.log1p(lately[name])
         lately.columns = [name if name.startswith("failed") else f"log_{name}" for name in lately]
         features = pd.concat([_of_flows(flows, self.inside), lately], axis=1)
-        return features if self.columns is None else _filled(features[self.columns])
+        return features if self.columns is None else filled(features[self.columns])
 
 
-def _filled(features: pd.DataFrame) -> pd.DataFrame:
+def filled(features: pd.DataFrame) -> pd.DataFrame:
+    """Return features with a name for services that the sensor did not recognise."""
     # That the sensor recognised nothing says something, unless it never recognises anything.
     return features.fillna({"service": "none"})
 

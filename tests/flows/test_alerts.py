@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from diffad.cli import app
-from diffad.flows import load_flows
+from diffad.flows import load_flows, read_flows
 from diffad.flows.alerts import FlowModel, Incidents, ecs_lines, incidents
 from diffad.flows.follow import Follower
 
@@ -182,6 +182,28 @@ def test_a_short_log_makes_a_model_without_its_long_windows(tmp_path):
         model = FlowModel.fit(flows)
     assert not any(name.endswith("600s") for name in model.features.columns_)
     assert len(model.alerts(flows, model.watch(), model.threshold(50))) < 25
+
+
+def test_a_log_in_chunks_makes_the_same_model(folder, model):
+    chunked = FlowModel.fit(read_flows(folder / "good.log", chunk_rows=700))
+    assert (chunked.n_flows, chunked.flows_per_day) == (4000, model.flows_per_day)
+    assert chunked.threshold(20) == model.threshold(20)
+    flows = load_flows(folder / "new.log")
+    pd.testing.assert_frame_equal(
+        chunked.alerts(flows, chunked.watch(), 2.0), model.alerts(flows, model.watch(), 2.0), check_exact=True
+    )
+
+
+def test_of_a_log_larger_than_memory_evenly_spread_flows_are_learnt_from(folder, model, monkeypatch):
+    monkeypatch.setattr("diffad.flows.alerts.MOST", 1500)
+    thinned = FlowModel.fit(read_flows(folder / "good.log", chunk_rows=700))
+    assert thinned.n_flows == 4000
+    assert thinned.flows_per_day == pytest.approx(model.flows_per_day, rel=0.02)
+    # Every fourth flow; what its source did lately is counted among all.
+    assert len(thinned.detector.normal_.scores) == 250
+    flows = load_flows(folder / "new.log")
+    found = thinned.alerts(flows, thinned.watch(), thinned.threshold(20))
+    assert {SCANNER, THIEF} <= set(found["source"])
 
 
 @pytest.mark.parametrize("clock", [0.0, 4_200_000_000.0])

@@ -53,6 +53,11 @@ class Contrast:
         squared = np.where(seen, (filled - centre) ** 2 + doubt, 0).sum((1, 2), keepdims=True)
         return centre, np.sqrt(squared / count) + self.floor
 
+    def plain(self, images: Images) -> Images:
+        """Return images in units of the contrast of what they show; a missing pixel counts as average."""
+        centre, scale = self.moments(images)
+        return np.nan_to_num((images - centre) / scale).astype(np.float32)
+
     def completed(self, prior: SpanPrior, images: Images) -> tuple[Images, Images, Images]:
         """Return images in units of their contrast, with missing pixels filled, and their centre and scale."""
         centre, scale = self.moments(images)

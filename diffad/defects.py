@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, label
+from scipy.special import expit
 
 Images = NDArray[np.floating]
 Mask = NDArray[np.float32]
@@ -51,7 +52,7 @@ def _spot(shape: tuple[int, int], rng: np.random.Generator) -> Mask:
     dy, dx = y - rng.uniform(0, shape[0]), x - rng.uniform(0, shape[1])
     u, v = dx * np.cos(turn) + dy * np.sin(turn), dy * np.cos(turn) - dx * np.sin(turn)
     distance = np.sqrt((u / ratio) ** 2 + (v * ratio) ** 2)
-    return (1 / (1 + np.exp((distance - radius) / 0.35))).astype(np.float32)
+    return np.asarray(expit((radius - distance) / 0.35), np.float32)
 
 
 def _region(shape: tuple[int, int], rng: np.random.Generator) -> Mask:

@@ -190,17 +190,15 @@ class ImageDetector(Detector):
         """Say where each image is strange, and what it should have shown."""
         images = self._open(X)
         with pinned_defaults(), torch.no_grad():
-            filled, centre, scale = self.model_.completed(images)
-            residual = self.model_.left_over(filled, images)
-            heat = self.model_.heat(residual, filled, seen(images))
+            completed = self.model_.completed(images)
+            residual = self.model_.left_over(completed[0], images)
+            heat = self.model_.heat(residual, completed[0], images)
+            expected, deviation = self.model_.expected(residual, completed, images)
             if self.extractor_ is not None:
                 # Both are about 1 for good images.
                 further = self.extractor_.heat(self._complete(images))
                 heat = ((heat + np.where(seen(images), further, 0)) / 2).astype(np.float32)
-            alone = self.model_.priors.moved.singled_out.cpu().numpy().reshape(self.shape_)
-        filled = filled * scale + centre
-        expected = filled - residual / alone * scale
-        half = BAND * self.model_.scales[0] / alone * scale
+        half = BAND * deviation
         shape = np.shape(X)
         return ImageExplanation(heat, *(a.reshape(shape) for a in (expected, expected - half, expected + half)))
 
@@ -226,7 +224,7 @@ class ImageDetector(Detector):
 
     def _scores(self, images: Images) -> Scores:
         with pinned_defaults(), torch.no_grad():
-            of_pixels = self.model_.scores(self.model_.residual(images), seen(images))
+            of_pixels = self.model_.scores(images)
             if self.extractor_ is None or self.tails_ is None:
                 return of_pixels
             of_features = feature_scores(self.extractor_.heat(self._complete(images)), seen(images))

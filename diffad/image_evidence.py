@@ -2,7 +2,8 @@
 
 Residual ``r P (x - mean)`` -> blob filters (the matched filters of small spots) -> in units of
 cross-fitted normal residuals, per pixel -> squared, smoothed, the largest of all blobs: a heat map, which a
-second look at its hottest places sharpens (:mod:`diffad.second_look`).  The image's score is the top per cent
+second look at its hottest places sharpens (:mod:`diffad.second_look`).  Where images share a texture and not what
+lies where, its matched filters (:mod:`diffad.texture`) join in.  The image's score is the top per cent
 of a finer map that is taken relative to the texture around and to the image's own; its constants were
 chosen by defects drawn into held-out good images.  What is strange all over is taken for texture there, so
 the whole image's residual is evidence of its own; both become minus log probabilities.
@@ -23,6 +24,7 @@ from diffad.contrast import Contrast
 from diffad.priors.span import SpanPrior
 from diffad.second_look import SecondLook, surprises
 from diffad.tails import LogTail
+from diffad.texture import Texture
 
 Images = NDArray[np.floating]
 
@@ -72,6 +74,11 @@ class Recipe:
     shifts: bool = True
 
 
+def learnt_from(contrast: Contrast, images: Images, recipe: Recipe) -> torch.Tensor:
+    """Return images as priors and texture learn from them, and altered copies."""
+    return enlarged(torch.from_numpy(contrast.plain(images)), recipe.augmentation)
+
+
 @dataclass(frozen=True)
 class Priors:
     """Gaussians of what good images span.
@@ -90,10 +97,7 @@ class Priors:
     @classmethod
     def fit(cls, contrast: Contrast, images: Images, recipe: Recipe) -> Priors:
         """Fit to good images (n, height, width, channels) and altered copies of them."""
-        centre, scale = contrast.moments(images)
-        # In training a missing pixel counts as average.
-        x = torch.from_numpy(np.nan_to_num((images - centre) / scale).astype(np.float32))
-        x = enlarged(x, recipe.augmentation)
+        x = learnt_from(contrast, images, recipe)
         still = SpanPrior.fit(x.flatten(1).to(recipe.device))
         if not recipe.shifts:
             return cls(still, still)
@@ -102,6 +106,40 @@ class Priors:
         # An image and its shifted copies count once.
         ridge = still.ridge / (1 + len(SHIFTS))
         return cls(still, SpanPrior.fit(both.flatten(1).to(recipe.device), ridge))
+
+
+@dataclass(frozen=True)
+class OfTexture:
+    """Matched filters, the normal size of their answers, and how they are used.
+
+    Attributes
+    ----------
+    filters : Texture
+    units : array (height, width, widths, channels)
+        Root mean square of normal answers.
+    says : (float, float)
+        What the hottest places of residual and of texture count in an image's score.
+    shows : (float, float)
+        Powers of the heat of either in a map.
+    level : float
+        Mean of the heat of good images.
+    """
+
+    filters: Texture
+    units: Images
+    says: tuple[float, float] = (1.0, 1.0)
+    shows: tuple[float, float] = (0.5, 0.5)
+    level: float = 1.0
+
+    def evidence(self, plain: Images, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return how strange the hottest places of images (n,) are."""
+        maps = [e.mean(3) for _, e in self.filters.energies(plain, visible, self.units)]
+        return top(np.concatenate(maps), visible)
+
+    def heat(self, plain: Images, visible: NDArray[np.bool_]) -> Images:
+        """Return heat maps (n, height, width), about 1 on average over good images."""
+        maps = [e.max(3) for _, e in self.filters.energies(plain, visible, self.units)]
+        return np.asarray(np.concatenate(maps) * visible / self.level, np.float32)
 
 
 @dataclass(frozen=True)
@@ -114,6 +152,7 @@ class ImageModel:
     priors : Priors
     scales : dict of float to array (height, width, channels)
         Root mean square of normal residuals per pixel, by width of the blob.
+    texture : OfTexture or None
     look : SecondLook
     tails : LogTail or None
         Of normal `evidence`; None before it is calibrated.
@@ -122,19 +161,20 @@ class ImageModel:
     contrast: Contrast
     priors: Priors
     scales: dict[float, Images]
+    texture: OfTexture | None = None
     look: SecondLook = field(default_factory=SecondLook)
     tails: LogTail | None = None
-
-    def residual(self, images: Images) -> Images:
-        """Return what the prior leaves over, in units of each image's contrast; missing pixels are 0."""
-        return residual_of(self.contrast, self.priors, images)
 
     def completed(self, images: Images) -> tuple[Images, Images, Images]:
         """Return images in units of their contrast, missing pixels filled, with their centre and scale."""
         return self.contrast.completed(self.priors.still, images)
 
-    def evidence(self, residual: Images, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Return how strange each image's hottest places are, relative to texture, and the whole of it, (n, 2)."""
+    def evidence(self, residual: Images, images: Images) -> NDArray[np.float64]:
+        """Return how strange the hottest places of images are, relative to texture, and the whole of them; (n, 2 or 3).
+
+        The third are the hottest places of the texture, where it is looked at.
+        """
+        visible = seen(images)
         energies = self._energies(residual, SHARP)
         maps = sum(_smoothed(e, SMOOTH_SCORE) for e in energies) / SHARP
         # Missing pixels say nothing of the texture around.
@@ -142,21 +182,57 @@ class ImageModel:
         local = locality(visible.shape[1:])
         relative = np.asarray(maps / (around + CALM) ** (local * LOCAL), np.float32)
         whole = (energies[0] * visible).sum((1, 2)) / np.maximum(visible.sum((1, 2)), 1)
-        return np.stack([top(relative_to_texture(relative, visible, local * RELATIVE), visible), whole], 1)
+        kinds = [top(relative_to_texture(relative, visible, local * RELATIVE), visible), whole]
+        if self.texture is not None:
+            kinds.append(self.texture.evidence(self.contrast.plain(images), visible))
+        return np.stack(kinds, 1)
 
-    def scores(self, residual: Images, visible: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Return the root of the sum of squared minus log probabilities of both kinds of evidence."""
+    def scores(self, images: Images) -> NDArray[np.float64]:
+        """Return how strange images (n,) are, all in all."""
+        parts = []
+        for start in range(0, len(images), CHUNK):
+            part = images[start : start + CHUNK]
+            parts.append(self.evidence(self.left_over(self.completed(part)[0], part), part))
+        return self.together(np.concatenate(parts))
+
+    def together(self, evidence: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the root of the sum of squared minus log probabilities of all evidence (n, kinds)."""
         assert self.tails is not None, "evidence is not calibrated"
-        strange = self.tails(self.evidence(residual, visible)).astype(np.float64)
-        return np.asarray(np.hypot(strange[:, 0], WHOLE * strange[:, 1]))
+        of_residual, of_texture = self.texture.says if self.texture else (1.0, 0.0)
+        says = [of_residual, WHOLE, of_texture][: evidence.shape[1]]
+        return np.asarray(np.linalg.norm(self.tails(evidence).astype(np.float64) * says, axis=1))
 
     def left_over(self, filled: Images, images: Images) -> Images:
-        """Return the residual of images whose missing pixels were `filled` by `completed`."""
-        return _left_over(self.priors.moved, filled, images)
+        """Return the residual of images whose missing pixels were `filled` by `completed`; missing pixels are 0."""
+        x = torch.from_numpy(filled.reshape(len(filled), -1)).to(self.priors.moved.mean.device)
+        left = self.priors.moved.residual(x).cpu().numpy().reshape(filled.shape)
+        return np.where(np.isnan(images), 0, left).astype(np.float32)
 
-    def heat(self, residual: Images, filled: Images, visible: NDArray[np.bool_]) -> Images:
-        """Return heat maps (n, height, width) of residuals of `filled` images (n, height, width, channels)."""
-        return self.look(*self.looks(residual, filled, visible))
+    def heat(self, residual: Images, filled: Images, images: Images) -> Images:
+        """Return heat maps (n, height, width) of images, their residuals and what `completed` made of them."""
+        visible = seen(images)
+        of_residual, of_texture = self.texture.shows if self.texture else (1.0, 0.0)
+        heat = np.ones(visible.shape, np.float32)
+        if of_residual:
+            heat *= self.look(*self.looks(residual, filled, visible)) ** of_residual
+        if self.texture and of_texture:
+            heat *= self.texture.heat(self.contrast.plain(images), visible) ** of_texture
+        return heat
+
+    def expected(
+        self, residual: Images, completed: tuple[Images, Images, Images], images: Images
+    ) -> tuple[Images, Images]:
+        """Return what pixels should show given all others, and by how much normal ones differ from it.
+
+        By the texture where maps are of the texture alone.
+        """
+        if self.texture is not None and not self.texture.shows[0]:
+            middle, size = self.contrast.moments(images)
+            found, deviation = self.texture.filters.expected(self.contrast.plain(images), seen(images))
+            return found * size + middle, deviation * self.texture.units[:, :, 0] * size
+        filled, centre, scale = completed
+        alone = self.priors.moved.singled_out.cpu().numpy().reshape(images.shape[1:])
+        return (filled - residual / alone) * scale + centre, self.scales[0] / alone * scale
 
     def looks(self, residual: Images, filled: Images, visible: NDArray[np.bool_]) -> tuple[Images, Images]:
         """Return the heat at first sight and the surprise at a second look, (n, height, width) each."""
@@ -200,21 +276,6 @@ def _shifted(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
     rows, columns = (torch.arange(n) for n in images.shape[1:3])
     moved = images[:, (rows + down).clamp(0, len(rows) - 1)]
     return moved[:, :, (columns + right).clamp(0, len(columns) - 1)]
-
-
-def residual_of(contrast: Contrast, priors: Priors, images: Images) -> Images:
-    parts = []
-    for start in range(0, len(images), CHUNK):
-        part = images[start : start + CHUNK]
-        filled, _, _ = contrast.completed(priors.still, part)
-        parts.append(_left_over(priors.moved, filled, part))
-    return np.concatenate(parts)
-
-
-def _left_over(prior: SpanPrior, filled: Images, images: Images) -> Images:
-    x = torch.from_numpy(filled.reshape(len(filled), -1)).to(prior.mean.device)
-    left = prior.residual(x).cpu().numpy().reshape(filled.shape)
-    return np.where(np.isnan(images), 0, left).astype(np.float32)
 
 
 def _smoothed(maps: NDArray[Any], width: float) -> Images:

@@ -2,25 +2,41 @@
 
 Whether shifted training images join the prior is decided by defects drawn into good images that it has not
 seen: where parts lie a pixel to the side from image to image they help, where all images are spanned already
-they make it blind.
+they make it blind. So is whether texture is looked at: of cloth it tells most, of parts nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from diffad.augmentation import Augmentation
 from diffad.contrast import Contrast
 from diffad.defects import inject
-from diffad.image_evidence import BLOBS, SHIFTS, WIDEST, ImageModel, Images, Priors, Recipe, blur, residual_of, seen
+from diffad.image_evidence import (
+    BLOBS,
+    SHIFTS,
+    WHOLE,
+    WIDEST,
+    ImageModel,
+    Images,
+    OfTexture,
+    Priors,
+    Recipe,
+    blur,
+    learnt_from,
+    seen,
+)
 from diffad.second_look import SecondLook
 from diffad.tails import LogTail
+from diffad.texture import Texture, side_of
 
 #: Folds for cross-fitting: with few, images are judged by a model of much fewer images.
 FOLDS = 10
@@ -30,8 +46,15 @@ BLOCKS = 5
 #: Folds, and images of each, that a second look is calibrated on: it costs a solve an image.
 LOOKED_FOLDS, LOOKED = 4, 25
 #: Parts of the images, every other of which judges whether shifted images help; defects drawn into each image of
-#: theirs; and what shifts must win in area under the ROC curve.
+#: theirs; and what shifts or texture must win in area under the ROC curve.
 GATE_PARTS, GATE_DRAWN, GATE_WORTH = 4, 5, 0.015
+#: Images whose maps are judged.
+GATE_MAPS = 60
+#: What residual and texture may count in scores, and their powers in maps; the first is without texture.
+Use: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
+SAYS, SHOWS = ((1.0, 0.0), (1.0, 1.0), (0.0, 1.0)), ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0))
+#: Side of a patch below which there is no texture to speak of.
+LEAST_SIDE = 5
 
 
 def fold_of(n: int) -> NDArray[np.int64]:
@@ -48,52 +71,156 @@ def fit_images(
     recipe = Recipe(device, augmentation)
     recipe = replace(recipe, shifts=_shifts_help(contrast, images, recipe))
     fold = fold_of(len(images))
-    n_folds = int(fold.max()) + 1
+    folds = range(int(fold.max()) + 1)
     residual = np.empty(images.shape, np.float32)
-    for f in range(n_folds):
-        inside = fold == f
-        train = images[~inside] if n_folds > 1 else images
-        residual[inside] = residual_of(contrast, Priors.fit(contrast, train, recipe), images[inside])
+    for f in folds:
+        residual[fold == f] = _residual(contrast, Priors.fit(contrast, images[fold != f], recipe), images[fold == f])
     model = ImageModel(contrast, Priors.fit(contrast, images, recipe), _scales(residual))
-    tails = LogTail.fit(model.evidence(residual, seen(images)))
-    model = replace(model, look=_second_look(model, images, fold, recipe), tails=tails)
-    return model, model.scores(residual, seen(images))
+    # Each image in units of the other folds': a few would pull their own units up, and the hottest places are means
+    # over many pixels, of little spread.
+    by_fold = [replace(model, scales=_scales(residual[fold != f])) for f in folds]
+    use = _use_of_texture(contrast, images, recipe)
+    if use is not None:
+        textures, whole = _textures(contrast, images, fold, recipe, use)
+        by_fold = [replace(m, texture=t) for m, t in zip(by_fold, textures, strict=True)]
+        model = replace(model, texture=whole)
+    evidence = np.empty((len(images), 2 if use is None else 3))
+    for f, judge in zip(folds, by_fold, strict=True):
+        inside = fold == f
+        evidence[inside] = judge.evidence(residual[inside], images[inside])
+    model = replace(model, look=_second_look(model, images, fold, recipe), tails=LogTail.fit(evidence))
+    return model, model.together(evidence)
+
+
+def _textures(
+    contrast: Contrast, images: Images, fold: NDArray[np.int64], recipe: Recipe, use: Use
+) -> tuple[list[OfTexture], OfTexture]:
+    """Return filters and units of each fold, which are of the other folds, and those of all images."""
+    plain, visible = contrast.plain(images), seen(images)
+    folds = [
+        (fold == f, Texture.fit(learnt_from(contrast, images[fold != f], recipe), recipe.device))
+        for f in np.unique(fold)
+    ]
+    sums = [_squares(texture, plain[inside], visible[inside]) for inside, texture in folds]
+    total, count = (np.sum(part, 0) for part in zip(*sums, strict=True))
+    by_fold = [
+        OfTexture(texture, _units((total - s) / np.maximum(count - c, 1)), *use)
+        for (_, texture), (s, c) in zip(folds, sums, strict=True)
+    ]
+    heat = [t.heat(plain[inside], visible[inside]) for (inside, _), t in zip(folds, by_fold, strict=True)]
+    level = float(np.concatenate(heat).mean()) or 1.0
+    of_all = Texture.fit(learnt_from(contrast, images, recipe), recipe.device)
+    return by_fold, OfTexture(of_all, _units(total / np.maximum(count, 1)), *use, level)
+
+
+def _residual(contrast: Contrast, priors: Priors, images: Images) -> Images:
+    model = ImageModel(contrast, priors, {})
+    return model.left_over(model.completed(images)[0], images)
 
 
 def _scales(residual: Images) -> dict[float, Images]:
     """Return the root mean square (height, width, channels) of residuals under each blob that images have room for."""
     scales = {}
     for blob in [b for b in BLOBS if b <= max(1.0, WIDEST * min(residual.shape[1:3]))]:
-        size = np.sqrt((blur(residual, blob) ** 2).mean(0))
-        # Neighbouring pixels have similar residuals; a few hundred images leave the estimate rough.
-        smooth = gaussian_filter(size, (2, 2, 0))
-        scales[blob] = np.maximum(smooth, 1e-3 * max(float(smooth.max()), 1e-6)).astype(np.float32)
+        scales[blob] = _units((blur(residual, blob) ** 2).mean(0))
     return scales
+
+
+def _squares(texture: Texture, plain: Images, visible: NDArray[np.bool_]) -> tuple[Images, Images]:
+    """Return the sum of squared answers (height, width, widths, channels) and how many there were."""
+    total = np.sum([(answers**2).sum(0) for _, answers in texture.answers(plain, visible)], 0)
+    return total, visible.sum(0)[..., None, None]
+
+
+def _units(squares: Images) -> Images:
+    """Return the root of mean squares (height, width, ...) per pixel."""
+    size = np.sqrt(squares)
+    # Neighbouring pixels have similar residuals; a few hundred images leave the estimate rough.
+    smooth = gaussian_filter(size, (2, 2, *[0] * (size.ndim - 2)))
+    return np.maximum(smooth, 1e-3 * max(float(smooth.max()), 1e-6)).astype(np.float32)
+
+
+class Trial(NamedTuple):
+    """Images to learn from, good ones not among them, and the same with defects drawn into them."""
+
+    train: Images
+    good: Images
+    drawn: Images
+    where: NDArray[np.bool_]
+
+
+def _trials(contrast: Contrast, images: Images) -> Iterator[Trial]:
+    part, rng = np.arange(len(images)) * GATE_PARTS // len(images), np.random.default_rng(0)
+    # In training a missing pixel counts as average.
+    images = np.where(np.isnan(images), contrast.moments(images)[0], images)
+    for held in range(0, GATE_PARTS, 2):
+        train, good = images[part != held], images[part == held]
+        yield Trial(train, good, *inject(np.concatenate([good] * GATE_DRAWN), rng, pool=train)[:2])
 
 
 def _shifts_help(contrast: Contrast, images: Images, recipe: Recipe) -> bool:
     """Return whether defects in images that the priors have not seen stand out more with shifted images."""
     if (1 + len(SHIFTS)) * len(images) > images[0].size:
         return False  # they would span whatever an image can show
-    part, rng = np.arange(len(images)) * GATE_PARTS // len(images), np.random.default_rng(0)
-    # In training a missing pixel counts as average.
-    images = np.where(np.isnan(images), contrast.moments(images)[0], images)
     gains = []
-    for held in range(0, GATE_PARTS, 2):
-        train, good = images[part != held], images[part == held]
-        drawn, _, _ = inject(np.concatenate([good] * GATE_DRAWN), rng, pool=train)
-        priors = Priors.fit(contrast, train, recipe)
-        still, moved = (_separation(contrast, replace(priors, moved=p), good, drawn) for p in vars(priors).values())
+    for trial in _trials(contrast, images):
+        both = Priors.fit(contrast, trial.train, recipe)
+        judges = (Judge(contrast, replace(both, moved=prior), None, trial) for prior in (both.still, both.moved))
+        still, moved = (judge.separation((1.0, 0.0)) for judge in judges)
         gains.append(moved - still)
     return float(np.mean(gains)) > GATE_WORTH
 
 
-def _separation(contrast: Contrast, priors: Priors, good: Images, drawn: Images) -> float:
-    """Return the area under the ROC curve of drawn defects against good images."""
-    residual = residual_of(contrast, priors, good)
-    model = ImageModel(contrast, priors, _scales(residual))
-    places = [model.evidence(residual, seen(good))[:, 0], model.evidence(model.residual(drawn), seen(drawn))[:, 0]]
-    return float(roc_auc_score(np.repeat([0, 1], [len(p) for p in places]), np.concatenate(places)))
+def _use_of_texture(contrast: Contrast, images: Images, recipe: Recipe) -> Use | None:
+    """Return how texture joins scores and maps, where drawn defects stand out more by it; None if in neither."""
+    if side_of(images.shape) < LEAST_SIDE:
+        return None
+    says, shows = [], []
+    for trial in _trials(contrast, images):
+        texture = Texture.fit(learnt_from(contrast, trial.train, recipe), recipe.device)
+        judge = Judge(contrast, Priors.fit(contrast, trial.train, recipe), texture, trial)
+        says.append([judge.separation((own, WHOLE, further)) for own, further in SAYS])
+        shows.append([judge.sharpness(powers) for powers in SHOWS])
+    use = _best(SAYS, says), _best(SHOWS, shows)
+    return None if use == (SAYS[0], SHOWS[0]) else use
+
+
+def _best(ways: Sequence[tuple[float, float]], found: list[list[float]]) -> tuple[float, float]:
+    """Return the best way by its mean over trials, the first unless another is worth it."""
+    gain = np.mean(found, 0) - np.mean(found, 0)[0]
+    return ways[int(gain.argmax())] if gain.max() > GATE_WORTH else ways[0]
+
+
+class Judge:
+    """How well defects drawn into images that nothing was fitted to stand out."""
+
+    def __init__(self, contrast: Contrast, priors: Priors, texture: Texture | None, trial: Trial) -> None:
+        self.trial = trial
+        residual = _residual(contrast, priors, trial.good)
+        of_texture = None
+        if texture:
+            squares, count = _squares(texture, contrast.plain(trial.good), seen(trial.good))
+            of_texture = OfTexture(texture, _units(squares / np.maximum(count, 1)))
+        self.model = ImageModel(contrast, priors, _scales(residual), of_texture)
+        good = self.model.evidence(residual, trial.good)
+        tails = LogTail.fit(good)
+        self.left = _residual(contrast, priors, trial.drawn)
+        drawn = self.model.evidence(self.left, trial.drawn)
+        self.good, self.drawn = (tails(evidence).astype(np.float64) for evidence in (good, drawn))
+
+    def separation(self, says: Sequence[float]) -> float:
+        """Return the area under the ROC curve of images by weighted evidence."""
+        scores = [np.linalg.norm(evidence * says, axis=1) for evidence in (self.good, self.drawn)]
+        return float(roc_auc_score(np.repeat([0, 1], [len(s) for s in scores]), np.concatenate(scores)))
+
+    def sharpness(self, powers: tuple[float, float]) -> float:
+        """Return the average precision of the pixels of some images by a heat map."""
+        assert self.model.texture is not None
+        some = np.unique(np.linspace(0, len(self.left) - 1, GATE_MAPS).astype(int))
+        drawn = self.trial.drawn[some]
+        model = replace(self.model, texture=replace(self.model.texture, shows=powers))
+        heat = model.heat(self.left[some], model.completed(drawn)[0], drawn)
+        return float(average_precision_score(self.trial.where[some].ravel(), heat.ravel()))
 
 
 def _second_look(model: ImageModel, images: Images, fold: NDArray[np.int64], recipe: Recipe) -> SecondLook:

@@ -94,6 +94,24 @@ def test_residual_is_ridge_times_precision_times_difference(dense):
     np.testing.assert_allclose(prior.residual(torch.from_numpy(rows)).numpy(), expected, atol=1e-10)
 
 
+def test_images_too_alike_for_single_precision_are_fitted_with_a_larger_ridge():
+    rng = np.random.default_rng(0)
+    rows = torch.from_numpy(rng.standard_normal((1, 400_000)) + 1e-4 * rng.standard_normal((9, 400_000))).float()
+    far = rows * torch.tensor([[1.0], [-1.0]]).repeat(5, 1)[:9]
+    prior = SpanPrior.fit(far, ridge=1e-3)
+    assert prior.ridge > 1e-3
+    hole = far[:1].clone()
+    hole[:, :100] = torch.nan
+    torch.testing.assert_close(prior.fill(hole), far[:1], atol=0.02, rtol=0)
+
+
+def test_a_few_large_images_hold_the_alarm_rate():
+    rng = np.random.default_rng(0)
+    cloth = gaussian_filter(rng.standard_normal((32, 200, 200)), (0, 2, 2))
+    detector = ImageDetector(device="cpu").fit(cloth[:16])
+    assert (detector.predict(cloth[16:]) < 0).mean() <= 0.2
+
+
 def test_fill_is_the_conditional_mean(dense):
     prior, mean, covariance, _, rows = dense
     holes = rows.copy()

@@ -29,6 +29,7 @@ class SpanPrior:
     rows : Tensor of shape (n, d)
         Centred training rows over the root of their number.
     ridge : float
+        Raised tenfold as often as it is lost in single precision: many pixels and nearly equal images.
 
     Examples
     --------
@@ -38,10 +39,8 @@ class SpanPrior:
     """
 
     def __init__(self, mean: Tensor, rows: Tensor, ridge: float) -> None:
-        self.mean, self.rows, self.ridge = mean, rows, ridge
-        gram = rows @ rows.mT
-        gram.diagonal().add_(ridge)
-        self._gram, self._factor = gram, torch.linalg.cholesky(gram)
+        self.mean, self.rows = mean, rows
+        self._gram, self._factor, self.ridge = _factorised(rows, ridge)
 
     @classmethod
     def fit(cls, x: Tensor, ridge: float | None = None) -> Self:
@@ -108,19 +107,16 @@ class SpanPrior:
     def doubt(self, seen: Tensor) -> Tensor:
         """Return the conditional variance of each pixel (d,) given the `seen` (d,) ones, 0 for these."""
         visible, hidden = self.rows[:, seen], self.rows[:, ~seen]
-        gram = visible @ visible.mT
-        gram.diagonal().add_(self.ridge)
-        root = torch.linalg.solve_triangular(torch.linalg.cholesky(gram), hidden, upper=False)
+        _, factor, ridge = _factorised(visible, self.ridge)
+        root = torch.linalg.solve_triangular(factor, hidden, upper=False)
         result = torch.zeros_like(self.mean)
-        result[~seen] = self.ridge * (1 + root.square().sum(0))
+        result[~seen] = ridge * (1 + root.square().sum(0))
         return result
 
     def _from_covariance(self, seen: Tensor) -> Callable[[Tensor], Tensor]:
         """Regress on the seen pixels: a solve of as many unknowns as training rows."""
         visible, hidden = self.rows[:, seen], self.rows[:, ~seen]
-        gram = visible @ visible.mT
-        gram.diagonal().add_(self.ridge)
-        factor = torch.linalg.cholesky(gram)
+        _, factor, _ = _factorised(visible, self.ridge)
 
         def mean(x: Tensor) -> Tensor:
             weight = torch.cholesky_solve((visible @ (x[seen] - self.mean[seen]))[:, None], factor)[:, 0]
@@ -142,3 +138,15 @@ class SpanPrior:
         """Return ``ridge P`` among some pixels, whose columns of the training rows are given."""
         root = torch.linalg.solve_triangular(self._factor, rows, upper=False)
         return torch.eye(root.shape[1], dtype=root.dtype, device=root.device) - root.mT @ root
+
+
+def _factorised(rows: Tensor, ridge: float) -> tuple[Tensor, Tensor, float]:
+    """Return ``rows rows' + ridge I``, its Cholesky factor, and the ridge that made it positive definite."""
+    gram = rows @ rows.mT
+    gram.diagonal().add_(ridge)
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    while failed and math.isfinite(ridge):
+        gram.diagonal().add_(9 * ridge)
+        ridge *= 10
+        factor, failed = torch.linalg.cholesky_ex(gram)
+    return gram, factor, ridge

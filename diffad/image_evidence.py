@@ -47,6 +47,8 @@ WHOLE = 0.25
 CALM = 0.1
 #: Share of an image's pixels that make its score.
 TOP = 0.01
+#: Decimals of evidence, which is about 1 for good images.
+DIGITS = 4
 #: Shifts by which a good image stays good, in pixels: no camera sees a part twice at the same place. Training
 #: images so shifted span images as well, much like the tangents of Simard et al. (1993).
 SHIFTS = ((1, 0), (-1, 0), (0, 1), (0, -1))
@@ -185,7 +187,8 @@ class ImageModel:
         kinds = [top(relative_to_texture(relative, visible, local * RELATIVE), visible), whole]
         if self.texture is not None:
             kinds.append(self.texture.evidence(self.contrast.plain(images), visible))
-        return np.stack(kinds, 1)
+        # Where all training images are the same, nothing but rounding must tell one more of them from these.
+        return np.round(np.stack(kinds, 1), DIGITS)
 
     def scores(self, images: Images) -> NDArray[np.float64]:
         """Return how strange images (n,) are, all in all."""

@@ -53,6 +53,8 @@ GATE_MAPS = 60
 #: What residual and texture may count in scores, and their powers in maps; the first is without texture.
 Use: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
 SAYS, SHOWS = ((1.0, 0.0), (1.0, 1.0), (0.0, 1.0)), ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0))
+#: Least normal size of residuals, in an image's contrast: what no camera resolves.
+LEAST_UNIT = 1e-4
 #: Side of a patch below which there is no texture to speak of.
 LEAST_SIDE = 5
 
@@ -137,7 +139,7 @@ def _units(squares: Images) -> Images:
     size = np.sqrt(squares)
     # Neighbouring pixels have similar residuals; a few hundred images leave the estimate rough.
     smooth = gaussian_filter(size, (2, 2, *[0] * (size.ndim - 2)))
-    return np.maximum(smooth, 1e-3 * max(float(smooth.max()), 1e-6)).astype(np.float32)
+    return np.maximum(smooth, max(1e-3 * float(smooth.max()), LEAST_UNIT)).astype(np.float32)
 
 
 class Trial(NamedTuple):

@@ -105,6 +105,14 @@ def test_images_too_alike_for_single_precision_are_fitted_with_a_larger_ridge():
     torch.testing.assert_close(prior.fill(hole), far[:1], atol=0.02, rtol=0)
 
 
+def test_one_more_of_images_that_are_all_the_same_is_no_alarm():
+    image = np.random.default_rng(0).random((1, 32, 32))
+    detector = ImageDetector(device="cpu").fit(np.repeat(image, 20, 0))
+    changed = image.copy()
+    changed[:, 5:8, 5:8] += 0.1
+    assert detector.predict(np.concatenate([image, changed])).tolist() == [1, -1]
+
+
 def test_a_few_large_images_hold_the_alarm_rate():
     rng = np.random.default_rng(0)
     cloth = gaussian_filter(rng.standard_normal((32, 200, 200)), (0, 2, 2))

@@ -3,11 +3,12 @@
     python pipelines/benchmarks/image_anomaly.py --npz ../shared/data/images/tiles-dev.npz
     python pipelines/benchmarks/image_anomaly.py --npz FILE --features    # with a small text detector as backbone
     python pipelines/benchmarks/image_anomaly.py --digits                 # one digit normal, the others not
+    python pipelines/benchmarks/image_anomaly.py --textures               # the tiles' defects on cloth, wood, grain
 
 ``real`` sets good images against defective ones as photographed, and can be won by background; ``context`` shows by
 how much: there every defect (and as much of every good image) was cut out and filled.  ``transplant`` puts real
 defects, in the contrast they had to their surroundings, on good images and sets these against the same images
-without.  A seed draws nine tenths of the training images and the places of the transplants; intervals are
+without.  ``--textures`` puts them on drawn textures of which no two images share what lies where.  A seed draws nine tenths of the training images and the places of the transplants; intervals are
 over seeds and test images (bootstrap).  Peers: 150 principal components, one Gaussian of all images with a filter
 for spots, a Gaussian at each place of cosine transforms, nearest patches, and a convolutional autoencoder that trains
 as long as diffad fits.  ``--features`` needs the extra ``bench`` (rapidocr-onnxruntime, onnx).
@@ -312,6 +313,31 @@ def digits(seed: int) -> Iterator[tuple[Array, list[Case]]]:
         yield images[train], [Case("digits", images[test], kind, None)]
 
 
+def _smooth(rng: np.random.Generator, n: int, *width: float) -> NDArray[np.float64]:
+    noise = gaussian_filter(rng.standard_normal((n, 64, 64)), (0, *width))
+    return noise / noise.std()
+
+
+#: Textures as functions of a generator and a number of images.
+TEXTURES: dict[str, Callable[[np.random.Generator, int], NDArray[np.float64]]] = {
+    "cloth": lambda rng, n: _smooth(rng, n, 1, 4) + _smooth(rng, n, 4, 1) + 0.2 * rng.standard_normal((n, 64, 64)),
+    "wood": lambda rng, n: np.sin(3 * _smooth(rng, n, 20, 1)) + 0.1 * rng.standard_normal((n, 64, 64)),
+    "grain": lambda rng, n: rng.standard_normal((n, 64, 64)) + 0.3 * _smooth(rng, n, 8, 8),
+}
+
+
+def textures(file: Path, seed: int) -> Iterator[tuple[Array, list[Case]]]:
+    """Yield, for each texture, 100 images to learn from, and the tiles' defects on 200 others."""
+    data, rng = np.load(file), np.random.default_rng(seed)
+    masks, damaged = data["test_mask"].astype(bool), data["test_kind"] != "free"
+    for name, draw in TEXTURES.items():
+        drawn = ((draw(rng, 300) + 5) / 10).astype(np.float32)
+        images = np.concatenate([drawn[100:], data["test"][damaged].astype(np.float32) / 255])
+        kind = np.concatenate([np.repeat("good", 200), data["test_kind"][damaged]])
+        where = np.concatenate([np.zeros(drawn[100:].shape, bool), masks[damaged]])
+        yield drawn[:100], [transplanted(images, where, kind, seed)._replace(name=name)]
+
+
 def figures(case: Case, score: NDArray[np.floating], heat: Array) -> dict[str, float]:
     """Return the area under the image's ROC curve, all and per kind of defect, and the pixels' average precision."""
     bad = case.kind != "good"
@@ -349,6 +375,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--npz", type=Path, default=Path("../shared/data/images/tiles-dev.npz"))
     parser.add_argument("--digits", action="store_true")
+    parser.add_argument("--textures", action="store_true")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--features", action="store_true", help="also with maps of a text detector")
     args = parser.parse_args()
@@ -358,7 +385,8 @@ def main() -> None:
     lines, draws = [], []
     rng = np.random.default_rng(0)
     for seed in args.seeds:
-        for train, cases in digits(seed) if args.digits else [tiles(args.npz, seed)]:
+        of_tiles = [tiles(args.npz, seed)] if not args.digits and not args.textures else []
+        for train, cases in of_tiles or (digits(seed) if args.digits else textures(args.npz, seed)):
             ours = Ours(ImageDetector())
             started = time.perf_counter()
             ours.fit(train)

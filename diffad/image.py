@@ -16,7 +16,7 @@ from diffad.augmentation import Augmentation, check_augmentation
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector
 from diffad.feature_evidence import FeatureModel, Features, feature_scores, fit_features
-from diffad.image_evidence import ImageModel, seen
+from diffad.image_evidence import ImageModel, judged, seen
 from diffad.image_evidence_fitting import fit_images
 from diffad.image_input import Images, check_shape, read_images, refuse_empty
 from diffad.series_input import device_of
@@ -190,10 +190,9 @@ class ImageDetector(Detector):
         """Say where each image is strange, and what it should have shown."""
         images = self._open(X)
         with pinned_defaults(), torch.no_grad():
-            completed = self.model_.completed(images)
-            residual = self.model_.left_over(completed[0], images)
-            heat = self.model_.heat(residual, completed[0], images)
-            expected, deviation = self.model_.expected(residual, completed, images)
+            found = judged(self.model_.contrast, self.model_.priors, images)
+            heat = self.model_.heat(found)
+            expected, deviation = self.model_.expected(found)
             if self.extractor_ is not None:
                 # Both are about 1 for good images.
                 further = self.extractor_.heat(self._complete(images))

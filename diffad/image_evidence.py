@@ -12,7 +12,7 @@ the whole image's residual is evidence of its own; both become minus log probabi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ RELATIVE = 0.6
 LOCAL, AROUND = 0.8, 5.0
 #: What minus the log probability of the whole image's residual counts beside that of its hottest places.
 WHOLE = 0.25
+#: Least weight of the distance to the nearest good image.
+SMALL = 0.1
 #: Least texture around, in units of normal ones.
 CALM = 0.1
 #: Share of an image's pixels that make its score.
@@ -110,6 +112,39 @@ class Priors:
         return cls(still, SpanPrior.fit(both.flatten(1).to(recipe.device), ridge))
 
 
+class Judged(NamedTuple):
+    """Images and what priors make of them.
+
+    Attributes
+    ----------
+    images : array (n, height, width, channels)
+    filled : array (n, height, width, channels)
+        In units of their contrast, missing pixels filled.
+    residual : array (n, height, width, channels)
+        What the priors leave over; missing pixels are 0.
+    distance : array (n,)
+        Root mean square of what is seen from the nearest good image; 0 where images are too large for it to tell
+        anything.
+    """
+
+    images: Images
+    filled: Images
+    residual: Images
+    distance: NDArray[np.float64]
+
+
+def judged(contrast: Contrast, priors: Priors, images: Images) -> Judged:
+    """Hold images against priors."""
+    filled = contrast.completed(priors.still, images)[0]
+    x = torch.from_numpy(filled.reshape(len(filled), -1)).to(priors.still.mean.device)
+    left = priors.moved.residual(x).cpu().numpy().reshape(filled.shape)
+    distance = np.zeros(len(images))
+    if _small(images.shape[1:3]):
+        visible = torch.from_numpy(~np.isnan(images).reshape(len(images), -1)).to(x.device)
+        distance = priors.still.distance(x, visible).cpu().numpy()
+    return Judged(images, filled, np.where(np.isnan(images), 0, left).astype(np.float32), distance)
+
+
 @dataclass(frozen=True)
 class OfTexture:
     """Matched filters, the normal size of their answers, and how they are used.
@@ -171,11 +206,13 @@ class ImageModel:
         """Return images in units of their contrast, missing pixels filled, with their centre and scale."""
         return self.contrast.completed(self.priors.still, images)
 
-    def evidence(self, residual: Images, images: Images) -> NDArray[np.float64]:
-        """Return how strange the hottest places of images are, relative to texture, and the whole of them; (n, 2 or 3).
+    def evidence(self, judged: Judged) -> NDArray[np.float64]:
+        """Return how strange the hottest places of images are, relative to texture, and the whole of them; (n, kinds).
 
-        The third are the hottest places of the texture, where it is looked at.
+        Of small images the distance to the nearest good one is evidence, too; last come the hottest places of the
+        texture, where it is looked at.
         """
+        images, residual = judged.images, judged.residual
         visible = seen(images)
         energies = self._energies(residual, SHARP)
         maps = sum(_smoothed(e, SMOOTH_SCORE) for e in energies) / SHARP
@@ -185,68 +222,64 @@ class ImageModel:
         relative = np.asarray(maps / (around + CALM) ** (local * LOCAL), np.float32)
         whole = (energies[0] * visible).sum((1, 2)) / np.maximum(visible.sum((1, 2)), 1)
         kinds = [top(relative_to_texture(relative, visible, local * RELATIVE), visible), whole]
+        if _small(visible.shape[1:]):
+            kinds.append(judged.distance)
         if self.texture is not None:
             kinds.append(self.texture.evidence(self.contrast.plain(images), visible))
         # Where all training images are the same, nothing but rounding must tell one more of them from these.
         return np.round(np.stack(kinds, 1), DIGITS)
 
+    def says(self, of_residual: float, of_texture: float) -> list[float]:
+        """Return what each kind of `evidence` counts, given what the hottest places of residual and texture do."""
+        small = _small(self.scales[0.0].shape[:2])
+        return [of_residual, WHOLE, *[small] * (small > 0), *[of_texture] * (self.texture is not None)]
+
     def scores(self, images: Images) -> NDArray[np.float64]:
         """Return how strange images (n,) are, all in all."""
-        parts = []
-        for start in range(0, len(images), CHUNK):
-            part = images[start : start + CHUNK]
-            parts.append(self.evidence(self.left_over(self.completed(part)[0], part), part))
-        return self.together(np.concatenate(parts))
+        chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
+        return self.together(np.concatenate([self.evidence(judged(self.contrast, self.priors, c)) for c in chunks]))
 
     def together(self, evidence: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the root of the sum of squared minus log probabilities of all evidence (n, kinds)."""
         assert self.tails is not None, "evidence is not calibrated"
-        of_residual, of_texture = self.texture.says if self.texture else (1.0, 0.0)
-        says = [of_residual, WHOLE, of_texture][: evidence.shape[1]]
+        says = self.says(*(self.texture.says if self.texture else (1.0, 0.0)))
         return np.asarray(np.linalg.norm(self.tails(evidence).astype(np.float64) * says, axis=1))
 
-    def left_over(self, filled: Images, images: Images) -> Images:
-        """Return the residual of images whose missing pixels were `filled` by `completed`; missing pixels are 0."""
-        x = torch.from_numpy(filled.reshape(len(filled), -1)).to(self.priors.moved.mean.device)
-        left = self.priors.moved.residual(x).cpu().numpy().reshape(filled.shape)
-        return np.where(np.isnan(images), 0, left).astype(np.float32)
-
-    def heat(self, residual: Images, filled: Images, images: Images) -> Images:
-        """Return heat maps (n, height, width) of images, their residuals and what `completed` made of them."""
-        visible = seen(images)
+    def heat(self, judged: Judged) -> Images:
+        """Return heat maps (n, height, width) of images."""
+        visible = seen(judged.images)
         of_residual, of_texture = self.texture.shows if self.texture else (1.0, 0.0)
         heat = np.ones(visible.shape, np.float32)
         if of_residual:
-            heat *= self.look(*self.looks(residual, filled, visible)) ** of_residual
+            heat *= self.look(*self.looks(judged)) ** of_residual
         if self.texture and of_texture:
-            heat *= self.texture.heat(self.contrast.plain(images), visible) ** of_texture
+            heat *= self.texture.heat(self.contrast.plain(judged.images), visible) ** of_texture
         return heat
 
-    def expected(
-        self, residual: Images, completed: tuple[Images, Images, Images], images: Images
-    ) -> tuple[Images, Images]:
+    def expected(self, judged: Judged) -> tuple[Images, Images]:
         """Return what pixels should show given all others, and by how much normal ones differ from it.
 
         By the texture where maps are of the texture alone.
         """
+        images = judged.images
         if self.texture is not None and not self.texture.shows[0]:
             middle, size = self.contrast.moments(images)
             found, deviation = self.texture.filters.expected(self.contrast.plain(images), seen(images))
             return found * size + middle, deviation * self.texture.units[:, :, 0] * size
-        filled, centre, scale = completed
+        _, centre, scale = self.completed(images)
         alone = self.priors.moved.singled_out.cpu().numpy().reshape(images.shape[1:])
-        return (filled - residual / alone) * scale + centre, self.scales[0] / alone * scale
+        return (judged.filled - judged.residual / alone) * scale + centre, self.scales[0] / alone * scale
 
-    def looks(self, residual: Images, filled: Images, visible: NDArray[np.bool_]) -> tuple[Images, Images]:
+    def looks(self, judged: Judged) -> tuple[Images, Images]:
         """Return the heat at first sight and the surprise at a second look, (n, height, width) each."""
-        energies = self._energies(residual)
+        visible, energies = seen(judged.images), self._energies(judged.residual)
         fine: Images = np.mean([_smoothed(e, SMOOTH) for e in energies[:FINE]], 0)
         hot = relative_to_texture(fine, visible)
         # A defect has the scale at which it stands out most (Lindeberg 1998).  Not relative to anything: inside
         # a large one the texture around is the defect's own.
         widths = [max(SMOOTH, SMOOTH_WIDE * blob) for blob in self.scales]
         heat: Images = np.max([_smoothed(e, width) for e, width in zip(energies, widths, strict=True)], 0)
-        return heat, surprises(self.priors.still, filled, visible, hot)
+        return heat, surprises(self.priors.still, judged.filled, visible, hot)
 
     def _energies(self, residual: Images, n_blobs: int = len(BLOBS)) -> list[Images]:
         some = list(self.scales.items())[:n_blobs]
@@ -256,6 +289,12 @@ class ImageModel:
 def locality(shape: tuple[int, ...]) -> float:
     """Return how far an image is larger than what lies around a place, 0 to 1: without surroundings no texture."""
     return 1 - min(1.0, (2 * AROUND / min(shape)) ** 2)
+
+
+def _small(shape: tuple[int, ...]) -> float:
+    """Return what the distance to the nearest good image counts; of large images it tells nothing about a spot."""
+    small = 1 - locality(shape)
+    return small if small >= SMALL else 0.0
 
 
 def relative_to_texture(maps: Images, visible: NDArray[np.bool_], relative: float = RELATIVE) -> Images:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -23,14 +23,15 @@ from diffad.defects import inject
 from diffad.image_evidence import (
     BLOBS,
     SHIFTS,
-    WHOLE,
     WIDEST,
     ImageModel,
     Images,
+    Judged,
     OfTexture,
     Priors,
     Recipe,
     blur,
+    judged,
     learnt_from,
     seen,
 )
@@ -73,25 +74,31 @@ def fit_images(
     recipe = Recipe(device, augmentation)
     recipe = replace(recipe, shifts=_shifts_help(contrast, images, recipe))
     fold = fold_of(len(images))
-    folds = range(int(fold.max()) + 1)
-    residual = np.empty(images.shape, np.float32)
-    for f in folds:
-        residual[fold == f] = _residual(contrast, Priors.fit(contrast, images[fold != f], recipe), images[fold == f])
+    n_folds = int(fold.max()) + 1
+    unseen = [
+        judged(contrast, Priors.fit(contrast, images[fold != f], recipe), images[fold == f]) for f in range(n_folds)
+    ]
+    residual = _in_order([found.residual for found in unseen], fold)
     model = ImageModel(contrast, Priors.fit(contrast, images, recipe), _scales(residual))
     # Each image in units of the other folds': a few would pull their own units up, and the hottest places are means
     # over many pixels, of little spread.
-    by_fold = [replace(model, scales=_scales(residual[fold != f])) for f in folds]
+    by_fold = [replace(model, scales=_scales(residual[fold != f])) for f in range(n_folds)]
     use = _use_of_texture(contrast, images, recipe)
     if use is not None:
         textures, whole = _textures(contrast, images, fold, recipe, use)
         by_fold = [replace(m, texture=t) for m, t in zip(by_fold, textures, strict=True)]
         model = replace(model, texture=whole)
-    evidence = np.empty((len(images), 2 if use is None else 3))
-    for f, judge in zip(folds, by_fold, strict=True):
-        inside = fold == f
-        evidence[inside] = judge.evidence(residual[inside], images[inside])
+    evidence = _in_order([judge.evidence(found) for judge, found in zip(by_fold, unseen, strict=True)], fold)
     model = replace(model, look=_second_look(model, images, fold, recipe), tails=LogTail.fit(evidence))
     return model, model.together(evidence)
+
+
+def _in_order(parts: list[NDArray[Any]], fold: NDArray[np.int64]) -> NDArray[Any]:
+    """Put what belongs to the images of each fold at their places."""
+    result = np.empty((len(fold), *parts[0].shape[1:]), parts[0].dtype)
+    for f, part in enumerate(parts):
+        result[fold == f] = part
+    return result
 
 
 def _textures(
@@ -113,11 +120,6 @@ def _textures(
     level = float(np.concatenate(heat).mean()) or 1.0
     of_all = Texture.fit(learnt_from(contrast, images, recipe), recipe.device)
     return by_fold, OfTexture(of_all, _units(total / np.maximum(count, 1)), *use, level)
-
-
-def _residual(contrast: Contrast, priors: Priors, images: Images) -> Images:
-    model = ImageModel(contrast, priors, {})
-    return model.left_over(model.completed(images)[0], images)
 
 
 def _scales(residual: Images) -> dict[float, Images]:
@@ -168,7 +170,7 @@ def _shifts_help(contrast: Contrast, images: Images, recipe: Recipe) -> bool:
     for trial in _trials(contrast, images):
         both = Priors.fit(contrast, trial.train, recipe)
         judges = (Judge(contrast, replace(both, moved=prior), None, trial) for prior in (both.still, both.moved))
-        still, moved = (judge.separation((1.0, 0.0)) for judge in judges)
+        still, moved = (judge.separation([1.0, *np.zeros(judge.good.shape[1] - 1)]) for judge in judges)
         gains.append(moved - still)
     return float(np.mean(gains)) > GATE_WORTH
 
@@ -181,7 +183,7 @@ def _use_of_texture(contrast: Contrast, images: Images, recipe: Recipe) -> Use |
     for trial in _trials(contrast, images):
         texture = Texture.fit(learnt_from(contrast, trial.train, recipe), recipe.device)
         judge = Judge(contrast, Priors.fit(contrast, trial.train, recipe), texture, trial)
-        says.append([judge.separation((own, WHOLE, further)) for own, further in SAYS])
+        says.append([judge.separation(judge.model.says(*ways)) for ways in SAYS])
         shows.append([judge.sharpness(powers) for powers in SHOWS])
     use = _best(SAYS, says), _best(SHOWS, shows)
     return None if use == (SAYS[0], SHOWS[0]) else use
@@ -198,30 +200,27 @@ class Judge:
 
     def __init__(self, contrast: Contrast, priors: Priors, texture: Texture | None, trial: Trial) -> None:
         self.trial = trial
-        residual = _residual(contrast, priors, trial.good)
+        good, self.damaged = judged(contrast, priors, trial.good), judged(contrast, priors, trial.drawn)
         of_texture = None
         if texture:
             squares, count = _squares(texture, contrast.plain(trial.good), seen(trial.good))
             of_texture = OfTexture(texture, _units(squares / np.maximum(count, 1)))
-        self.model = ImageModel(contrast, priors, _scales(residual), of_texture)
-        good = self.model.evidence(residual, trial.good)
-        tails = LogTail.fit(good)
-        self.left = _residual(contrast, priors, trial.drawn)
-        drawn = self.model.evidence(self.left, trial.drawn)
-        self.good, self.drawn = (tails(evidence).astype(np.float64) for evidence in (good, drawn))
+        self.model = ImageModel(contrast, priors, _scales(good.residual), of_texture)
+        of_good, of_drawn = self.model.evidence(good), self.model.evidence(self.damaged)
+        tails = LogTail.fit(of_good)
+        self.good, self.drawn = (tails(evidence).astype(np.float64) for evidence in (of_good, of_drawn))
 
     def separation(self, says: Sequence[float]) -> float:
-        """Return the area under the ROC curve of images by weighted evidence."""
+        """Return the area under the ROC curve of images by evidence of these weights."""
         scores = [np.linalg.norm(evidence * says, axis=1) for evidence in (self.good, self.drawn)]
         return float(roc_auc_score(np.repeat([0, 1], [len(s) for s in scores]), np.concatenate(scores)))
 
     def sharpness(self, powers: tuple[float, float]) -> float:
         """Return the average precision of the pixels of some images by a heat map."""
         assert self.model.texture is not None
-        some = np.unique(np.linspace(0, len(self.left) - 1, GATE_MAPS).astype(int))
-        drawn = self.trial.drawn[some]
+        some = np.unique(np.linspace(0, len(self.damaged.images) - 1, GATE_MAPS).astype(int))
         model = replace(self.model, texture=replace(self.model.texture, shows=powers))
-        heat = model.heat(self.left[some], model.completed(drawn)[0], drawn)
+        heat = model.heat(Judged(*(part[some] for part in self.damaged)))
         return float(average_precision_score(self.trial.where[some].ravel(), heat.ravel()))
 
 
@@ -231,7 +230,6 @@ def _second_look(model: ImageModel, images: Images, fold: NDArray[np.int64], rec
     for f in np.unique(np.linspace(0, fold.max(), LOOKED_FOLDS).round()):
         unseen = replace(model, priors=Priors.fit(model.contrast, images[fold != f], recipe))
         some = images[fold == f][:LOOKED]
-        filled = unseen.completed(some)[0]
-        looks.append(unseen.looks(unseen.left_over(filled, some), filled, seen(some)))
+        looks.append(unseen.looks(judged(unseen.contrast, unseen.priors, some)))
     heat, surprise = zip(*looks, strict=True)
     return SecondLook.fit(np.concatenate(heat), np.concatenate(surprise))

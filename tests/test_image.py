@@ -17,6 +17,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from diffad import FalseAlarmRate, ImageDetector
+from diffad.image_evidence import judged
 from diffad.priors.span import SpanPrior
 
 SIZE = 16
@@ -113,6 +114,16 @@ def test_one_more_of_images_that_are_all_the_same_is_no_alarm():
     assert detector.predict(np.concatenate([image, changed])).tolist() == [1, -1]
 
 
+def test_another_part_among_small_images_is_found():
+    images, label = load_digits().images, load_digits().target
+    detector = ImageDetector(device="cpu").fit(images[label == 3][:100])
+    others = np.concatenate([images[label == digit][:20] for digit in (0, 1, 2, 4, 5, 6, 7, 8, 9)])
+    good = images[label == 3][100:]
+    truth = np.repeat([1, 0], [len(others), len(good)])
+    score = -detector.score_samples(np.concatenate([others, good]))
+    assert roc_auc_score(truth, score) > 0.98
+
+
 def test_a_few_large_images_hold_the_alarm_rate():
     rng = np.random.default_rng(0)
     cloth = gaussian_filter(rng.standard_normal((32, 200, 200)), (0, 2, 2))
@@ -151,6 +162,17 @@ def test_doubt_is_the_conditional_variance(dense):
         found = prior.doubt(torch.from_numpy(~h)).numpy()
         np.testing.assert_allclose(found[h], expected, rtol=1e-3)
         assert (found[~h] == 0).all()
+
+
+def test_distance_is_that_of_visible_pixels_from_the_nearest_training_row(dense):
+    prior, mean, _, _, rows = dense
+    training = prior.rows.numpy() * np.sqrt(len(prior.rows)) + mean
+    seen = np.random.default_rng(0).random(rows.shape) < 0.7
+    seen[0] = False
+    found = prior.distance(torch.from_numpy(rows), torch.from_numpy(seen)).numpy()
+    assert found[0] == 0
+    for row, mask, distance in zip(rows[1:], seen[1:], found[1:], strict=True):
+        assert distance == pytest.approx(np.sqrt(((training - row)[:, mask] ** 2).mean(1).min()))
 
 
 def test_surprise_is_the_squared_conditional_z_score(dense):
@@ -194,8 +216,7 @@ def test_heat_of_good_images_is_about_one(detector, new):
 def test_a_second_look_tells_a_spot_from_its_surroundings(detector, new):
     """At first sight heat is smooth and spills over the edge; hidden pixels are judged one by one."""
     bad, model = spotted(new, 1.0)[..., None].astype(np.float32), detector.model_
-    filled = model.completed(bad)[0]
-    first, _ = model.looks(model.left_over(filled, bad), filled, np.ones(bad.shape[:3], bool))
+    first, _ = model.looks(judged(model.contrast, model.priors, bad))
     spot = np.zeros((SIZE, SIZE), bool)
     spot[SPOT] = True
     around = np.zeros_like(spot)

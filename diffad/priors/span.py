@@ -64,6 +64,16 @@ class SpanPrior:
         root = torch.linalg.solve_triangular(self._factor, self.rows, upper=False)
         return (1 - root.square().sum(0)).clamp(min=DIGITS)
 
+    def distance(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Return the root mean square over the `seen` (n, d) pixels of rows (n, d) from the nearest training row, (n,).
+
+        0 where nothing is seen.
+        """
+        rows, known = (self.rows * math.sqrt(len(self.rows))).double(), seen.double()
+        z = torch.where(seen, x - self.mean, 0.0).double()
+        squared = (z**2).sum(1, keepdim=True) - 2 * z @ rows.mT + known @ (rows**2).mT
+        return (squared.amin(1).clamp(min=0) / known.sum(1).clamp(min=1)).sqrt()
+
     def surprise(self, x: Tensor, hidden: Tensor) -> Tensor:
         """Return the squared z scores of the `hidden` (d,) pixels of a row (d,) given all its others."""
         x, hidden = x.to(self.mean), hidden.to(self.mean.device)

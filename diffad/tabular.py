@@ -25,6 +25,8 @@ Scores = NDArray[np.float64]
 #: Training rows beyond which evidence is learnt from a random sample, and rows encoded at a time: memory does not
 #: grow with the table.
 MOST_ROWS, CHUNK = 3_000, 8_192
+#: Rounds of leaving out the strangest rows where `contamination` says that there are some.
+TRIMMING = 2
 #: Half a 90 % band, in standard deviations.
 BAND = 1.645
 
@@ -129,15 +131,16 @@ class TabularDetector(Detector, TableInput):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with tracking.run_of(self, X), pinned_defaults():
             self.columns_ = Columns.fit(table, self.categorical_features)
-            kept = table
-            if self.contamination:
-                self._fit_scorer(table, seed)
+            kept = np.arange(len(table))
+            for _ in range(TRIMMING if self.contamination else 0):
+                sample, cross_fitted = self._fit_scorer(table, kept, seed)
                 strange = self._scores(table)
-                kept = table[strange <= np.quantile(strange, 1 - self.contamination)]
+                strange[sample] = cross_fitted  # no row may vouch for itself
+                kept = np.flatnonzero(strange <= np.quantile(strange, 1 - self.contamination))
                 # Anomalies must not set the units of the columns either; whatever only they had stays an empty column.
-                if kept.notna().any().all():
-                    self.columns_ = Columns.fit(kept, self.categorical_features)
-            normal = self._fit_scorer(kept, seed)
+                if table.iloc[kept].notna().any().all():
+                    self.columns_ = Columns.fit(table.iloc[kept], self.categorical_features)
+            _, normal = self._fit_scorer(table, kept, seed)
             training = self._scores(table) if self.contamination and self.threshold is None else None
             self._decide(NormalScores.of_blocks([normal]), training)
         return self
@@ -180,14 +183,14 @@ class TabularDetector(Detector, TableInput):
         shares = pd.DataFrame(share, table.index, self.columns_.names)
         return Explanation(shares, pd.DataFrame(expected, index=table.index), lower, upper)
 
-    def _fit_scorer(self, table: pd.DataFrame, seed: int) -> Scores:
-        """Fit the evidence to normal rows, a random sample of many; return their cross-fitted scores."""
-        if len(table) > MOST_ROWS:
-            table = table.iloc[np.sort(np.random.default_rng(seed).choice(len(table), MOST_ROWS, replace=False))]
+    def _fit_scorer(self, table: pd.DataFrame, kept: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], Scores]:
+        """Fit the evidence to the kept rows, a random sample of many; return which, and their cross-fitted scores."""
+        if len(kept) > MOST_ROWS:
+            kept = np.sort(np.random.default_rng(seed).choice(kept, MOST_ROWS, replace=False))
         kinds = tuple(k for k in KINDS if self.kinds is None or k in self.kinds)
-        rows, owner = self.columns_.encode(table), self.columns_.owner
+        rows, owner = self.columns_.encode(table.iloc[kept]), self.columns_.owner
         self.scorer_, normal = fit_rows(rows, owner, kinds, seed, self.contamination)
-        return normal
+        return kept, normal
 
     def _evidence(self, table: pd.DataFrame) -> dict[str, Scores]:
         """Return evidence by kind; only a part of the rows is encoded at a time."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -98,7 +98,7 @@ class Columns:
             if k not in self.categories:
                 parts.append(_numbers(column, name)[:, None])
                 continue
-            codes = column.map(self.categories[k]).to_numpy(float)
+            codes = _as_bools(column, self.categories[k]).map(self.categories[k]).to_numpy(float)
             # Two different categories are one unit apart, and an unseen one is from all.
             hot = (codes[:, None] == np.arange(len(self.categories[k]) + 1)) / np.sqrt(2)
             hot[np.isnan(codes), -1] = 1 / np.sqrt(2)
@@ -131,6 +131,15 @@ def _categorical(table: pd.DataFrame, chosen: Sequence[str | int] | None) -> set
     if unknown:
         raise ValueError(f"categorical_features names {unknown}, X has the columns {names}")
     return {names.index(c) if c in names else int(c) for c in chosen}
+
+
+def _as_bools(column: pd.Series, categories: Mapping[Any, int]) -> pd.Series:
+    """Return numbers 0 and 1 as what they are where all categories are bools; files know no difference."""
+    if not all(isinstance(value, bool | np.bool_) for value in categories):
+        return column
+    if pd.api.types.is_bool_dtype(column.dtype) or not pd.api.types.is_numeric_dtype(column.dtype):
+        return column
+    return column.astype(object).where(~column.isin([0, 1]), column == 1)
 
 
 #: What pandas calls times in object columns.

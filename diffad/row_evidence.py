@@ -28,8 +28,9 @@ Matrix = NDArray[np.float64]
 LEAST_ROWS = 3
 #: Random folds for cross-fitting.
 FOLDS = 5
-#: Numbers of mixture components tried, and rows each must have.
-COMPONENTS, ROWS_PER_COMPONENT = (1, 2, 3, 5, 8, 12), 20
+#: Numbers of mixture components tried; rows each must have in every fold, at least and for each dimension: a covariance
+#: of fewer finds everything new strange.
+COMPONENTS, ROWS_PER_COMPONENT, ROWS_PER_DIMENSION = (1, 2, 3, 5, 8, 12), 20, 2
 #: Principal components of a mixture.
 MOST_DIMENSIONS = 30
 #: Kinds of evidence: distance to the nearest and to the five nearest rows, the same as sums of
@@ -69,8 +70,9 @@ def best_components(rows: Matrix) -> int:
     """Return the number of mixture components with the smallest BIC (Schwarz 1978)."""
     scores = PCA(min(MOST_DIMENSIONS, *rows.shape), random_state=0).fit_transform(rows)
     found: list[tuple[float, int]] = []
+    each = max(ROWS_PER_COMPONENT, ROWS_PER_DIMENSION * scores.shape[1])
     for n in COMPONENTS:
-        if n > 1 and len(rows) < n * ROWS_PER_COMPONENT:
+        if n > 1 and len(rows) * (FOLDS - 1) < n * each * FOLDS:
             break
         bic = GaussianMixture(n, reg_covar=1e-3, random_state=0).fit(scores).bic(scores)
         if len(found) > 2 and bic > found[-1][0] > min(found)[0]:
@@ -244,8 +246,7 @@ def fit_rows(
     for f in range(n_folds):
         inside = fold == f
         train = filled[~inside] if n_folds > 1 else filled
-        few = min(n_components, max(1, len(train) // ROWS_PER_COMPONENT))
-        for kind, values in RowModels.fit(train, kinds, few, contamination)(filled[inside]).items():
+        for kind, values in RowModels.fit(train, kinds, n_components, contamination)(filled[inside]).items():
             raw[kind][inside] = values
     tails = {kind: LogTail.fit(values[:, None]) for kind, values in raw.items()}
     scorer = RowScorer(RowModels.fit(filled, kinds, n_components, contamination), tails, filler)

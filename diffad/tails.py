@@ -61,7 +61,7 @@ class LogTail:
 
     def _level(self, e: NDArray[np.float64]) -> NDArray[np.float64]:
         """Interpolate between the steps of each channel, as `numpy.interp` does, for all channels together."""
-        steps, levels = self._steps
+        steps, levels = self._flat_steps
         first = np.arange(e.shape[1]) * self.PADDED
         place = np.broadcast_to(first, e.shape)
         for stride in self.PADDED >> np.arange(1, self.PADDED.bit_length()):
@@ -74,7 +74,7 @@ class LogTail:
         return base + np.where(np.isnan(part), 0.0, part) * rise
 
     @cached_property
-    def _steps(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _flat_steps(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Rising quantiles of each channel and their levels, flat: of equal ones the lowest, since ties are not strange.
 
         Each channel has `PADDED` of them, filled up with inf.

@@ -255,3 +255,14 @@ def test_wide_gaussian_is_the_dense_conditional_of_its_covariance():
     hidden = holes.isnan()
     assert torch.equal(drawn[0][~hidden], holes[~hidden])
     np.testing.assert_allclose(drawn.std(0)[hidden], ours.deviations[:, 0], rtol=0.1)
+
+
+def test_rows_that_are_equally_near_are_chosen_alike_in_any_batch():
+    rng = np.random.default_rng(0)
+    rows = torch.from_numpy(np.column_stack([rng.integers(0, 2, 400), rng.standard_normal(400)]))
+    prior = KernelPrior.fit(rows, MixturePrior.fit(rows, 1), 0.3)
+    asked = torch.tensor([[0.0, torch.nan], [1.0, torch.nan]]).repeat(50, 1).double()
+    together = prior.condition(asked)
+    for i in range(2):
+        alone = prior.condition(asked[i : i + 1])
+        torch.testing.assert_close(alone.means[0], together.means[i], rtol=0, atol=1e-12)

@@ -701,3 +701,25 @@ def test_defaults_of_torch_do_not_matter():
     finally:
         torch.set_default_device(None)
     pd.testing.assert_frame_equal(found, expected)
+
+
+@pytest.mark.parametrize("columns", [60, 200])
+def test_few_wide_rows_hold_the_alarm_rate(columns):
+    """A mixture of as many components as there are columns' worth of rows finds all new rows strange."""
+    rates = []
+    for seed in range(4):
+        X = np.random.default_rng(seed).standard_normal((1060, columns))
+        detector = TabularDetector(threshold=FalseAlarmRate(0.05)).fit(X[:60])
+        rates.append((detector.predict(X[60:]) < 0).mean())
+    assert max(rates) < 0.2, rates
+    assert np.mean(rates) < 0.1, rates
+
+
+@pytest.mark.parametrize("kind", [int, float, "Int64"])
+def test_a_bool_column_that_comes_as_numbers_is_the_same(kind):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"x": rng.standard_normal(300), "on": rng.random(300) < 0.4})
+    detector = TabularDetector().fit(table)
+    again = table.assign(on=table["on"].astype(kind))
+    np.testing.assert_array_equal(detector.score_samples(again), detector.score_samples(table))
+    assert detector.score_samples(table.assign(on=2)).max() < detector.score_samples(table).min()

@@ -31,6 +31,8 @@ HELD_OUT = 0.25
 FEWEST, MOST = 200, 400_000
 #: Reasons named with an alert, and the share of the score below which a feature is none.
 REASONS, LEAST_SHARE = 3, 0.1
+#: Share of alerts among flows from which on the log itself is in doubt.
+MOST_ALERTS = 0.5
 #: Seconds without an alert of a source after which its next one is another incident.
 QUIET = 600.0
 #: Share of the flows at either end of a log that may have a wrong clock.
@@ -91,7 +93,7 @@ class FlowModel:
         ----------
         flows : DataFrame or iterable of DataFrames
             As of `diffad.flows.load_flows`, or the chunks of `diffad.flows.read_flows`: a log may be larger than
-            memory. At least 200 flows; of more than 400,000, every second, every fourth and so on is learnt from.
+            memory. At least 200 flows; of more than 400,000, about every second, every fourth and so on is learnt from.
         contamination : float, default=0.0
             Share of the flows that may be attacks.
         """
@@ -151,6 +153,13 @@ class FlowModel:
         table = watch.update(flows)
         score = -self.detector.score_samples(table) if len(table) else np.zeros(0)
         strange = np.flatnonzero(score > threshold)
+        if len(strange) > MOST_ALERTS * len(flows) and len(flows) >= FEWEST:
+            warnings.warn(
+                f"{len(strange)} of {len(flows)} flows are alerts: is this log of the same kind and sensor as the normal "
+                "one? States, services and byte counts differ between formats; fit on a log of this one",
+                UserWarning,
+                stacklevel=3,
+            )
         found = flows.iloc[strange].copy()
         found["score"] = score[strange]
         found["p_value"] = self.detector.normal_.p_values(score[strange])
@@ -196,15 +205,21 @@ def _features_of_all(chunks: Iterable[pd.DataFrame]) -> tuple[FlowFeatures, pd.D
 
 def _reasons(table: pd.DataFrame, detector: TabularDetector) -> list[list[dict[str, Any]]]:
     explanation = detector.explain(table)
+    lower, upper = explanation.lower, explanation.upper
     result = []
     for row in range(len(table)):
         share = explanation.share.iloc[row]
-        # A category that is as expected is no reason an analyst could follow.
+        # A category that is as expected, or a number within its band, is no reason an analyst could follow.
         plain = _objects(explanation.expected.iloc[row]) == _objects(table.iloc[row])
+        plain |= [_within(*bounds) for bounds in zip(table.iloc[row], lower.iloc[row], upper.iloc[row], strict=True)]
         top = (share if plain.all() else share[~plain]).sort_values(ascending=False).head(REASONS)
         named = [str(name) for name in top.index if top[name] >= LEAST_SHARE * share.sum()] or [str(top.index[0])]
         result.append([_reason(name, table.iloc[row][name], explanation, row) for name in named])
     return result
+
+
+def _within(value: Any, lower: float, upper: float) -> bool:
+    return not isinstance(value, str) and not pd.isna(value) and bool(lower <= value <= upper)
 
 
 def _objects(row: pd.Series) -> NDArray[np.object_]:
@@ -263,9 +278,12 @@ class Incidents:
         times = alerts["start"].to_numpy(dtype="datetime64[ns]").astype("int64") / 1e9
         for source, time in zip(alerts["source"].fillna("unknown"), times, strict=True):
             name, last = self.open.get(source, ("", -np.inf))
-            if abs(time - last) > QUIET:
-                name = f"{source}@{pd.Timestamp(time, unit='s').strftime('%Y%m%dT%H%M%S')}"
-            self.open[source] = (name, max(time, last) if np.isfinite(last) else time)
+            own = f"{source}@{pd.Timestamp(time, unit='s').strftime('%Y%m%dT%H%M%S')}"
+            if time < last - QUIET:
+                names.append(own)  # of a wrong clock, or long ago: what goes on goes on
+                continue
+            name = own if time > last + QUIET else name
+            self.open[source] = (name, max(time, last))
             names.append(name)
         if len(times):
             self.open = {s: (n, last) for s, (n, last) in self.open.items() if times.max() - last <= QUIET}

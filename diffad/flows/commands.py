@@ -78,17 +78,18 @@ def _score(log: Path, model: FlowModel, output: Path, threshold: float, format: 
     import pandas as pd
 
     from diffad.flows.alerts import Incidents, ecs_lines, incidents, why
-    from diffad.flows.readers import read_flows
+    from diffad.flows.readers import no_flows, read_flows
 
     watch, grouping = model.watch(), Incidents()
-    n_flows, parts = 0, []
+    # An hour without traffic has the same columns as any other.
+    n_flows, parts = 0, [grouping.assign(model.alerts(no_flows(), model.watch(), threshold))]
     for chunk in read_flows(log, format, timezone=timezone):
         n_flows += len(chunk)
         parts.append(grouping.assign(model.alerts(chunk, watch, threshold)))
-    alerts = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    alerts = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     partial = output.with_name(output.name + ".partial")
     if output.suffix == ".csv":
-        alerts.assign(reasons=alerts["reasons"].map(why) if len(alerts) else []).to_csv(partial, index=False)
+        alerts.assign(reasons=alerts["reasons"].map(why)).to_csv(partial, index=False)
     else:
         partial.write_text("".join(line + "\n" for line in ecs_lines(alerts)))
     partial.replace(output)

@@ -91,6 +91,8 @@ class Follower:
         self.log, self.model, self.output = log, model, output
         self.threshold, self.format, self.state_file, self.timezone = threshold, format, state, timezone
         self.state = self._restored()
+        if not self.state_file.exists():
+            self._save()  # how long the output was before, should the first batch be broken off
         self._file: BinaryIO | None = None
 
     def run(self, stop: Callable[[], bool] = lambda: False, wait: float = 1.0) -> None:
@@ -271,7 +273,7 @@ class Follower:
         return self.log if self.log in same else next(iter(same), None)
 
     def _rotated(self) -> bool:
-        """Return whether another file has taken the log's name, or the log was cut."""
+        """Return whether another file has taken the log's name or came after it, or the log was cut."""
         assert self._file is not None
         here = os.fstat(self._file.fileno())
         if here.st_size < self.state.offset:
@@ -279,4 +281,5 @@ class Follower:
         try:
             return self.log.stat().st_ino != here.st_ino
         except FileNotFoundError:
-            return False
+            old = self._by_inode(here.st_ino)
+            return old is not None and self._after(old).exists()

@@ -302,6 +302,11 @@ def _join(tables: list[pd.DataFrame]) -> pd.DataFrame:
         return filled[0]
     if filled:
         return pd.concat(filled, ignore_index=True)
+    return no_flows()
+
+
+def no_flows() -> pd.DataFrame:
+    """Return a flow table without any."""
     return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
 
 

@@ -17,6 +17,8 @@ from diffad.priors.mixture import BUDGET, NUGGET, MixturePrior
 
 #: Training rows that a conditional mixes, those of the largest weights.
 DONORS = 24
+#: Difference of squared distances below which rows are equally near.
+TIE = 1e-6
 #: Part of the covariance's correlations in the kernel.
 CORRELATION = 0.5
 
@@ -41,6 +43,9 @@ class KernelPrior:
         variance = torch.diag(covariance.diagonal())
         self.noise = bandwidth**2 * (CORRELATION * covariance + (1 - CORRELATION) * variance)
         self.noise.diagonal().add_(NUGGET)
+        # Rows as far as each other take turns in an order of their own, not in one that differs from batch to batch.
+        turn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+        self.turns = TIE * turn.double() / len(rows)
 
     @classmethod
     def fit(cls, x: Tensor, gaussian: MixturePrior, bandwidth: float) -> KernelPrior:
@@ -71,6 +76,7 @@ class KernelPrior:
             members = group == g
             part = (centres**2).sum(1) - 2 * white[members] @ centres.T
             useless = ~(self.observed & ~masks[g]).any(1)
+            part += self.turns
             part[:, useless] = torch.inf if not bool(useless.all()) else 0.0
             distance[members] = part
         nearest = distance.topk(min(DONORS, distance.shape[1]), largest=False)

@@ -18,6 +18,7 @@ from diffad.cli import app
 from diffad.flows import load_flows, read_flows
 from diffad.flows.alerts import FlowModel, Incidents, ecs_lines, incidents
 from diffad.flows.follow import Follower
+from diffad.flows.thinning import Thinned
 
 HEADER = (
     "#separator \\x09\n#path\tconn\n"
@@ -199,11 +200,72 @@ def test_of_a_log_larger_than_memory_evenly_spread_flows_are_learnt_from(folder,
     thinned = FlowModel.fit(read_flows(folder / "good.log", chunk_rows=700))
     assert thinned.n_flows == 4000
     assert thinned.flows_per_day == pytest.approx(model.flows_per_day, rel=0.02)
-    # Every fourth flow; what its source did lately is counted among all.
-    assert len(thinned.detector.normal_.scores) == 250
+    # About every fourth flow; what its source did lately is counted among all.
+    assert 200 < len(thinned.detector.normal_.scores) < 300
     flows = load_flows(folder / "new.log")
     found = thinned.alerts(flows, thinned.watch(), thinned.threshold(20))
     assert {SCANNER, THIEF} <= set(found["source"])
+
+
+@pytest.mark.parametrize("period", [2, 4, 10])
+def test_records_that_take_turns_are_thinned_alike(period):
+    thinned = Thinned(most=5_000)
+    for start in range(0, 100_000, 1_000):
+        thinned.add(pd.DataFrame({"turn": np.arange(start, start + 1_000) % period}))
+    kept = thinned.table()
+    assert 2_500 <= len(kept) <= 5_000
+    assert kept.index.is_monotonic_increasing
+    assert kept["turn"].value_counts(normalize=True).to_numpy() == pytest.approx(1 / period, rel=0.25)
+    assert kept.index.to_numpy().mean() == pytest.approx(50_000, rel=0.05)
+
+
+def test_how_rows_come_does_not_change_which_are_kept():
+    rows = pd.DataFrame({"x": np.arange(3_000)})
+    tables = []
+    for size in (7, 1_000, 3_000):
+        thinned = Thinned(most=500)
+        for start in range(0, len(rows), size):
+            thinned.add(rows.iloc[start : start + size])
+        tables.append(thinned.table())
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+    pd.testing.assert_frame_equal(tables[0], tables[2])
+
+
+def test_a_log_that_looks_strange_as_a_whole_is_doubted(folder, model):
+    flows = load_flows(folder / "good.log").assign(state="...AP.SF", service=pd.NA)
+    with pytest.warns(UserWarning, match="4000 of 4000 flows are alerts"):
+        model.alerts(flows, model.watch(), model.threshold(20))
+
+
+def test_a_wrong_clock_does_not_take_an_incident_with_it(folder, model):
+    flows = load_flows(folder / "new.log").iloc[:4].copy()
+    flows["source"] = SCANNER
+    noon = pd.Timestamp("2024-01-01 12:00", tz="UTC")
+    flows["start"] = [
+        noon,
+        pd.Timestamp("1970-01-01", tz="UTC"),
+        noon + pd.Timedelta("1min"),
+        noon + pd.Timedelta("2min"),
+    ]
+    named = Incidents().assign(flows)["incident"].tolist()
+    assert named[0] == named[2] == named[3] != named[1]
+
+
+def test_reasons_lie_outside_what_is_normal(folder, model):
+    flows = load_flows(folder / "new.log")
+    found = model.alerts(flows, model.watch(), model.threshold(20))
+    for reason in (reason for reasons in found["reasons"] for reason in reasons):
+        if not isinstance(reason["value"], str | None) and reason["lower"] is not None:
+            assert not reason["lower"] < reason["value"] < reason["upper"], reason
+
+
+def test_an_hour_without_traffic_has_the_columns_of_any_other(folder, tmp_path):
+    (tmp_path / "empty.log").write_text(HEADER)
+    for log in (tmp_path / "empty.log", folder / "good.log"):
+        told = ["flows", "score", str(log), "--model", str(folder / "traffic.model"), "-o", str(tmp_path / "a.csv")]
+        assert CliRunner().invoke(app, [*told, "--alerts-per-day", "0.001"]).exit_code == 0
+        columns = pd.read_csv(tmp_path / "a.csv").columns.tolist()
+        assert {"start", "source", "score", "p_value", "reasons", "incident"} <= set(columns)
 
 
 @pytest.mark.parametrize("clock", [0.0, 4_200_000_000.0])
@@ -328,6 +390,38 @@ def test_a_log_rotated_twice_between_two_looks_is_read_whole(folder, model, tmp_
     watch = watch if running else follower(model, tmp_path)
     catch_up(watch)
     same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
+
+
+def test_a_log_rotated_last_is_read_though_no_other_has_begun(folder, model, tmp_path):
+    lines = (folder / "new.log").read_text()[len(HEADER) :].splitlines(keepends=True)
+    log, half = tmp_path / "conn.log", len(lines) // 2
+    log.write_text(HEADER + "".join(lines[:half]))
+    watch = follower(model, tmp_path)
+    catch_up(watch)
+    log.rename(tmp_path / "conn.log.2")
+    time.sleep(0.02)
+    (tmp_path / "conn.log.1").write_text(HEADER + "".join(lines[half:]))
+    catch_up(watch)
+    same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
+
+
+def test_a_first_batch_that_was_broken_off_is_not_repeated(folder, model, tmp_path, monkeypatch):
+    (tmp_path / "conn.log").write_text((folder / "new.log").read_text())
+    (tmp_path / "out.jsonl").write_text('{"kept": true}\n')
+    watch = follower(model, tmp_path)
+
+    def full() -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(watch, "_save", full)
+    with pytest.raises(OSError, match="no space"):
+        catch_up(watch)
+    with (tmp_path / "out.jsonl").open("a") as file:
+        file.write('{"half of')
+    catch_up(follower(model, tmp_path))
+    kept, *found = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert kept == '{"kept": true}'
+    same(found, expected_lines(model, folder / "new.log"))
 
 
 def test_a_log_that_was_packed_before_it_was_read_is_named(folder, model, tmp_path):

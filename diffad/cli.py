@@ -116,8 +116,9 @@ def detect(
     output = output or file.with_name(file.name.removesuffix(ending) + ".alarms.csv")
     try:
         threshold = FalseAlarmRate() if alarms_per_day is None else AlarmsPerDay(alarms_per_day)
-        normal = read(read_table(fit_on), regularize=regularize)[0].template
-        table = read(read_table(file), regularize=regularize)[0].template
+        recording, period = read(read_table(fit_on), regularize=regularize)
+        normal = recording.template
+        table = read(read_table(file), regularize=regularize, period=period)[0].template
         check_writable(output, file, fit_on)
         if plot:
             check_place(output.with_suffix(".png"))

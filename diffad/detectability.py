@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from diffad.faults import FAULTS, SIZELESS, inject
+from diffad.faults import FAULTS, SIZELESS, inject, on_grid
 from diffad.series_detector import SeriesDetector
 
 SIZES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
@@ -65,13 +66,16 @@ def detectability(
     """
     check_is_fitted(detector)
     for name, value in (("n_events", n_events), ("length", length)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        if not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     if not len(sizes) or not min(sizes) > 0:
         raise ValueError(f"sizes must hold at least one positive size, got {sizes!r}")
     if not 0 < share <= 1:
         raise ValueError(f"share must lie in (0, 1], got {share}")
+    if np.ndim(X_normal) != 2:
+        raise ValueError(f"X_normal must be one series of shape (n_timestamps, n_features), got {np.shape(X_normal)}")
     rng = check_random_state(random_state)
+    X_normal = on_grid(detector, X_normal)
     n, channels = np.shape(X_normal)
     per_copy = n // (SPACING * length)
     if per_copy < 1:

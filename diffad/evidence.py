@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from diffad.caching import ForgetsCaches
 from diffad.priors import GaussianPrior
 from diffad.priors.gaussian import fill_missing, visible_distance
 
@@ -249,7 +250,7 @@ def quietness(windows: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ShapeModel:
+class ShapeModel(ForgetsCaches):
     """Distance of each channel's window to the nearest training window of the same channel.
 
     Windows are centred and scaled each by itself, so only their shape counts: the matrix profile
@@ -312,9 +313,9 @@ class ShapeModel:
         among = whole.any(0)
         result[:, among] = torch.where(whole[:, among], self._to_whole(shapes[:, among]), -torch.inf)
         holes = (count < x.shape[2]) & (2 * count >= x.shape[2])
-        some, where = holes.any(1).nonzero(), holes.any(0).nonzero()[:, 0]
-        partly = self._to_visible(some[:, 0], shapes[some, where], seen[some, where])
-        result[some, where] = torch.where(holes[some, where], partly, result[some, where])
+        for some, where in _blocks(holes):
+            partly = self._to_visible(some[:, 0], shapes[some, where], seen[some, where])
+            result[some, where] = torch.where(holes[some, where], partly, result[some, where])
         return result.mT
 
     def _to_whole(self, query: Tensor) -> Tensor:
@@ -360,3 +361,16 @@ class ShapeModel:
             parts.append(squared.masked_fill(absent, torch.inf).amin(2) + q.square().sum(2) / count[..., 0])
         distance = torch.cat(parts, 1).clamp(min=0).sqrt()
         return torch.where(distance.isinf() | distance.isnan(), -torch.inf, distance).cpu()
+
+
+def _blocks(holes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield channels (c, 1) and windows (n,) that hold all `holes` (channels, windows): together, or one by one.
+
+    Where outages of the channels do not coincide, looking at all of them together would be for nothing.
+    """
+    some, where = holes.any(1).nonzero(), holes.any(0).nonzero()[:, 0]
+    if 2 * int(holes.sum()) >= len(some) * len(where):
+        yield some, where
+        return
+    for channel in some:
+        yield channel[None], holes[channel[0]].nonzero()[:, 0]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from sklearn.utils import check_random_state
 
-from diffad.recordings import as_floats
+from diffad.recordings import as_floats, read
 
 Values = NDArray[np.float64]
 
@@ -283,6 +283,14 @@ def injected_fault_score(detector: Any, X: Any, y: Any = None) -> float:
     float
         Mean over all kinds of faults of the average precision per row; higher is better.
     """
+    X = on_grid(detector, X)
     n_events = max(1, min(20, len(X) // 100))
     faulty = [inject(X, kind, n_events, random_state=i) for i, kind in enumerate(FAULTS)]
     return float(np.mean([average_precision_score(f.y, -detector.score_samples(f.X)) for f in faulty if f.y.any()]))
+
+
+def on_grid(detector: Any, X: Any) -> Any:
+    """Return X as a detector with ``regularize=True`` sees it: rows that are not there are rows of NaN."""
+    if not getattr(detector, "regularize", False) or not isinstance(X, pd.DataFrame):
+        return X
+    return read(X, regularize=True, period=detector.period_)[0].template

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -27,6 +28,8 @@ Scores = NDArray[np.float64]
 
 #: Rounds of leaving out the strangest images where `contamination` says that there are some.
 TRIMMING = 2
+#: Images below which thresholds are guesses.
+FEW = 20
 #: Half a 90 % band, in standard deviations.
 BAND = 1.645
 
@@ -171,6 +174,12 @@ class ImageDetector(Detector):
         if len(images) < 8:
             raise ValueError(f"X holds {len(images)} images; fit needs at least 8 good ones")
         refuse_empty(images)
+        if len(images) < FEW:
+            warnings.warn(
+                f"X holds {len(images)} images: with fewer than {FEW} many more may alarm than asked for",
+                UserWarning,
+                stacklevel=3,
+            )
         self.shape_, self.period_ = images.shape[1:], None
         device = device_of(self.device)
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
@@ -199,7 +208,8 @@ class ImageDetector(Detector):
                 heat = ((heat + np.where(seen(images), further, 0)) / 2).astype(np.float32)
         half = BAND * deviation
         shape = np.shape(X)
-        return ImageExplanation(heat, *(a.reshape(shape) for a in (expected, expected - half, expected + half)))
+        bands = (expected, expected - half, expected + half)
+        return ImageExplanation(heat, *(band.reshape(shape).astype(np.float32) for band in bands))
 
     def _open(self, X: Any) -> Images:
         check_is_fitted(self)

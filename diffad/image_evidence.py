@@ -49,8 +49,8 @@ SMALL = 0.1
 CALM = 0.1
 #: Share of an image's pixels that make its score.
 TOP = 0.01
-#: Decimals of evidence, which is about 1 for good images.
-DIGITS = 4
+#: Evidence below which nothing is strange, where good images have about 1.
+NOTHING = 0.1
 #: Shifts by which a good image stays good, in pixels: no camera sees a part twice at the same place. Training
 #: images so shifted span images as well, much like the tangents of Simard et al. (1993).
 SHIFTS = ((1, 0), (-1, 0), (0, 1), (0, -1))
@@ -227,7 +227,7 @@ class ImageModel:
         if self.texture is not None:
             kinds.append(self.texture.evidence(self.contrast.plain(images), visible))
         # Where all training images are the same, nothing but rounding must tell one more of them from these.
-        return np.round(np.stack(kinds, 1), DIGITS)
+        return np.maximum(np.stack(kinds, 1), NOTHING)
 
     def says(self, of_residual: float, of_texture: float) -> list[float]:
         """Return what each kind of `evidence` counts, given what the hottest places of residual and texture do."""
@@ -254,7 +254,7 @@ class ImageModel:
             heat *= self.look(*self.looks(judged)) ** of_residual
         if self.texture and of_texture:
             heat *= self.texture.heat(self.contrast.plain(judged.images), visible) ** of_texture
-        return heat
+        return np.asarray(heat * visible)
 
     def expected(self, judged: Judged) -> tuple[Images, Images]:
         """Return what pixels should show given all others, and by how much normal ones differ from it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -46,6 +47,8 @@ FOLDS = 10
 BLOCKS = 5
 #: Folds, and images of each, that a second look is calibrated on: it costs a solve an image.
 LOOKED_FOLDS, LOOKED = 4, 25
+#: Groups of folds whose texture is learnt from the others: it has few parameters.
+TEXTURE_FOLDS = 4
 #: Parts of the images, every other of which judges whether shifted images help; defects drawn into each image of
 #: theirs; and what shifts or texture must win in area under the ROC curve.
 GATE_PARTS, GATE_DRAWN, GATE_WORTH = 4, 5, 0.015
@@ -72,7 +75,8 @@ def fit_images(
     """Fit to good images (n, height, width, channels) and score each by a model that has not seen it."""
     contrast = Contrast.fit(images)
     recipe = Recipe(device, augmentation)
-    recipe = replace(recipe, shifts=_shifts_help(contrast, images, recipe))
+    shifts, use = _gates(contrast, images, recipe)
+    recipe = replace(recipe, shifts=shifts)
     fold = fold_of(len(images))
     n_folds = int(fold.max()) + 1
     unseen = [
@@ -83,10 +87,9 @@ def fit_images(
     # Each image in units of the other folds': a few would pull their own units up, and the hottest places are means
     # over many pixels, of little spread.
     by_fold = [replace(model, scales=_scales(residual[fold != f])) for f in range(n_folds)]
-    use = _use_of_texture(contrast, images, recipe)
     if use is not None:
         textures, whole = _textures(contrast, images, fold, recipe, use)
-        by_fold = [replace(m, texture=t) for m, t in zip(by_fold, textures, strict=True)]
+        by_fold = [replace(m, texture=textures[f % len(textures)]) for f, m in enumerate(by_fold)]
         model = replace(model, texture=whole)
     evidence = _in_order([judge.evidence(found) for judge, found in zip(by_fold, unseen, strict=True)], fold)
     model = replace(model, look=_second_look(model, images, fold, recipe), tails=LogTail.fit(evidence))
@@ -104,22 +107,21 @@ def _in_order(parts: list[NDArray[Any]], fold: NDArray[np.int64]) -> NDArray[Any
 def _textures(
     contrast: Contrast, images: Images, fold: NDArray[np.int64], recipe: Recipe, use: Use
 ) -> tuple[list[OfTexture], OfTexture]:
-    """Return filters and units of each fold, which are of the other folds, and those of all images."""
+    """Return filters and units for every `TEXTURE_FOLDS`-th fold, which have seen none of these, and of all images."""
     plain, visible = contrast.plain(images), seen(images)
-    folds = [
-        (fold == f, Texture.fit(learnt_from(contrast, images[fold != f], recipe), recipe.device))
-        for f in np.unique(fold)
-    ]
-    sums = [_squares(texture, plain[inside], visible[inside]) for inside, texture in folds]
+    groups = [fold % TEXTURE_FOLDS == g for g in range(min(TEXTURE_FOLDS, int(fold.max()) + 1))]
+    filters = [Texture.fit(learnt_from(contrast, images[~group], recipe), recipe.device) for group in groups]
+    sums = [_squares(t, plain[group], visible[group]) for group, t in zip(groups, filters, strict=True)]
     total, count = (np.sum(part, 0) for part in zip(*sums, strict=True))
-    by_fold = [
-        OfTexture(texture, _units((total - s) / np.maximum(count - c, 1)), *use)
-        for (_, texture), (s, c) in zip(folds, sums, strict=True)
-    ]
-    heat = [t.heat(plain[inside], visible[inside]) for (inside, _), t in zip(folds, by_fold, strict=True)]
-    level = float(np.concatenate(heat).mean()) or 1.0
+    of_others = [(total - s) / np.maximum(count - c, 1) for s, c in sums]
+    by_group = [OfTexture(t, _units(m), *use) for t, m in zip(filters, of_others, strict=True)]
+    heat, pixels = 0.0, 0
+    for group, texture in zip(groups, by_group, strict=True):
+        some = np.flatnonzero(group)[:LOOKED]
+        heat += float(texture.heat(plain[some], visible[some]).sum())
+        pixels += int(visible[some].sum())
     of_all = Texture.fit(learnt_from(contrast, images, recipe), recipe.device)
-    return by_fold, OfTexture(of_all, _units(total / np.maximum(count, 1)), *use, level)
+    return by_group, OfTexture(of_all, _units(total / np.maximum(count, 1)), *use, heat / max(pixels, 1) or 1.0)
 
 
 def _scales(residual: Images) -> dict[float, Images]:
@@ -155,36 +157,53 @@ class Trial(NamedTuple):
 
 def _trials(contrast: Contrast, images: Images) -> Iterator[Trial]:
     part, rng = np.arange(len(images)) * GATE_PARTS // len(images), np.random.default_rng(0)
-    # In training a missing pixel counts as average.
-    images = np.where(np.isnan(images), contrast.moments(images)[0], images)
+    missing = np.isnan(images)
+    if missing.any():
+        # Nothing can be drawn from what is missing; there it counts as average, as it does in training.
+        images = np.where(missing, contrast.moments(images)[0], images).astype(images.dtype)
     for held in range(0, GATE_PARTS, 2):
-        train, good = images[part != held], images[part == held]
-        yield Trial(train, good, *inject(np.concatenate([good] * GATE_DRAWN), rng, pool=train)[:2])
+        train, good, lost = images[part != held], images[part == held], missing[part == held]
+        drawn, where, _ = inject(np.concatenate([good] * GATE_DRAWN), rng, pool=train)
+        lost_again = np.concatenate([lost] * GATE_DRAWN)
+        good[lost], drawn[lost_again] = np.nan, np.nan
+        yield Trial(train, good, drawn, where & ~lost_again.any(3))
 
 
-def _shifts_help(contrast: Contrast, images: Images, recipe: Recipe) -> bool:
-    """Return whether defects in images that the priors have not seen stand out more with shifted images."""
-    if (1 + len(SHIFTS)) * len(images) > images[0].size:
-        return False  # they would span whatever an image can show
-    gains = []
+def _gates(contrast: Contrast, images: Images, recipe: Recipe) -> tuple[bool, Use | None]:
+    """Return whether shifted images join the prior, and how texture is used, by defects drawn into unseen images."""
+    still, moved = [], []
+    shiftable = (1 + len(SHIFTS)) * len(images) <= images[0].size  # or they would span whatever an image can show
     for trial in _trials(contrast, images):
-        both = Priors.fit(contrast, trial.train, recipe)
-        judges = (Judge(contrast, replace(both, moved=prior), None, trial) for prior in (both.still, both.moved))
-        still, moved = (judge.separation([1.0, *np.zeros(judge.good.shape[1] - 1)]) for judge in judges)
-        gains.append(moved - still)
+        priors = Priors.fit(contrast, trial.train, replace(recipe, shifts=shiftable))
+        still.append(Judge(contrast, replace(priors, moved=priors.still), trial))
+        if shiftable:
+            moved.append(Judge(contrast, priors, trial))
+    shifts = shiftable and _shifts_help(still, moved)
+    return shifts, _use_of_texture(moved if shifts else still, recipe)
+
+
+def _shifts_help(still: list[Judge], moved: list[Judge]) -> bool:
+    """Return whether defects stand out more with shifted images."""
+    gains = [m.separation(_only_hottest(m)) - s.separation(_only_hottest(s)) for s, m in zip(still, moved, strict=True)]
     return float(np.mean(gains)) > GATE_WORTH
 
 
-def _use_of_texture(contrast: Contrast, images: Images, recipe: Recipe) -> Use | None:
+def _only_hottest(judge: Judge) -> list[float]:
+    """Return weights of the hottest places of the residual alone."""
+    return [1.0, *[0.0] * (judge.good_evidence.shape[1] - 1)]
+
+
+def _use_of_texture(judges: list[Judge], recipe: Recipe) -> Use | None:
     """Return how texture joins scores and maps, where drawn defects stand out more by it; None if in neither."""
-    if side_of(images.shape) < LEAST_SIDE:
+    if side_of(judges[0].trial.good.shape) < LEAST_SIDE:
         return None
     says, shows = [], []
-    for trial in _trials(contrast, images):
-        texture = Texture.fit(learnt_from(contrast, trial.train, recipe), recipe.device)
-        judge = Judge(contrast, Priors.fit(contrast, trial.train, recipe), texture, trial)
-        says.append([judge.separation(judge.model.says(*ways)) for ways in SAYS])
-        shows.append([judge.sharpness(powers) for powers in SHOWS])
+    for judge in judges:
+        both = judge.with_texture(
+            Texture.fit(learnt_from(judge.model.contrast, judge.trial.train, recipe), recipe.device)
+        )
+        says.append([both.separation(both.model.says(*ways)) for ways in SAYS])
+        shows.append(both.sharpness())
     use = _best(SAYS, says), _best(SHOWS, shows)
     return None if use == (SAYS[0], SHOWS[0]) else use
 
@@ -198,30 +217,51 @@ def _best(ways: Sequence[tuple[float, float]], found: list[list[float]]) -> tupl
 class Judge:
     """How well defects drawn into images that nothing was fitted to stand out."""
 
-    def __init__(self, contrast: Contrast, priors: Priors, texture: Texture | None, trial: Trial) -> None:
+    def __init__(self, contrast: Contrast, priors: Priors, trial: Trial) -> None:
         self.trial = trial
-        good, self.damaged = judged(contrast, priors, trial.good), judged(contrast, priors, trial.drawn)
-        of_texture = None
-        if texture:
-            squares, count = _squares(texture, contrast.plain(trial.good), seen(trial.good))
-            of_texture = OfTexture(texture, _units(squares / np.maximum(count, 1)))
-        self.model = ImageModel(contrast, priors, _scales(good.residual), of_texture)
-        of_good, of_drawn = self.model.evidence(good), self.model.evidence(self.damaged)
-        tails = LogTail.fit(of_good)
-        self.good, self.drawn = (tails(evidence).astype(np.float64) for evidence in (of_good, of_drawn))
+        self.good, self.damaged = judged(contrast, priors, trial.good), judged(contrast, priors, trial.drawn)
+        self.model = ImageModel(contrast, priors, _scales(self.good.residual))
+
+    def with_texture(self, texture: Texture) -> Judge:
+        """Return a judge that looks at texture as well."""
+        both = Judge.__new__(Judge)
+        both.trial, both.good, both.damaged = self.trial, self.good, self.damaged
+        squares, count = _squares(texture, self.model.contrast.plain(self.trial.good), seen(self.trial.good))
+        both.model = replace(self.model, texture=OfTexture(texture, _units(squares / np.maximum(count, 1))))
+        return both
 
     def separation(self, says: Sequence[float]) -> float:
         """Return the area under the ROC curve of images by evidence of these weights."""
-        scores = [np.linalg.norm(evidence * says, axis=1) for evidence in (self.good, self.drawn)]
+        tails = LogTail.fit(self.good_evidence)
+        weighted = [tails(e).astype(np.float64) * says for e in (self.good_evidence, self.drawn_evidence)]
+        scores = [np.linalg.norm(w, axis=1) for w in weighted]
         return float(roc_auc_score(np.repeat([0, 1], [len(s) for s in scores]), np.concatenate(scores)))
 
-    def sharpness(self, powers: tuple[float, float]) -> float:
-        """Return the average precision of the pixels of some images by a heat map."""
+    def sharpness(self) -> list[float]:
+        """Return the average precision of the pixels of some images by heat maps, for each way of `SHOWS`."""
         assert self.model.texture is not None
         some = np.unique(np.linspace(0, len(self.damaged.images) - 1, GATE_MAPS).astype(int))
-        model = replace(self.model, texture=replace(self.model.texture, shows=powers))
-        heat = model.heat(Judged(*(part[some] for part in self.damaged)))
-        return float(average_precision_score(self.trial.where[some].ravel(), heat.ravel()))
+        damaged = Judged(*(part[some] for part in self.damaged))
+        residual, texture = (
+            replace(self.model, texture=replace(self.model.texture, shows=alone)).heat(damaged)
+            for alone in ((1.0, 0.0), (0.0, 1.0))
+        )
+        seen_there = seen(damaged.images)
+        truth = self.trial.where[some][seen_there]
+        return [
+            float(average_precision_score(truth, (residual**own * texture**further)[seen_there]))
+            for own, further in SHOWS
+        ]
+
+    @cached_property
+    def good_evidence(self) -> NDArray[np.float64]:
+        """Evidence (n, kinds) of good images."""
+        return self.model.evidence(self.good)
+
+    @cached_property
+    def drawn_evidence(self) -> NDArray[np.float64]:
+        """Evidence (n, kinds) of images with defects."""
+        return self.model.evidence(self.damaged)
 
 
 def _second_look(model: ImageModel, images: Images, fold: NDArray[np.int64], recipe: Recipe) -> SecondLook:
@@ -230,6 +270,6 @@ def _second_look(model: ImageModel, images: Images, fold: NDArray[np.int64], rec
     for f in np.unique(np.linspace(0, fold.max(), LOOKED_FOLDS).round()):
         unseen = replace(model, priors=Priors.fit(model.contrast, images[fold != f], recipe))
         some = images[fold == f][:LOOKED]
-        looks.append(unseen.looks(judged(unseen.contrast, unseen.priors, some)))
-    heat, surprise = zip(*looks, strict=True)
-    return SecondLook.fit(np.concatenate(heat), np.concatenate(surprise))
+        looks.append((*unseen.looks(judged(unseen.contrast, unseen.priors, some)), seen(some)))
+    heat, surprise, visible = (np.concatenate(part) for part in zip(*looks, strict=True))
+    return SecondLook.fit(heat, surprise, visible)

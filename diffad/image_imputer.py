@@ -152,9 +152,6 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         check_training(self.training)
         images = read_images(X)
         refuse_empty(images)
-        empty = np.flatnonzero(np.isnan(images).all((0, 1, 2)))
-        if len(empty):
-            raise ValueError(f"channels {empty.tolist()} hold no pixel at all; leave them out")
         as_sampler(self.sampler)
         self.classes_, labels = read_classes(y, len(images))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -293,6 +290,8 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         _check_positive(n, "n")
+        if shape is not None and len(shape) != 2:
+            raise ValueError(f"shape must be (height, width) in pixels, got {shape!r}")
         height, width = shape or self.shape_[:2]
         _check_positive(min(height, width), "shape")
         check_guidance(guidance)

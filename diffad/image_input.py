@@ -69,10 +69,13 @@ def float_type(given: np.dtype) -> np.dtype:
 
 
 def refuse_empty(images: Images) -> None:
-    """Raise ValueError for images without any pixel, which nothing can be learnt from."""
+    """Raise ValueError for images or channels without any pixel, which nothing can be learnt from."""
     empty = np.flatnonzero(np.isnan(images).all((1, 2, 3)))
     if len(empty):
         raise ValueError(f"images {empty.tolist()[:10]} hold no pixel at all; leave them out")
+    dead = np.flatnonzero(np.isnan(images).all((0, 1, 2)))
+    if len(dead):
+        raise ValueError(f"channels {dead.tolist()} hold no pixel at all; leave them out")
 
 
 def check_shape(images: Images, shape: tuple[int, int, int], fitted: str) -> None:

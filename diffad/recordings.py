@@ -98,11 +98,23 @@ def read(
 
 
 def as_floats(X: Any) -> Rows:
-    """Return a copy of a table or an array as float64; pandas' NA, of nullable columns, becomes NaN."""
+    """Return a copy of a table or an array as float64; pandas' NA and what is masked becomes NaN."""
     if isinstance(X, pd.DataFrame):
-        columns = [column.to_numpy(dtype=np.float64, na_value=np.nan) for _, column in X.items()]
+        columns = [_column_of_floats(column) for _, column in X.items()]
         return np.array(columns, dtype=np.float64).reshape(X.shape[1], len(X)).T.copy()
+    if isinstance(X, np.ma.MaskedArray):
+        return np.ma.filled(X.astype(np.float64), np.nan)
     return np.array(X, dtype=np.float64)
+
+
+def _column_of_floats(column: pd.Series) -> Rows:
+    try:
+        return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"column {column.name!r} of X holds values that are no numbers ({error}); leave it out: "
+            f"X = X.drop(columns={column.name!r})"
+        ) from None
 
 
 def _floats(array: Any) -> Rows:
@@ -138,7 +150,7 @@ def _read_frame(X: pd.DataFrame, groups: Any, regularize: bool, fitted: float | 
                 "resample: X.resample(...).mean()"
             )
         period = next(iter(periods), None)
-    nullable = any(pd.api.types.is_extension_array_dtype(t) or t.kind == "O" for t in X.dtypes)
+    nullable = any(pd.api.types.is_extension_array_dtype(t) or t.kind not in "biuf" for t in X.dtypes)
     flat = _floats(as_floats(X) if nullable else X)
     rows = _group_rows(groups, len(flat))
     return Recording([flat[r] for r in rows], rows, X, given), period

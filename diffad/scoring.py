@@ -15,12 +15,15 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
+from diffad.caching import ForgetsCaches
 from diffad.evidence import CHUNK, ShapeModel, WindowModel, last_window, quietness, windows_of_rows
 from diffad.tails import LogTail
 from diffad.windows import cut
 
 Array = NDArray[np.float32]
 
+#: Window length that is made shorter where entries or rows are few.
+SHORT = 8
 #: Window lengths of the closed forms, of quietness and of shape.
 LENGTHS = (4, 8, 16, 32, 45)
 QUIET_LENGTHS = (8, 16)
@@ -58,8 +61,9 @@ class Lengths:
     @classmethod
     def choose(cls, room: int, channels: int, kinds: tuple[str, ...]) -> Lengths:
         """Take the lengths of at most `room` rows, and of few enough entries."""
-        fitting = tuple(n for n in LENGTHS if n <= room and n * channels <= DENSE_LIMIT)
-        fitting = fitting or (max(1, min(LENGTHS[0], room, DENSE_LIMIT // channels)),)
+        most = max(1, min(room, DENSE_LIMIT // channels))
+        # Where even a short window is too long, the longest that fits joins those that are shorter still.
+        fitting = tuple(sorted({*(n for n in LENGTHS if n <= most), min(most, SHORT)}))
         return cls(
             fitting if set(kinds) - {"quiet", "shape"} else (),
             tuple(n for n in QUIET_LENGTHS if n <= room and "quiet" in kinds),
@@ -186,7 +190,7 @@ def _after(length: int, centred: bool) -> int:
 
 
 @dataclass(frozen=True)
-class Tails:
+class Tails(ForgetsCaches):
     """What normal evidence looks like, by kind and window length.
 
     Windows with holes look less strange than whole ones: a filled entry never surprises.  Where the normal rows had

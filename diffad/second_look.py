@@ -48,12 +48,12 @@ class SecondLook:
     level: float = 1.0
 
     @classmethod
-    def fit(cls, heat: Images, surprise: Images) -> SecondLook:
+    def fit(cls, heat: Images, surprise: Images, visible: NDArray[np.bool_]) -> SecondLook:
         """Learn from maps (n, height, width) of good images that the prior has not seen."""
         hidden = surprise > 0
         unit = float(surprise[hidden].mean()) if hidden.any() else 1.0
         # Constant training images have no heat at all.
-        return cls(unit, float(cls(unit)(heat, surprise).mean()) or 1.0)
+        return cls(unit, float(cls(unit)(heat, surprise)[visible].mean()) or 1.0)
 
     def __call__(self, heat: Images, surprise: Images) -> Images:
         """Return heat times surprise, (n, height, width), about 1 on average over good images."""

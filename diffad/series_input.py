@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from diffad import recordings
 from diffad.column_names import check_names
-from diffad.recordings import Recording
+from diffad.recordings import Recording, as_floats
 from diffad.scaling import Scaling
 
 
@@ -30,6 +30,8 @@ class SeriesInput(BaseEstimator):
                 self._labels = list(X.columns)
             check_names(X, self.__dict__.get("_labels"))
             return recordings.read(X, groups, self.regularize, None if reset else self.period_)
+        if isinstance(X, np.ma.MaskedArray):
+            X = as_floats(X)
         if reset:
             self.__dict__.pop("_labels", None)
         panel = isinstance(X, np.ndarray) and X.ndim == 3

@@ -9,11 +9,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from diffad.caching import ForgetsCaches
+
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class LogTail:
+class LogTail(ForgetsCaches):
     """Minus the log probability that normal evidence is as large, per channel.
 
     Below the 95 % quantile it is the empirical one, above it an exponential tail, so that stranger
@@ -30,6 +32,8 @@ class LogTail:
     LEVELS = np.linspace(0, 0.95, 96)
     #: Part by which values differ that are one but for rounding: the same rows come in other batches, or live.
     SAME = 1e-4
+    #: Rows looked at together: memory.
+    ROWS = 65_536
     #: Steps of a channel, those of no use included: a power of 2 above the number of levels.
     PADDED = 128
 
@@ -52,6 +56,10 @@ class LogTail:
 
     def __call__(self, evidence: NDArray[np.floating]) -> Array:
         """Map evidence (n, channels) to -log p, at least 0."""
+        parts = [self._of_part(evidence[start : start + self.ROWS]) for start in range(0, len(evidence), self.ROWS)]
+        return np.concatenate(parts) if parts else np.empty(evidence.shape, np.float32)
+
+    def _of_part(self, evidence: NDArray[np.floating]) -> Array:
         e = evidence.astype(np.float64)
         level = self._level(e)
         last = self.grid[-1]

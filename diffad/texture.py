@@ -16,6 +16,7 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.fft import next_fast_len
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
@@ -133,12 +134,12 @@ class Texture:
         if not len(holes):
             return x
         x, hidden = x.clone(), (~shown[holes]).to(x)
-        size = [n + self.precision.shape[-1] for n in x.shape[2:]]
+        size = [next_fast_len(n + self.precision.shape[-1], real=True) for n in x.shape[2:]]
         spectrum = self._spectrum(size)
 
         def surprise(values: Tensor) -> Tensor:
-            waves = torch.fft.fft2(values, s=size)
-            found = torch.fft.ifft2(torch.einsum("cdhw,ndhw->nchw", spectrum, waves)).real
+            waves = torch.fft.rfft2(values, s=size)
+            found = torch.fft.irfft2(torch.einsum("cdhw,ndhw->nchw", spectrum, waves), s=size)
             return found[:, :, : x.shape[2], : x.shape[3]] * hidden
 
         known = x[holes] * (1 - hidden)
@@ -146,14 +147,14 @@ class Texture:
         return x
 
     def _spectrum(self, size: list[int]) -> Tensor:
-        """Return the precision of whole images by frequency, (channels, channels, height, width), positive definite.
+        """Return the precision of whole images by frequency, (channels, channels, height, width // 2 + 1), positive definite.
 
         Cut off beyond a patch it may lose that; what is lost is put back.
         """
         side = self.precision.shape[-1]
         grid = self.precision.new_zeros(*self.precision.shape[:2], *size)
         grid[:, :, :side, :side] = self.precision
-        waves = torch.fft.fft2(grid.roll((-(side // 2), -(side // 2)), (2, 3))).conj()
+        waves = torch.fft.rfft2(grid.roll((-(side // 2), -(side // 2)), (2, 3))).conj()
         values, vectors = torch.linalg.eigh(waves.permute(2, 3, 0, 1))
         values = values.clamp(min=float(LEAST * values.max()))
         return ((vectors * values[..., None, :]) @ vectors.mH).permute(2, 3, 0, 1)
@@ -169,6 +170,8 @@ def _solved(operator: Callable[[Tensor], Tensor], wanted: Tensor) -> Tensor:
     direction, size = left.clone(), inner(left, left)
     enough = SOLVED**2 * size
     for _ in range(ROUNDS):
+        if not bool((size > enough).any()):
+            break
         image = operator(direction)
         curvature = inner(direction, image)
         step = torch.where(size > enough, size / curvature.clamp(min=1e-30), 0.0)

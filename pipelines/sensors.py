@@ -21,12 +21,15 @@ from diffad.plot import plot_detectability, plot_detection
 from diffad.recordings import read
 from diffad.tables import read_table, write_table
 
+#: Normal rows held out below which there is no room for faults.
+LEAST_ROWS = 100
+
 
 def load(normal: Path | None, new: Path | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return normal rows and the rows to judge, on regular grids; without files, the embedded recording."""
     if normal and new:
-        tables = [read(read_table(file), regularize=True)[0].template for file in (normal, new)]
-        return tables[0], tables[1]
+        recording, period = read(read_table(normal), regularize=True)
+        return recording.template, read(read_table(new), regularize=True, period=period)[0].template
     rows, _ = load_telemetry()
     half = len(rows) // 2  # the second half holds provoked faults
     return rows.iloc[:half], rows.iloc[half : half + 1200]
@@ -69,7 +72,7 @@ def main() -> None:
         score = explanation.share.sum(axis=1).to_numpy()
         figure = plot_detection(new[list(blame)], explanation, score, detector.offset_, events)
         figure.savefig(options.output / "events.png", dpi=110)
-        if not options.no_detectability:
+        if not options.no_detectability and len(normal) - cut >= LEAST_ROWS:
             table = detectability(detector, normal.iloc[cut:][list(normal.columns)], **REPORT)
             table.to_csv(options.output / "detectability.csv", index=False)
             plot_detectability(table).savefig(options.output / "detectability.png", dpi=110)

@@ -170,7 +170,10 @@ def visible_distance(x: Tensor, which: Tensor, whitening: Tensor) -> Tensor:
     hidden = x.isnan()
     known = torch.where(hidden, 0.0, x).double()
     precision = whitening.mT @ whitening
-    pull = (precision[which] @ known[..., None])[..., 0]
+    pull = torch.empty_like(known)
+    for k in which.unique().tolist():
+        own = which == k
+        pull[own] = known[own] @ precision[k]
     # Filling what is hidden with its conditional mean takes this much off the distance of zeros there.
     filled = _fill(precision, which, hidden, pull)
     return (pull * (known + filled)).sum(1).clamp(min=0)

@@ -12,7 +12,7 @@ import pytest
 
 from diffad import SeriesDetector
 from diffad.detectability import SPACING, detectability
-from diffad.faults import inject
+from diffad.faults import inject, injected_fault_score
 from diffad.plot import plot_detectability, plot_detection
 
 SIZES = (0.01, 0.5, 2.0, 8.0)
@@ -238,3 +238,21 @@ def test_picture_without_events_faults_or_time(detector, normal):
     assert figure.axes[-1].get_xlabel() == "row"
     assert not any("alarm" in t.get_text() or "fault" in t.get_text() for t in figure.legends[0].get_texts())
     drawn(figure)
+
+
+def test_rows_that_are_missing_from_the_clock_move_no_fault():
+    rng = np.random.default_rng(0)
+    index = pd.date_range("2024-01-01", periods=1400, freq="1min")
+    X = pd.DataFrame(rng.standard_normal((1400, 2)), index)
+    detector = SeriesDetector(regularize=True, device="cpu").fit(X.iloc[:600])
+    some = X.iloc[600:].iloc[np.sort(rng.permutation(800)[:700])]
+    told = {"kinds": ["shift"], "sizes": [8.0], "n_events": 5}
+    assert detectability(detector, some, **told)["found"].min() == 1
+    assert injected_fault_score(detector, some) > 0.3
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_events", 2.5), ("length", 25.0)])
+def test_numbers_of_events_and_rows_are_whole(name, value):
+    X = np.random.default_rng(0).standard_normal((800, 2))
+    with pytest.raises(ValueError, match=name):
+        detectability(SeriesDetector(device="cpu").fit(X[:400]), X[400:], **{name: value})

@@ -106,12 +106,27 @@ def test_images_too_alike_for_single_precision_are_fitted_with_a_larger_ridge():
     torch.testing.assert_close(prior.fill(hole), far[:1], atol=0.02, rtol=0)
 
 
-def test_one_more_of_images_that_are_all_the_same_is_no_alarm():
-    image = np.random.default_rng(0).random((1, 32, 32))
+@pytest.mark.parametrize("size", [8, 18, 32, 48])
+@pytest.mark.parametrize("smooth", [False, True])
+def test_one_more_of_images_that_are_all_the_same_is_no_alarm(size, smooth):
+    image = np.random.default_rng(0).random((1, size, size))
+    image = gaussian_filter(image, (0, 2, 2)) if smooth else image
     detector = ImageDetector(device="cpu").fit(np.repeat(image, 20, 0))
     changed = image.copy()
-    changed[:, 5:8, 5:8] += 0.1
+    changed[:, 3:6, 3:6] += image.std()
     assert detector.predict(np.concatenate([image, changed])).tolist() == [1, -1]
+
+
+def test_channels_without_any_pixel_are_refused():
+    images = np.random.default_rng(0).random((30, 16, 16, 2))
+    images[..., 1] = np.nan
+    with pytest.raises(ValueError, match=r"channels \[1\] hold no pixel at all"):
+        ImageDetector().fit(images)
+
+
+def test_few_images_are_warned_of():
+    with pytest.warns(UserWarning, match="X holds 10 images"):
+        ImageDetector(device="cpu").fit(np.random.default_rng(0).random((10, 8, 8)))
 
 
 def test_another_part_among_small_images_is_found():

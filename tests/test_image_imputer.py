@@ -565,3 +565,8 @@ def test_generate_refuses_what_it_cannot_draw():
 def test_training_of_another_kind_is_refused_by_name():
     with pytest.raises(ValueError, match="training must be a Training or None, got 5"):
         ImageImputer(training=5).fit(np.zeros((10, 8, 8)))
+
+
+def test_a_shape_of_one_number_is_refused_by_name(imputer):
+    with pytest.raises(ValueError, match="shape must be"):
+        imputer.generate(1, (3,))

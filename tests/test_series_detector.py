@@ -6,6 +6,7 @@ Truth is known: faults are injected into a stationary process, so every promise 
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -18,6 +19,7 @@ from diffad import AlarmsPerDay, FalseAlarmRate, SeriesDetector, SeriesImputer, 
 from diffad.detection import DriftWarning
 from diffad.evidence import KINDS
 from diffad.faults import inject
+from diffad.scoring import Lengths
 
 MIX = np.array([[1.0, 0.8, -0.6, 0.4], [0.0, 0.6, 0.8, -0.9]])
 NAMES = ["flow", "pressure", "power", "level"]
@@ -647,3 +649,39 @@ def test_a_model_sees_the_regular_grid():
     imputer = SeriesImputer(window=8, training=Training(max_steps=0), device="cpu")
     detector = SeriesDetector(regularize=True, kinds=("energy",), model=imputer).fit(X)
     assert detector.score_samples(X).shape == (400,)
+
+
+def test_what_is_masked_is_missing(waves):
+    hidden = np.random.default_rng(0).random(waves.shape) < 0.05
+    masked = np.ma.MaskedArray(np.where(hidden, -9999.0, waves), hidden)
+    with_nan = np.where(hidden, np.nan, waves)
+    first, second = (SeriesDetector(device="cpu").fit(X) for X in (masked, with_nan))
+    np.testing.assert_array_equal(first.score_samples(masked), second.score_samples(with_nan))
+
+
+def test_a_file_holds_nothing_that_can_be_worked_out_again(waves):
+    detector = SeriesDetector(device="cpu", context="past").fit(waves)
+    before = len(pickle.dumps(detector))
+    holes = waves.copy()
+    holes[::7, 0] = np.nan
+    expected = detector.score_samples(holes)
+    stream = detector.stream()
+    for row in holes[:60]:
+        stream.update(row)
+    assert len(pickle.dumps(detector)) == pytest.approx(before, rel=0.01)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(detector)).score_samples(holes), expected)
+
+
+@pytest.mark.parametrize(
+    ("room", "channels", "lengths"),
+    [(1000, 200, (4, 7)), (7, 3, (4, 7)), (1000, 700, (2,)), (1000, 8, (4, 8, 16, 32, 45))],
+)
+def test_the_longest_window_that_fits_is_looked_at(room, channels, lengths):
+    assert Lengths.choose(room, channels, KINDS).gaussian == lengths
+
+
+@pytest.mark.parametrize("values", ["a", pd.Period("2020"), pd.Timedelta("1s")])
+def test_a_column_of_no_numbers_is_named(values):
+    X = pd.DataFrame({"a": np.random.default_rng(0).standard_normal(100), "b": [values] * 100})
+    with pytest.raises(ValueError, match="'b'"):
+        SeriesDetector().fit(X)

@@ -142,6 +142,15 @@ def test_bands_hold_nine_of_ten_pixels_of_cloth(detector):
     assert not told.heat[:, 10:20, 10:20].any()
 
 
+def test_heat_is_about_one_though_training_images_lack_pixels():
+    images = cloth(90, 5)[..., 0]
+    images[np.random.default_rng(0).random(images.shape) < 0.3] = np.nan
+    heat = ImageDetector(device="cpu").fit(images[:60]).explain(images[60:]).heat
+    lost = np.isnan(images[60:])
+    assert not heat[lost].any()
+    assert heat[~lost].mean() == pytest.approx(1, abs=0.2)
+
+
 def test_texture_is_left_alone_where_places_tell_more():
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:32, :32] / 32

@@ -51,6 +51,8 @@ CALM = 0.1
 TOP = 0.01
 #: Evidence below which nothing is strange, where good images have about 1.
 NOTHING = 0.1
+#: Distance from a good image, in its contrast, below which there is none.
+RESOLVED = 1e-3
 #: Shifts by which a good image stays good, in pixels: no camera sees a part twice at the same place. Training
 #: images so shifted span images as well, much like the tangents of Simard et al. (1993).
 SHIFTS = ((1, 0), (-1, 0), (0, 1), (0, -1))
@@ -122,6 +124,8 @@ class Judged(NamedTuple):
         In units of their contrast, missing pixels filled.
     residual : array (n, height, width, channels)
         What the priors leave over; missing pixels are 0.
+    centre, scale : array (n, 1, 1, channels)
+        Of the images: ``filled * scale + centre`` is in their units.
     distance : array (n,)
         Root mean square of what is seen from the nearest good image; 0 where images are too large for it to tell
         anything.
@@ -130,19 +134,22 @@ class Judged(NamedTuple):
     images: Images
     filled: Images
     residual: Images
+    centre: Images
+    scale: Images
     distance: NDArray[np.float64]
 
 
 def judged(contrast: Contrast, priors: Priors, images: Images) -> Judged:
     """Hold images against priors."""
-    filled = contrast.completed(priors.still, images)[0]
+    filled, centre, scale = contrast.completed(priors.still, images)
     x = torch.from_numpy(filled.reshape(len(filled), -1)).to(priors.still.mean.device)
     left = priors.moved.residual(x).cpu().numpy().reshape(filled.shape)
     distance = np.zeros(len(images))
     if _small(images.shape[1:3]):
         visible = torch.from_numpy(~np.isnan(images).reshape(len(images), -1)).to(x.device)
         distance = priors.still.distance(x, visible).cpu().numpy()
-    return Judged(images, filled, np.where(np.isnan(images), 0, left).astype(np.float32), distance)
+    left = np.where(np.isnan(images), 0, left).astype(np.float32)
+    return Judged(images, filled, left, centre, scale, distance)
 
 
 @dataclass(frozen=True)
@@ -221,13 +228,14 @@ class ImageModel:
         local = locality(visible.shape[1:])
         relative = np.asarray(maps / (around + CALM) ** (local * LOCAL), np.float32)
         whole = (energies[0] * visible).sum((1, 2)) / np.maximum(visible.sum((1, 2)), 1)
-        kinds = [top(relative_to_texture(relative, visible, local * RELATIVE), visible), whole]
-        if _small(visible.shape[1:]):
-            kinds.append(judged.distance)
-        if self.texture is not None:
-            kinds.append(self.texture.evidence(self.contrast.plain(images), visible))
+        hottest = top(relative_to_texture(relative, visible, local * RELATIVE), visible)
         # Where all training images are the same, nothing but rounding must tell one more of them from these.
-        return np.maximum(np.stack(kinds, 1), NOTHING)
+        kinds = [np.maximum(hottest, NOTHING), np.maximum(whole, NOTHING)]
+        if _small(visible.shape[1:]):
+            kinds.append(np.maximum(judged.distance, RESOLVED))
+        if self.texture is not None:
+            kinds.append(np.maximum(self.texture.evidence(self.contrast.plain(images), visible), NOTHING))
+        return np.stack(kinds, 1)
 
     def says(self, of_residual: float, of_texture: float) -> list[float]:
         """Return what each kind of `evidence` counts, given what the hottest places of residual and texture do."""
@@ -266,9 +274,9 @@ class ImageModel:
             middle, size = self.contrast.moments(images)
             found, deviation = self.texture.filters.expected(self.contrast.plain(images), seen(images))
             return found * size + middle, deviation * self.texture.units[:, :, 0] * size
-        _, centre, scale = self.completed(images)
         alone = self.priors.moved.singled_out.cpu().numpy().reshape(images.shape[1:])
-        return (judged.filled - judged.residual / alone) * scale + centre, self.scales[0] / alone * scale
+        expected = (judged.filled - judged.residual / alone) * judged.scale + judged.centre
+        return expected, self.scales[0] / alone * judged.scale
 
     def looks(self, judged: Judged) -> tuple[Images, Images]:
         """Return the heat at first sight and the surprise at a second look, (n, height, width) each."""

@@ -21,6 +21,8 @@ REPORT: dict[str, Any] = {
     "sizes": (1.0, 2.0, 4.0, 8.0),
     "n_events": 5,
 }
+#: Fewest normal rows, which hold one fault of the usual length.
+LEAST_ROWS = 100
 #: Rows between the starts of two faults, in lengths of a fault: windows must not see both.
 SPACING = 4
 

@@ -41,8 +41,9 @@ class ImageExplanation:
     Attributes
     ----------
     heat : array (n, height, width)
-        Squared residual in units of normal ones times its surprise at a second look, larger = stranger, about 1 on
-        average over good images, comparable between images.
+        Squared residual in units of normal ones times its surprise at a second look, or what the texture's filters
+        answer; larger = stranger, about 1 on average over good images, comparable between images, 0 where pixels are
+        missing.
     expected : array
         What each pixel should have shown, given all others.
     lower, upper : array
@@ -67,7 +68,8 @@ class ImageDetector(Detector):
        sees a part twice at the same place.
     3. Residuals are measured in units of cross-fitted normal ones. The hottest 1 % of the pixels, relative to
        the image's own texture, are evidence of a defect, all pixels together evidence of another part
-       altogether; both become minus log probabilities, whose squares are added.
+       altogether, as is, of small images, the distance to the nearest good one; all become minus log
+       probabilities, whose squares are added.
     4. Heat maps take a second look: the hottest places and their surroundings are hidden, and compared with
        what the rest of the image alone lets expect there, so that a defect cannot explain itself away.
     5. With `features`, a Gaussian at each position of their maps (PaDiM) scores the image as well; both scores
@@ -163,7 +165,13 @@ class ImageDetector(Detector):
         Raises
         ------
         ValueError
-            For fewer than 8 images, infinity, an image without any pixel, or `features` that give no maps.
+            For fewer than 8 images, infinity, an image or a channel without any pixel, or `features` that give no
+            maps.
+
+        Warns
+        -----
+        UserWarning
+            Below 20 images: many more may alarm than asked for.
         """
         self._check_decision()
         self._refuse_clock()

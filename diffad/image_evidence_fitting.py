@@ -8,9 +8,9 @@ they make it blind. So is whether texture is looked at: of cloth it tells most, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -175,9 +175,9 @@ def _gates(contrast: Contrast, images: Images, recipe: Recipe) -> tuple[bool, Us
     shiftable = (1 + len(SHIFTS)) * len(images) <= images[0].size  # or they would span whatever an image can show
     for trial in _trials(contrast, images):
         priors = Priors.fit(contrast, trial.train, replace(recipe, shifts=shiftable))
-        still.append(Judge(contrast, replace(priors, moved=priors.still), trial))
+        still.append(Judge.of(contrast, replace(priors, moved=priors.still), trial))
         if shiftable:
-            moved.append(Judge(contrast, priors, trial))
+            moved.append(Judge.of(contrast, priors, trial))
     shifts = shiftable and _shifts_help(still, moved)
     return shifts, _use_of_texture(moved if shifts else still, recipe)
 
@@ -214,21 +214,26 @@ def _best(ways: Sequence[tuple[float, float]], found: list[list[float]]) -> tupl
     return ways[int(gain.argmax())] if gain.max() > GATE_WORTH else ways[0]
 
 
+@dataclass
 class Judge:
     """How well defects drawn into images that nothing was fitted to stand out."""
 
-    def __init__(self, contrast: Contrast, priors: Priors, trial: Trial) -> None:
-        self.trial = trial
-        self.good, self.damaged = judged(contrast, priors, trial.good), judged(contrast, priors, trial.drawn)
-        self.model = ImageModel(contrast, priors, _scales(self.good.residual))
+    trial: Trial
+    good: Judged
+    damaged: Judged
+    model: ImageModel
+
+    @classmethod
+    def of(cls, contrast: Contrast, priors: Priors, trial: Trial) -> Self:
+        """Hold the images of a trial against priors."""
+        good, damaged = (judged(contrast, priors, images) for images in (trial.good, trial.drawn))
+        return cls(trial, good, damaged, ImageModel(contrast, priors, _scales(good.residual)))
 
     def with_texture(self, texture: Texture) -> Judge:
         """Return a judge that looks at texture as well."""
-        both = Judge.__new__(Judge)
-        both.trial, both.good, both.damaged = self.trial, self.good, self.damaged
         squares, count = _squares(texture, self.model.contrast.plain(self.trial.good), seen(self.trial.good))
-        both.model = replace(self.model, texture=OfTexture(texture, _units(squares / np.maximum(count, 1))))
-        return both
+        of_texture = OfTexture(texture, _units(squares / np.maximum(count, 1)))
+        return replace(self, model=replace(self.model, texture=of_texture))
 
     def separation(self, says: Sequence[float]) -> float:
         """Return the area under the ROC curve of images by evidence of these weights."""

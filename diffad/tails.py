@@ -74,12 +74,11 @@ class LogTail(ForgetsCaches):
         place = np.broadcast_to(first, e.shape)
         for stride in self.PADDED >> np.arange(1, self.PADDED.bit_length()):
             place = np.where(steps.take(place + stride) <= e, place + stride, place)
-        low, high = steps.take(place), steps.take(np.minimum(place + 1, first + self.PADDED - 1))
-        base = levels.take(place)
+        after = np.minimum(place + 1, first + self.PADDED - 1)
+        low, high, base = steps.take(place), steps.take(after), levels.take(place)
         with np.errstate(invalid="ignore"):  # inf - inf of a channel that never spoke
             part = ((e - low) / (high - low)).clip(0, 1)
-        rise = levels.take(np.minimum(place + 1, first + self.PADDED - 1)) - base
-        return base + np.where(np.isnan(part), 0.0, part) * rise
+        return base + np.where(np.isnan(part), 0.0, part) * (levels.take(after) - base)
 
     @cached_property
     def _flat_steps(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

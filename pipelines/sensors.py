@@ -16,13 +16,10 @@ import pandas as pd
 
 from diffad import AlarmsPerDay, FalseAlarmRate, SeriesDetector, autolog
 from diffad.datasets import load_telemetry
-from diffad.detectability import REPORT, detectability
+from diffad.detectability import LEAST_ROWS, REPORT, detectability
 from diffad.plot import plot_detectability, plot_detection
 from diffad.recordings import read
 from diffad.tables import read_table, write_table
-
-#: Normal rows held out below which there is no room for faults.
-LEAST_ROWS = 100
 
 
 def load(normal: Path | None, new: Path | None) -> tuple[pd.DataFrame, pd.DataFrame]:

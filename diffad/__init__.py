@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from diffad.model import Sampler
     from diffad.series import SeriesImputer
     from diffad.series_detector import SeriesDetector
+    from diffad.standstill import carried_forward
     from diffad.tabular import TabularDetector
     from diffad.tabular_imputer import TabularImputer
     from diffad.thresholds import AlarmsPerDay, FalseAlarmRate
@@ -31,6 +32,7 @@ __all__ = [
     "TabularImputer",
     "Training",
     "autolog",
+    "carried_forward",
 ]
 
 _HOMES = {
@@ -47,6 +49,7 @@ _HOMES = {
     "Training": "training",
     "Sampler": "model",
     "autolog": "tracking",
+    "carried_forward": "standstill",
 }
 
 

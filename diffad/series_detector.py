@@ -25,6 +25,7 @@ from diffad.recordings import Recording
 from diffad.scaling import unsquash
 from diffad.series import SeriesImputer
 from diffad.series_input import SeriesInput, device_of
+from diffad.standstill import warn_of_carried_forward
 from diffad.stream import Stream
 from diffad.thresholds import MERGE, NormalScores, Threshold, merge
 
@@ -155,6 +156,8 @@ class SeriesDetector(Detector, SeriesInput):
         self.watched_ = ~self.scaling_.modelled & ~np.isnan(self.scaling_.scale)
         known = [~np.isnan(raw).all(1) & ~fault for raw, fault in zip(recording.series, faulty, strict=True)]
         self._warn_of_few(sum(int(k.sum()) for k in known))
+        told = [np.where(fault[:, None], np.nan, raw) for raw, fault in zip(recording.series, faulty, strict=True)]
+        warn_of_carried_forward(told, stacklevel=3)
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
             self._learn(recording.series, faulty)
         return self

@@ -11,7 +11,7 @@
 every file; ``inject`` puts faults of six kinds into the last fifth of a recording, or into every
 second block of 500 rows (``--blocks``), fitted on the rest; ``univariate`` are two series embedded in
 aeon (extra ``bench``); ``promise`` counts false alarms on four stretches of fault-free recordings after the
-rows fitted on.  Nothing is point-adjusted.  ``position``
+rows fitted on, readings that were carried forward left out.  Nothing is point-adjusted.  ``position``
 sees only the row number, ``random`` nothing: what they reach is what a data set gives away.
 """
 
@@ -41,7 +41,7 @@ from sklearn.neural_network import MLPRegressor
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
-from diffad import SeriesDetector, SeriesImputer, Training
+from diffad import SeriesDetector, SeriesImputer, Training, carried_forward
 from diffad.datasets import load_telemetry
 from diffad.demo import UNITS
 from diffad.detection import DriftWarning
@@ -287,6 +287,8 @@ def promises(file: Path, context: str) -> pd.DataFrame:
     """
     rows, _ = load_telemetry()
     other = pd.read_csv(file, index_col=0, parse_dates=True).select_dtypes("number")
+    # ETTh1 repeats one reading for the last day of most months, and two of its sensors are stuck for a week.
+    other = other.mask(carried_forward(other))
     asked: dict[str, Threshold] = {
         "1 %": FalseAlarmRate(0.01),
         "0.1 %": FalseAlarmRate(0.001),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -18,14 +19,35 @@ if TYPE_CHECKING:
 #: Rows of a normal recording of which the last fifth holds a fault with room around it.
 LEAST_FOR_DETECTABILITY = 500
 
+#: What messages call things, and what the command line does.
+COMMANDS = {
+    "regularize=True": "--regularize",
+    "sort first: X = X.sort_index()": "sort its lines by time",
+    "aggregate first: X.groupby(level=0).mean()": "keep one line of each time",
+    "give X a DatetimeIndex, or say AlarmsPerDay(number, rows_per_day=...)": "give the file a first column of timestamps",
+    "number must be a positive number": "--alarms-per-day must be a positive number",
+    "call recalibrate(X_normal)": "give newer normal data to --fit-on",
+    ": np.where(diffad.carried_forward(X), np.nan, X), or X.mask(...) of a DataFrame": " (leave the fields empty)",
+}
+
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 app.add_typer(flows, name="flows")
 app.command()(inspect)
 
 
+@app.callback()
+def main(context: typer.Context) -> None:
+    """Find anomalies in sensor data, network traffic and images, and fill gaps in sensor data."""
+    context.with_resource(warnings.catch_warnings())
+    warnings.showwarning = _show_warning
+
+
 @app.command()
 def impute(
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet; a first column of timestamps is recognised.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="CSV (commas, semicolons or tabs) or Parquet; a first column of timestamps is recognised."),
+    ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Default: FILE with '.filled' before its ending.")
     ] = None,
@@ -37,7 +59,6 @@ def impute(
     regularize: Annotated[bool, typer.Option(help="Put irregular timestamps on a regular grid.")] = False,
 ) -> None:
     """Fill the gaps of FILE and add the edges of a band for every column that had gaps."""
-    from diffad.recordings import read
     from diffad.series import SeriesImputer
     from diffad.tables import check_place, check_writable, read_table, write_table
     from diffad.training import Training
@@ -51,7 +72,11 @@ def impute(
         check_writable(output, file)
         if plot:
             check_place(picture)
-        observed = read(table, regularize=regularize)[0].template
+        observed = _read(table, file, regularize)[0].template
+        if not observed.isna().any(axis=None):
+            write_table(observed, output)
+            typer.echo(f"{file} has no gaps; written to {output} as it is")
+            return
         training = Training(progress=True) if steps is None else Training(max_steps=steps, progress=True)
         imputer = SeriesImputer(training=training).fit(observed)
         filled = imputer.transform(observed)
@@ -67,7 +92,7 @@ def impute(
         write_table(bands, output)
         n_filled = int((observed.isna() & filled.notna()).sum().sum())
         typer.echo(f"filled {n_filled} values of {file} into {output}")
-        if plot and gaps:
+        if plot:
             from diffad.plot import plot_imputation
 
             gaps = gaps[:12]
@@ -77,8 +102,6 @@ def impute(
             )
             figure.savefig(picture, dpi=120)
             typer.echo(f"picture: {picture}")
-        elif plot:
-            typer.echo("no picture: the file has no gaps")
     except (ValueError, TypeError, OSError) as error:
         _fail(error)
 
@@ -107,7 +130,6 @@ def detect(
     """Find the anomalies of FILE and write one line per event: when, how bad, which channels."""
     from sklearn.base import clone
 
-    from diffad.recordings import read
     from diffad.series_detector import SeriesDetector
     from diffad.tables import check_place, check_writable, read_table, write_table
     from diffad.thresholds import AlarmsPerDay, FalseAlarmRate
@@ -116,10 +138,17 @@ def detect(
     output = output or file.with_name(file.name.removesuffix(ending) + ".alarms.csv")
     try:
         threshold = FalseAlarmRate() if alarms_per_day is None else AlarmsPerDay(alarms_per_day)
-        recording, period = read(read_table(fit_on), regularize=regularize)
-        normal = recording.template
-        table = read(read_table(file), regularize=regularize, period=period)[0].template
         check_writable(output, file, fit_on)
+        recording, period = _read(read_table(fit_on), fit_on, regularize)
+        normal = recording.template
+        table = _read(read_table(file), file, regularize, period)[0].template
+        missing = [str(c) for c in normal.columns if c not in table.columns]
+        if missing:
+            raise ValueError(f"{file} lacks the columns {missing} of {fit_on}")
+        further = [str(c) for c in table.columns if c not in normal.columns]
+        if further:
+            raise ValueError(f"{file} has columns {further} that {fit_on} lacks; remove them")
+        table = table[normal.columns]
         if plot:
             check_place(output.with_suffix(".png"))
         detector = SeriesDetector(threshold=threshold, contamination=contamination).fit(normal)
@@ -135,9 +164,31 @@ def detect(
         _fail(error)
 
 
+def _read(table: pd.DataFrame, file: Path, regularize: bool, period: float | None = None) -> tuple[Any, float | None]:
+    """Return the recording that a table holds, and its sampling period in seconds; errors name the file."""
+    from diffad.recordings import read
+
+    try:
+        return read(table, regularize=regularize, period=period)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning without the line of code that it came from."""
+    typer.secho(f"warning: {_as_commands(str(message))}", err=True, fg=typer.colors.YELLOW)
+
+
+def _as_commands(message: str) -> str:
+    """Call things as the command line does."""
+    for python, command in COMMANDS.items():
+        message = message.replace(python, command)
+    return message
+
+
 def _fail(error: Exception) -> NoReturn:
     """Print an error as the command line calls things, and exit."""
-    message = str(error).replace("regularize=True", "--regularize")
+    message = _as_commands(str(error))
     typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
     raise typer.Exit(1) from None
 
@@ -178,10 +229,12 @@ def _beside(file: Path) -> Path:
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where the filled CSV and the picture go.")] = Path("demo-output"),
+    folder: Annotated[Path, typer.Option(help="Where the filled values, the alarms and the pictures go.")] = Path(
+        "demo-output"
+    ),
     steps: Annotated[int, typer.Option(help="Training steps of the network.")] = 100,
 ) -> None:
-    """Hide parts of the embedded recording, fill them, measure how well, draw and track it."""
+    """Fill gaps of the embedded recording and find its provoked faults; measure, draw and track it: two minutes."""
     from diffad.demo import run
 
     run(folder, steps)

@@ -100,7 +100,7 @@ class FittedDetector:
     normal : NormalScores
         Of the rows fitted on, by models that had not seen them.
     halves : (list of array, array) or None
-        See :func:`diffad.scoring.scores_ahead`.
+        See :func:`diffad.cross_fitting.scores_ahead`.
     band : array (channels,)
         Half the width of the 90 % band around expected values, in standardised units.
     memory : Memory

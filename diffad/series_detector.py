@@ -27,7 +27,7 @@ from diffad.series import SeriesImputer
 from diffad.series_input import SeriesInput, device_of
 from diffad.standstill import warn_of_carried_forward
 from diffad.stream import Stream
-from diffad.thresholds import MERGE, NormalScores, Threshold, merge
+from diffad.thresholds import NormalScores, Threshold, merge
 
 Scores = NDArray[np.float64]
 
@@ -163,8 +163,8 @@ class SeriesDetector(Detector, SeriesInput):
         return self
 
     def fit_predict(self, X: Any, y: Any = None, groups: Any = None) -> NDArray[np.int64]:
-        """Fit to X and return -1 for its rows that alarm, 1 for the others."""
-        return self.fit(X, groups=groups).predict(X, groups=groups)
+        """Fit to X, and to labels as `fit` takes them, and return -1 for its rows that alarm, 1 for the others."""
+        return self.fit(X, y, groups=groups).predict(X, groups=groups)
 
     def score_samples(self, X: Any, groups: Any = None) -> Scores:
         """Return one score per row, higher = more normal.
@@ -536,4 +536,4 @@ def _index(recording: Recording) -> pd.Index:
     return pd.RangeIndex(sum(len(r) for r in recording.rows))
 
 
-__all__ = ["MERGE", "Explanation", "SeriesDetector"]
+__all__ = ["Explanation", "SeriesDetector"]

@@ -33,17 +33,17 @@ def carried_forward(X: Any) -> NDArray[np.bool_]:
 
     Parameters
     ----------
-    X : DataFrame or array of shape (n_timestamps, n_features)
-        Rows of one series in time order; NaN is missing and ends a run.
+    X : DataFrame or array of shape (n_timestamps, n_features) or (n_series, n_timestamps, n_features)
+        Rows in time order; NaN is missing and ends a run.
 
     Returns
     -------
-    array of shape (n_timestamps, n_features), bool
+    array of X's shape, bool
 
     Raises
     ------
     ValueError
-        For X that is no table of numbers.
+        For X that holds no numbers.
 
     Examples
     --------
@@ -57,9 +57,9 @@ def carried_forward(X: Any) -> NDArray[np.bool_]:
     9
     """
     rows = read(X)[0].series[0] if isinstance(X, pd.DataFrame) else as_floats(X)
-    if rows.ndim != 2:
-        raise ValueError(f"X must be a table (n_timestamps, n_features), got shape {rows.shape}")
-    return _marked([rows])[0]
+    if rows.ndim not in (2, 3):
+        raise ValueError(f"X must be of shape (n_timestamps, n_features), or several of these, got {rows.shape}")
+    return _marked([rows])[0] if rows.ndim == 2 else np.stack(_marked(list(rows)))
 
 
 def warn_of_carried_forward(series: list[NDArray[np.float64]], stacklevel: int) -> None:
@@ -74,7 +74,7 @@ def warn_of_carried_forward(series: list[NDArray[np.float64]], stacklevel: int) 
     warnings.warn(
         f"{count} rows of X ({count / sum(map(len, series)):.1%}), the first at {where}, repeat the row before, in runs "
         f"too long for chance: they count as normal. If nothing was measured there, blank them: "
-        "X.mask(diffad.carried_forward(X))",
+        "np.where(diffad.carried_forward(X), np.nan, X), or X.mask(...) of a DataFrame",
         UserWarning,
         stacklevel=stacklevel + 1,
     )

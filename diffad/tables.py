@@ -11,34 +11,50 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 WRITABLE = (".csv", ".csv.gz", ".txt", ".parquet", ".pq")
+#: Names of a first column of numbers that count time or rows.
+CLOCKS = ("time", "timestamp", "datetime", "date", "ts", "epoch", "unix", "index", "row")
+#: Seconds since 1970 of the years that timestamps in numbers may be of, and their units in parts of a second.
+EPOCHS, UNITS = (6e8, 5e9), {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
+#: Year before which a text was read as a date that is none.
+FIRST_YEAR = 1900
+#: Lines that tell how a CSV file separates its fields.
+PROBED = 20
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a recording; a first column of timestamps becomes the index.
 
+    CSV may be separated by commas, semicolons or tabs; with the latter two, numbers may have decimal commas. Seconds
+    since 1970 (or milli-, micro-, nanoseconds) are timestamps as well; a first column without a name that numbers the
+    rows is left out.
+
     Parameters
     ----------
-    path : path to a ``.csv``, ``.csv.gz``, ``.parquet`` or ``.pq`` file
+    path : path to a ``.csv``, ``.csv.gz``, ``.txt``, ``.parquet`` or ``.pq`` file
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is empty, broken, of another kind, or holds columns that are not numbers.
+        If it is empty, broken, of another kind, holds columns that are not numbers, or a first one that counts time
+        or rows, which is no sensor.
 
     Warns
     -----
     UserWarning
-        With the numbers of lines of a CSV that had too many fields and were left out. Fields that a line lacks
-        are missing values.
+        With the numbers of lines of a CSV that had too many fields and were left out (fields that a line lacks
+        are missing values), and where numbers are read as timestamps or left out as row numbers.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file")
     kind = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
     if kind in (".parquet", ".pq"):
         table = _read_parquet(path)
@@ -55,7 +71,15 @@ def _read_csv(path: Path) -> pd.DataFrame:
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            table = pd.read_csv(path, on_bad_lines="warn", float_precision="round_trip", low_memory=False)
+            separator, decimal = _separator(path)
+            table = pd.read_csv(
+                path,
+                sep=separator,
+                decimal=decimal,
+                on_bad_lines="warn",
+                float_precision="round_trip",
+                low_memory=False,
+            )
     except pd.errors.EmptyDataError as error:
         raise ValueError(f"{path} is empty") from error
     except (pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
@@ -69,6 +93,17 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return table
 
 
+def _separator(path: Path) -> tuple[str, str]:
+    """Return what separates the fields of a CSV file, and its decimal sign."""
+    lines = pd.read_csv(path, sep="\0", header=None, nrows=PROBED, dtype=str, engine="c", quoting=3)[0].astype(str)
+    counts = {sign: lines.iloc[0].count(sign) for sign in ",;\t"}
+    separator = max(counts, key=lambda sign: counts[sign])
+    if separator == ",":
+        return ",", "."
+    fields = lines.iloc[1:].str.split(separator).explode()
+    return separator, "," if fields.str.fullmatch(r'\s*"?[+-]?\d+,\d+(e[+-]?\d+)?"?\s*', case=False).any() else "."
+
+
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
@@ -78,18 +113,60 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 def _index_by_time(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     first = table.columns[0]
-    if not pd.api.types.is_numeric_dtype(table[first]):
+    if pd.api.types.is_numeric_dtype(table[first]):
+        table = _without_clock(table, path)
+    else:
         try:
             stamps = _timestamps(table[first], path)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: column {first!r} holds neither numbers nor timestamps: {error}") from error
+            mostly_numbers = pd.to_numeric(table[first], errors="coerce").notna().mean() > 0.5
+            why = f"{_no_number(table[first])} is none" if mostly_numbers else error
+            raise ValueError(f"{path}: column {first!r} holds neither numbers nor timestamps: {why}") from error
         table = table.drop(columns=first).set_index(pd.DatetimeIndex(stamps, name=first))
-        if not table.shape[1]:
-            raise ValueError(f"{path} holds timestamps and no column of numbers")
-    text = [str(c) for c in table.columns if not pd.api.types.is_numeric_dtype(table[c]) and table[c].notna().any()]
+    if not table.shape[1]:
+        raise ValueError(f"{path} holds {first!r} and no column of numbers")
+    text = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c]) and table[c].notna().any()]
     if text:
-        raise ValueError(f"{path}: columns {text} are not numbers; remove or encode them first")
+        raise ValueError(
+            f"{path}: columns {[str(c) for c in text]} are not numbers, such as {_no_number(table[text[0]])}; "
+            "remove or encode them first"
+        )
     return table.astype({c: float for c in table.columns if table[c].isna().all()})
+
+
+def _without_clock(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return a table whose first column of numbers is a sensor: what counts time becomes the index."""
+    first = table.columns[0]
+    name, values = str(first).strip().lower(), table[first].to_numpy(float)
+    unnamed = name.startswith("unnamed:") or not name
+    if (
+        not (unnamed or name in CLOCKS)
+        or len(values) < 2
+        or not (np.diff(values) >= 0).all()
+        or values[0] == values[-1]
+    ):
+        return table
+    rows = np.arange(len(values))
+    if unnamed and (np.array_equal(values, rows) or np.array_equal(values, rows + 1)):
+        warnings.warn(f"{path}: its first column, without a name, numbers the rows and is left out", stacklevel=4)
+        return table.drop(columns=first)
+    for unit, parts in UNITS.items():
+        if EPOCHS[0] * parts <= values[0] and values[-1] <= EPOCHS[1] * parts:
+            stamps = pd.DatetimeIndex(pd.to_datetime(table[first], unit=unit), name=first)
+            warnings.warn(f"{path}: column {first!r} is read as timestamps, from {stamps[0]} on", stacklevel=4)
+            return table.drop(columns=first).set_index(stamps)
+    raise ValueError(
+        f"{path}: its first column, {first!r}, counts time or rows ({values[0]:g}, {values[1]:g}, ...) and is no sensor; "
+        "write it as dates, or remove it"
+    )
+
+
+def _no_number(column: pd.Series) -> str:
+    """Return the first value that is none, and its line in a file with a head."""
+    wrong = (column.notna() & pd.to_numeric(column, errors="coerce").isna()).to_numpy()
+    return (
+        f"{column.iloc[int(wrong.argmax())]!r} in line {int(wrong.argmax()) + 2}" if wrong.any() else str(column.dtype)
+    )
 
 
 def _timestamps(texts: pd.Series, path: Path) -> pd.Series:
@@ -122,11 +199,14 @@ def _parsed(texts: pd.Series, dayfirst: bool) -> pd.Series:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Could not infer format|Parsing dates in")
         try:
-            return pd.to_datetime(texts, dayfirst=dayfirst)
+            stamps = pd.to_datetime(texts, dayfirst=dayfirst)
         except ValueError as error:
             if "utc=True" not in str(error):
                 raise
-            return pd.to_datetime(texts, utc=True)  # the clock was changed on the way
+            stamps = pd.to_datetime(texts, utc=True)  # the clock was changed on the way
+    if stamps.dt.year.min() < FIRST_YEAR:
+        raise ValueError(f"{texts.iloc[int(stamps.argmin())]!r} would be a date of the year {stamps.min().year}")
+    return stamps
 
 
 def check_writable(path: str | Path, *inputs: Path) -> None:

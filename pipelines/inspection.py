@@ -69,6 +69,8 @@ def main() -> None:
     parser.add_argument("--false-alarm-rate", type=float, default=0.05, help="below 1 / good images it is a guess")
     parser.add_argument("--output", type=Path, default=Path("inspection-output"))
     options = parser.parse_args()
+    if (options.good is None) != (options.new is None):
+        parser.error("give both --good and --new, or neither for the digits")
     defective = None
     if options.good and options.new:
         good = read_folder(options.good)

@@ -70,6 +70,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("network-output"))
     parser.add_argument("--nsl-kdd", type=Path)
     options = parser.parse_args()
+    if (options.normal is None) != (options.new is None):
+        parser.error("give both --normal and --new, or neither for the embedded flows")
     labels = None
     if options.normal and options.new:
         normal, new = load_flows(options.normal), load_flows(options.new)

@@ -62,7 +62,9 @@ def main() -> None:
         mlflow.log_params({"threshold": str(threshold), "channels": normal.shape[1], "rows": cut})
         mlflow.log_metrics({"alarm_share_held_out": held, "events": len(events)})
         print(f"Alarm on {held:.2%} of the normal rows held out. {len(events)} events:")
-        print(events.assign(channels=events["channels"].map(", ".join)).round(4).to_string())
+        print(
+            events.assign(channels=events["channels"].map(", ".join)).round({"severity": 4, "p_value": 4}).to_string()
+        )
 
         write_table(events.assign(channels=events["channels"].map(";".join)), options.output / "events.csv")
         blame = explanation.share.sum().sort_values(ascending=False).index[:6]

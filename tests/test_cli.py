@@ -99,7 +99,8 @@ def test_picture_of_a_recording_without_gaps_is_no_accident(impute, pump, tmp_pa
     write_table(pump.dropna().reset_index(drop=True), tmp_path / "pump.csv")
     result = impute("pump.csv", "--plot")
     assert result.exit_code == 0, repr(result.exception)
-    assert "filled 0 values" in result.output
+    assert "no gaps" in result.output
+    assert len(read_table(tmp_path / "pump.filled.csv")) == len(pump.dropna())
 
 
 def test_picture_names_the_coverage_that_was_asked_for(impute, pump, tmp_path, monkeypatch):
@@ -164,9 +165,11 @@ def test_output_folder_that_does_not_exist(impute, pump, tmp_path):
 
 def test_lines_left_out_are_reported(impute, tmp_path):
     rows = [f"{i},{i % 7}" for i in range(60)]
+    rows[3] = "3,"
     (tmp_path / "x.csv").write_text("\n".join(["a,b", *rows[:30], "1,2,3", *rows[30:], ""]))
-    with pytest.warns(UserWarning, match="too many fields"):
-        assert impute("x.csv").exit_code == 0
+    result = impute("x.csv")
+    assert result.exit_code == 0
+    assert "warning:" in result.output and "too many fields" in result.output and "cli.py" not in result.output
     assert len(read_table(tmp_path / "x.filled.csv")) == 60
 
 

@@ -132,4 +132,35 @@ def test_other_columns_are_refused(files):
     write_table(recording(100, 2).rename(columns={"power": "load"}), files / "other.csv")
     result = detect("other.csv", "--fit-on", "good.csv")
     assert result.exit_code == 1
-    assert "load" in result.output
+    assert "other.csv lacks the columns ['power']" in result.output
+
+
+def test_further_columns_are_refused_and_another_order_is_none(files):
+    table = recording(100, 2)
+    write_table(table.assign(load=1.0), files / "more.csv")
+    result = detect("more.csv", "--fit-on", "good.csv")
+    assert result.exit_code == 1
+    assert "'load'" in result.output
+    write_table(table, files / "same.csv")
+    write_table(table[table.columns[::-1]], files / "turned.csv")
+    assert (
+        detect("same.csv", "--fit-on", "good.csv").exit_code
+        == detect("turned.csv", "--fit-on", "good.csv").exit_code
+        == 0
+    )
+    pd.testing.assert_frame_equal(read_events(files / "same.alarms.csv"), read_events(files / "turned.alarms.csv"))
+
+
+def read_events(file):
+    return pd.read_csv(file)
+
+
+def test_errors_name_the_file_and_what_to_do_at_the_command_line(files):
+    table = recording(100, 2)
+    write_table(table.iloc[::-1], files / "backwards.csv")
+    result = detect("backwards.csv", "--fit-on", "good.csv")
+    assert result.exit_code == 1
+    assert "backwards.csv: " in result.output and "sort its lines by time" in result.output
+    write_table(table.reset_index(drop=True), files / "bare.csv")
+    result = detect("bare.csv", "--fit-on", "bare.csv", "--alarms-per-day", "1")
+    assert "give the file a first column of timestamps" in result.output

@@ -61,10 +61,17 @@ def test_frames_keep_their_order_and_may_be_masked():
     assert blanked.isna().sum().tolist() == [19, 19, 19]
 
 
-@pytest.mark.parametrize("bad", [np.zeros((2, 3, 4)), np.array([["a"], ["b"]])])
-def test_what_is_no_table_of_numbers_is_refused(bad):
+@pytest.mark.parametrize("bad", [np.zeros((2, 3, 4, 5)), np.array([["a"], ["b"]])])
+def test_what_holds_no_series_of_numbers_is_refused(bad):
     with pytest.raises(ValueError):
         carried_forward(bad)
+
+
+def test_series_of_a_panel_are_judged_by_the_same_measure():
+    X = noise().reshape(2, 300, 3)
+    X[1, 20:40, 2] = 1.0
+    found = carried_forward(X)
+    assert found.sum() == 19 and found[1, 21:40, 2].all()
 
 
 def fit_warnings(X, **fit):

@@ -292,3 +292,66 @@ def test_timestamps_alone_are_no_recording(tmp_path):
     (tmp_path / "x.csv").write_text("time\n2024-01-01\n")
     with pytest.raises(ValueError, match="no column"):
         read_table(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize(
+    ("separator", "decimal"), [(",", "."), (";", "."), (";", ","), ("\t", "."), ("\t", ",")], ids=repr
+)
+@pytest.mark.parametrize("kind", [".csv", ".csv.gz", ".txt"])
+def test_separators_and_decimal_signs_are_recognised(table, tmp_path, separator, decimal, kind):
+    table.to_csv(tmp_path / f"x{kind}", sep=separator, decimal=decimal)
+    back = read_table(tmp_path / f"x{kind}")
+    assert list(back.columns) == ["a", "b"]
+    np.testing.assert_allclose(back.to_numpy(), table.to_numpy(), rtol=1e-12)
+    assert (back.index == table.index).all()
+
+
+def test_a_separator_inside_a_quoted_name_is_none(tmp_path):
+    (tmp_path / "x.csv").write_text('"flow; left",b\n1,2\n3,4\n')
+    assert list(read_table(tmp_path / "x.csv").columns) == ["flow; left", "b"]
+
+
+@pytest.mark.parametrize("unit", [1, 10**3, 10**6, 10**9])
+def test_seconds_since_1970_are_timestamps(tmp_path, unit):
+    seconds = 1_700_000_000 + 60 * np.arange(5)
+    pd.DataFrame({"time": seconds * unit, "a": np.arange(5.0)}).to_csv(tmp_path / "x.csv", index=False)
+    with pytest.warns(UserWarning, match="'time' is read as timestamps, from 2023-11-14"):
+        back = read_table(tmp_path / "x.csv")
+    assert list(back.columns) == ["a"]
+    assert (back.index == pd.to_datetime(seconds, unit="s")).all()
+
+
+def test_row_numbers_without_a_name_are_left_out(tmp_path):
+    pd.DataFrame({"a": np.arange(5.0)}).to_csv(tmp_path / "x.csv")
+    with pytest.warns(UserWarning, match="numbers the rows"):
+        assert list(read_table(tmp_path / "x.csv").columns) == ["a"]
+
+
+def test_a_column_that_counts_is_no_sensor_unless_it_is_named_like_one(tmp_path):
+    table = pd.DataFrame({"time": np.arange(5) / 2, "a": np.arange(5.0)})
+    table.to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(ValueError, match="counts time or rows"):
+        read_table(tmp_path / "x.csv")
+    table.rename(columns={"time": "level"}).to_csv(tmp_path / "x.csv", index=False)
+    assert list(read_table(tmp_path / "x.csv").columns) == ["level", "a"]
+    table.assign(time=[3, 1, 2, 5, 4]).to_csv(tmp_path / "x.csv", index=False)
+    assert list(read_table(tmp_path / "x.csv").columns) == ["time", "a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('a,b\n"1,5",2\n"2,5",3\n', "'1,5' would be a date of the year 1"),
+        ("a,b\n1,2\n2,3\nERR,4\n", "'ERR' in line 4"),
+        ("a,b\n1,2\n2,-\n3,4\n", r"columns \['b'\] are not numbers, such as '-' in line 3"),
+    ],
+)
+def test_the_first_value_that_is_no_number_is_named(tmp_path, text, what):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(ValueError, match=what):
+        read_table(tmp_path / "x.csv")
+
+
+def test_a_folder_is_called_one(tmp_path):
+    with pytest.raises(ValueError, match="is a folder"):
+        read_table(tmp_path)

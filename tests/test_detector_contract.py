@@ -87,6 +87,14 @@ def test_an_alarm_is_a_score_below_the_threshold(detector, faulty):
     assert set(np.unique(detector.predict(faulty))) == {-1, 1}, "the fixture is meant to hold both"
 
 
+def test_fit_predict_takes_labels_as_fit_does(faulty):
+    labels = np.zeros(len(faulty), int)
+    labels[150:160] = 1
+    alarms = SeriesDetector(kinds=("energy",)).fit_predict(faulty, labels)
+    assert np.array_equal(alarms, SeriesDetector(kinds=("energy",)).fit(faulty, labels).predict(faulty))
+    assert (alarms[150:160] == -1).sum() > (SeriesDetector(kinds=("energy",)).fit_predict(faulty)[150:160] == -1).sum()
+
+
 def test_fit_predict_is_fit_and_predict(faulty):
     detector = SeriesDetector(threshold=FalseAlarmRate(0.2), kinds=("quiet",))
     alarms = detector.fit_predict(faulty)

@@ -244,6 +244,21 @@ def test_subfolders_count_and_large_pictures_are_shrunk(tmp_path):
         read_folder(tmp_path / "nowhere")
 
 
+def test_what_is_not_judged_is_reported(tmp_path):
+    rng = np.random.default_rng(0)
+    save(tmp_path, rng.integers(0, 255, (3, 16, 16)).astype(np.uint8))
+    page = [Image.fromarray(rng.integers(0, 255, (16, 16)).astype(np.uint8)) for _ in range(3)]
+    page[0].save(tmp_path / "pages.tif", save_all=True, append_images=page[1:])
+    page[0].save(tmp_path / "moving.gif")
+    Image.fromarray(255 * rng.random((16, 16)).astype(np.float32)).save(tmp_path / "counts.tif")
+    Image.fromarray(rng.random((16, 16)).astype(np.float32)).save(tmp_path / "share.tif")
+    (tmp_path / "notes.txt").write_text("no picture")
+    found = read_folder(tmp_path)
+    assert found.names == ["part00.png", "part01.png", "part02.png", "share.tif"]
+    assert sorted(found.skipped) == ["counts.tif", "moving.gif", "pages.tif"]
+    assert "3 pages" in found.skipped["pages.tif"] and "between 0 and 1" in found.skipped["counts.tif"]
+
+
 def test_resizing_keeps_the_mean_and_what_is_missing():
     picture = np.random.default_rng(0).random((20, 20, 1)).astype(np.float32)
     assert resize(picture, (10, 10)).mean() == pytest.approx(picture.mean(), abs=0.01)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from diffad.flows.alerts import FlowModel
 
 flows = typer.Typer(help="Learn what traffic is normal, and find what is not.", no_args_is_help=True)
@@ -26,17 +29,36 @@ def fit(
 ) -> None:
     """Learn what traffic is normal."""
     from diffad.flows.alerts import FlowModel
-    from diffad.flows.readers import read_flows
     from diffad.tables import check_place
 
     try:
         check_place(output, *logs)
-        chunks = (chunk for log in logs for chunk in read_flows(log, format, timezone=timezone))
-        model = FlowModel.fit(chunks, contamination)
+        model = FlowModel.fit(_in_order(logs, format, timezone), contamination)
         model.save(output)
     except (ValueError, TypeError, OSError, ImportError) as error:
         _fail(error)
     typer.echo(f"learnt from {model.n_flows} flows, {model.flows_per_day:.0f} a day; model: {output}")
+
+
+def _in_order(logs: list[Path], format: str, timezone: str) -> Iterator[pd.DataFrame]:
+    """Yield the flows of logs; what a source did before is part of each flow, so they must come in the order of time."""
+    from diffad.flows.readers import read_flows
+
+    twice = [log for k, log in enumerate(logs) if log.resolve() in [other.resolve() for other in logs[:k]]]
+    if twice:
+        raise ValueError(f"{twice[0]} is named twice; its flows would count double")
+    earlier, then = None, None
+    for log in logs:
+        now = None
+        for chunk in read_flows(log, format, timezone=timezone):
+            if now is None:
+                # Not the first flow: logs are written as flows end, and a few have lasted for days.
+                now = chunk["start"].median()
+                if then is not None and now < then:
+                    raise ValueError(f"{log} is of an earlier time than {earlier}; name the logs in the order of time")
+            yield chunk
+        if now is not None:
+            earlier, then = log, now
 
 
 @flows.command()
@@ -61,6 +83,10 @@ def score(
 
     output = output or log.with_name(log.name + ".alerts.jsonl")
     try:
+        if state is not None and not follow:
+            raise ValueError("--state is for --follow")
+        if log.is_dir():
+            raise ValueError(f"{log} is a folder; name a file")
         check_place(output, log, model)
         judge = FlowModel.load(model)
         threshold = judge.threshold(alerts_per_day)

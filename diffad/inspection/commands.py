@@ -15,7 +15,9 @@ def inspect(
     folder: Annotated[Path, typer.Argument(help="Pictures to judge: PNG, JPEG, TIFF or BMP, also in subfolders.")],
     fit_on: Annotated[Path, typer.Option(help="A folder of pictures of good parts, at least 8.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The report, one HTML file.")] = Path("report.html"),
-    false_alarm_rate: Annotated[float, typer.Option(help="Share of good images that may alarm.")] = 0.01,
+    false_alarm_rate: Annotated[
+        float, typer.Option(help="Share of good images that may alarm; below 1 / good images it is a guess.")
+    ] = 0.01,
     contamination: Annotated[float, typer.Option(help="Share of the good pictures that may be defective.")] = 0.0,
     worst: Annotated[int, typer.Option(help="Images to show, strangest first.")] = 24,
     longest_side: Annotated[int, typer.Option(help="Larger pictures are shrunk to this many pixels.")] = 256,

@@ -16,6 +16,8 @@ from PIL import Image, ImageOps
 Picture = NDArray[np.float32]
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+#: Endings of pictures that are not read, and reported.
+OTHERS = (".gif", ".webp", ".jp2", ".heic", ".heif", ".avif", ".svg", ".pdf", ".dng", ".raw")
 #: Largest value of what Pillow decodes to whole numbers, by kind of pixel.
 FULL = {"uint8": 255.0, "uint16": 65535.0}
 #: Weights of red, green and blue in grey (ITU-R 601).
@@ -50,8 +52,8 @@ class Folder:
 def read_folder(folder: Path | str, like: Folder | None = None, longest_side: int = 256) -> Folder:
     """Read all pictures below a folder.
 
-    PNG, JPEG, TIFF (the first page) and BMP of 8 or 16 bits, grey or colour, upright by their EXIF
-    tag.  All are brought to the most common size and to the majority of grey or colour.  A pixel
+    PNG, JPEG, TIFF and BMP of 8 or 16 bits, grey or colour, upright by their EXIF tag; TIFF also of floats between 0
+    and 1.  All are brought to the most common size and to the majority of grey or colour.  A pixel
     that is fully transparent is missing; half transparency is ignored.  Pillow gives colour of 16
     bits as 8.
 
@@ -78,11 +80,14 @@ def read_folder(folder: Path | str, like: Folder | None = None, longest_side: in
         raise ValueError(f"{folder} is no folder")
     if longest_side < 8:
         raise ValueError(f"longest_side must be at least 8 pixels, got {longest_side}")
-    found = [p.relative_to(folder) for p in folder.rglob("*") if p.suffix.lower() in ENDINGS]
+    found = [p.relative_to(folder) for p in folder.rglob("*") if p.suffix.lower() in (*ENDINGS, *OTHERS)]
     files = sorted(folder / p for p in found if not any(part.startswith(".") for part in p.parts))
     names, pictures, sizes, skipped = [], [], [], {}
     for file in files:
         name = file.relative_to(folder).as_posix()
+        if file.suffix.lower() in OTHERS:
+            skipped[name] = f"{file.suffix} is not read; save it as PNG or TIFF"
+            continue
         try:
             picture = decode(file)
         # Pillow meets broken files with any of these.
@@ -106,6 +111,9 @@ def read_folder(folder: Path | str, like: Folder | None = None, longest_side: in
 def decode(file: Path | str) -> Picture:
     """Return a picture file as (height, width, 1 or 3) between 0 and 1, NaN where fully transparent."""
     with Image.open(file) as opened:
+        pages = getattr(opened, "n_frames", 1)
+        if pages > 1:
+            raise ValueError(f"holds {pages} pages; save them one by one")
         picture = ImageOps.exif_transpose(opened)
         alpha = None
         if picture.mode.startswith("I") and isinstance(picture.info.get("transparency"), int):
@@ -125,6 +133,8 @@ def decode(file: Path | str) -> Picture:
     values = np.array(pixels, np.float32).reshape(*pixels.shape[:2], -1) / FULL.get(kind, 1.0)
     if not np.isfinite(values).all():
         raise ValueError("holds values that are no numbers")
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError(f"holds floats from {values.min():g} to {values.max():g}; bring them to between 0 and 1")
     if alpha is not None:
         values[alpha == 0] = np.nan
         if np.isnan(values).all():

@@ -584,3 +584,29 @@ def test_a_log_that_is_cut_is_read_from_its_beginning(folder, model, tmp_path):
         warnings.simplefilter("always")
         assert watch.step() == HEADER.count("\n") + 1
     assert any("shorter or another" in str(w.message) for w in caught)
+
+
+def test_logs_are_learnt_from_once_and_in_the_order_of_time(folder, tmp_path):
+    fit = ["flows", "fit", "-o", str(tmp_path / "m")]
+    good, new = str(folder / "good.log"), str(folder / "new.log")
+    assert CliRunner().invoke(app, [*fit, good, new]).exit_code == 0
+    (tmp_path / "m").unlink()
+    for logs, word in (([new, good], "order of time"), ([good, good], "named twice")):
+        done = CliRunner().invoke(app, [*fit, *logs])
+        assert done.exit_code == 1 and word in done.output
+        assert not (tmp_path / "m").exists()
+
+
+def test_a_state_without_following_is_refused(folder, tmp_path):
+    done = CliRunner().invoke(app, ["flows", "fit", str(folder / "good.log"), "-o", str(tmp_path / "m")])
+    command = [
+        "flows",
+        "score",
+        str(folder / "new.log"),
+        "--model",
+        str(tmp_path / "m"),
+        "--state",
+        str(tmp_path / "s"),
+    ]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1 and "--follow" in done.output

@@ -15,8 +15,10 @@ test: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+# A CSV of a recording with a first column of timestamps, such as ETTh1.csv of github.com/zhouhaoyi/ETDataset.
 bench: $(STAMP)
-	$(BIN)/python pipelines/benchmarks/imputation.py --csv ../shared/data/series/ETTh1.csv
+	@test -f "$(CSV)" || { echo "name a recording: make bench CSV=ETTh1.csv"; exit 2; }
+	$(BIN)/python pipelines/benchmarks/imputation.py --csv "$(CSV)"
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

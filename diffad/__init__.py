@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffad.augmentation import Augmentation
     from diffad.diffusion_vae import DiffusionVAE
-    from diffad.image import ImageDetector
+    from diffad.image_detector import ImageDetector
     from diffad.image_imputer import ImageImputer
     from diffad.model import Sampler
-    from diffad.series import SeriesImputer
     from diffad.series_detector import SeriesDetector
+    from diffad.series_imputer import SeriesImputer
     from diffad.standstill import carried_forward
-    from diffad.tabular import TabularDetector
+    from diffad.tabular_detector import TabularDetector
     from diffad.tabular_imputer import TabularImputer
     from diffad.thresholds import AlarmsPerDay, FalseAlarmRate
     from diffad.tracking import autolog
@@ -36,11 +36,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "SeriesImputer": "series",
+    "SeriesImputer": "series_imputer",
     "SeriesDetector": "series_detector",
-    "TabularDetector": "tabular",
+    "TabularDetector": "tabular_detector",
     "TabularImputer": "tabular_imputer",
-    "ImageDetector": "image",
+    "ImageDetector": "image_detector",
     "ImageImputer": "image_imputer",
     "DiffusionVAE": "diffusion_vae",
     "Augmentation": "augmentation",

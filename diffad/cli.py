@@ -59,7 +59,7 @@ def impute(
     regularize: Annotated[bool, typer.Option(help="Put irregular timestamps on a regular grid.")] = False,
 ) -> None:
     """Fill the gaps of FILE and add the edges of a band for every column that had gaps."""
-    from diffad.series import SeriesImputer
+    from diffad.series_imputer import SeriesImputer
     from diffad.tables import check_place, check_writable, read_table, write_table
     from diffad.training import Training
 

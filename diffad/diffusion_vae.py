@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from diffad import tracking
 from diffad.atomic import all_or_nothing
 from diffad.defaults import pinned_defaults
+from diffad.image_diffusion import ImageDiffusion
 from diffad.image_fitting import fit_prior
 from diffad.image_input import (
     Images,
@@ -26,7 +27,6 @@ from diffad.image_input import (
     refuse_empty,
 )
 from diffad.image_learning import learn
-from diffad.image_model import ImageDiffusion
 from diffad.image_tiles import Observed
 from diffad.model import Sampler, as_sampler
 from diffad.networks.vae import VAE, Critic, adversarial_loss, evidence_loss

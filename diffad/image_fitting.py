@@ -17,7 +17,7 @@ from torch import Tensor
 from diffad import image_tiles
 from diffad.augmentation import Augmentation
 from diffad.calibration import Bands
-from diffad.image_model import ImageDiffusion
+from diffad.image_diffusion import ImageDiffusion
 from diffad.image_prior import FOLDS, ImagePrior
 from diffad.image_tiles import Observed, sample
 

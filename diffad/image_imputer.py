@@ -18,10 +18,10 @@ from diffad import tracking
 from diffad.atomic import all_or_nothing
 from diffad.augmentation import Augmentation, check_augmentation
 from diffad.defaults import pinned_defaults
+from diffad.image_diffusion import ImageDiffusion
 from diffad.image_fitting import calibrate, fit_prior, kinds_of
 from diffad.image_input import Images, check_guidance, class_number, float_type, read_classes, read_images, refuse_empty
 from diffad.image_learning import learn
-from diffad.image_model import ImageDiffusion
 from diffad.image_tiles import Observed
 from diffad.model import Sampler, as_sampler
 from diffad.series_input import device_of

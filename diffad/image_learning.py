@@ -16,8 +16,8 @@ from torch import Tensor
 from diffad.augmentation import Augmentation, enlarged
 from diffad.diffusion.loss import masked_mse, noisy_and_target
 from diffad.diffusion.noise import LogNormalLevels
+from diffad.image_diffusion import WAYS, Context, ImageDiffusion, way_of
 from diffad.image_fitting import box_mask, fit_prior, points_mask
-from diffad.image_model import WAYS, Context, ImageDiffusion, way_of
 from diffad.image_prior import FOLDS, ImagePrior
 from diffad.image_tiles import Observed, moments
 from diffad.model import GATE_LEVELS

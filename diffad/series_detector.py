@@ -23,7 +23,7 @@ from diffad.detector_fitting import Memory, Recipe, evidence_of_rows, fit_detect
 from diffad.evidence import KINDS
 from diffad.recordings import Recording
 from diffad.scaling import unsquash
-from diffad.series import SeriesImputer
+from diffad.series_imputer import SeriesImputer
 from diffad.series_input import SeriesInput, device_of
 from diffad.standstill import warn_of_carried_forward
 from diffad.stream import Stream
@@ -388,7 +388,7 @@ class SeriesDetector(Detector, SeriesInput):
         if not self.scaling_.modelled.any():
             self.weights_: Mapping[str, float] = {}
             self.memory_ = Memory([], {})
-            self.moved_, self.band_ = 0.0, np.zeros(0)
+            self.highest_normal_, self.band_ = 0.0, np.zeros(0)
             self._decide(NormalScores.of_blocks([np.zeros(len(r)) for r in raw]))
             return
         # Asked for a share of the training rows, a threshold needs no foresight.
@@ -396,7 +396,7 @@ class SeriesDetector(Detector, SeriesInput):
         fitted = fit_detector(raw, faulty, self._recipe(ahead=not share_of_training), memory)
         self.scorer_, self.weights_ = fitted.scorer, fitted.scorer.weights
         self.model_evidence_, self.memory_ = fitted.model_evidence, fitted.memory
-        self.moved_, self.band_ = float(fitted.normal.scores.max()), fitted.band
+        self.highest_normal_, self.band_ = float(fitted.normal.scores.max()), fitted.band
         training = np.concatenate([self._score(r).sum(1) for r in raw]) if share_of_training else None
         self._decide(fitted.normal, training, fitted.halves)
 
@@ -444,7 +444,7 @@ class SeriesDetector(Detector, SeriesInput):
     def _moved(self, raw: Scores) -> Scores:
         """Return shares of the channels that never moved in training: moving at all is the alarm."""
         # Above any threshold, also one that was set anew.
-        alarm = 1 + 2 * max(self.moved_, -getattr(self, "offset_", 0.0))
+        alarm = 1 + 2 * max(self.highest_normal_, -getattr(self, "offset_", 0.0))
         return np.where(self._moves(raw), alarm, 0.0)
 
     def _moves(self, raw: Scores) -> NDArray[np.bool_]:

@@ -202,7 +202,7 @@ def test_import_of_the_package_costs_nothing():
     assert time.perf_counter() - started < 10, "the interpreter itself did not start in time"
 
 
-@pytest.mark.parametrize("module", ["diffad.series", "diffad.tables", "diffad.tracking"])
+@pytest.mark.parametrize("module", ["diffad.series_imputer", "diffad.tables", "diffad.tracking"])
 def test_no_module_that_fills_loads_tracking_or_drawing(module):
     names, _ = loaded_by(f"import {module}")
     assert module.split(".")[0] in names
@@ -235,7 +235,7 @@ def test_public_names_are_found_and_others_are_not():
     ],
 )
 def test_an_output_that_cannot_be_written_is_told_before_training(tmp_path, target, word, monkeypatch):
-    monkeypatch.setattr("diffad.series.SeriesImputer.fit", lambda *args: pytest.fail("trained in vain"))
+    monkeypatch.setattr("diffad.series_imputer.SeriesImputer.fit", lambda *args: pytest.fail("trained in vain"))
     (tmp_path / "x.csv").write_text("a\n" + "1\n2\n\n" * 40)
     (tmp_path / "out.png").mkdir()
     done = CliRunner().invoke(app, ["impute", str(tmp_path / "x.csv"), "--plot", "-o", str(tmp_path / target)])

@@ -286,7 +286,7 @@ def test_a_fit_that_fails_is_a_failed_run_and_its_error_gets_through(logged, no_
     def broken(*args):
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr("diffad.series.fit_windows", broken)
+    monkeypatch.setattr("diffad.series_imputer.fit_windows", broken)
     with pytest.raises(ZeroDivisionError, match="planted"):
         prior_only().fit(frame)
     (run,) = logged()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from diffad.detection import Explanation
 from diffad.flows.features import FlowFeatures, FlowStream, filled
 from diffad.flows.thinning import Thinned
-from diffad.tabular import TabularDetector
+from diffad.tabular_detector import TabularDetector
 from diffad.thresholds import FalseAlarmRate
 
 #: Share of the flows, the last, that are not fitted on but set the threshold: traffic of another hour.

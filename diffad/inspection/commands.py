@@ -23,7 +23,7 @@ def inspect(
     longest_side: Annotated[int, typer.Option(help="Larger pictures are shrunk to this many pixels.")] = 256,
 ) -> None:
     """Find defects in the pictures of FOLDER after seeing good ones, and show where they are."""
-    from diffad.image import ImageDetector
+    from diffad.image_detector import ImageDetector
     from diffad.inspection.folders import ENDINGS, read_folder
     from diffad.inspection.report import Inspection, html
     from diffad.tables import check_place

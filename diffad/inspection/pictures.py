@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from diffad.plot import BAND, OBSERVED, TRUTH
 
 if TYPE_CHECKING:
-    from diffad.image import ImageExplanation
+    from diffad.image_detector import ImageExplanation
 
 #: Heat that is drawn as the brightest, at least: good images hover around 1.
 BRIGHTEST = 10.0

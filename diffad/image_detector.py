@@ -60,8 +60,7 @@ class ImageDetector(Detector):
     """Find defects in images after seeing good ones, with a heat map of each.
 
     1. Each image is brought to mean 0 and a standard deviation near 1 (that of images without contrast is not
-       stretched to it); missing pixels are filled by their
-       conditional mean and are no evidence.
+       stretched to it); missing pixels are filled by their conditional mean and are no evidence.
     2. The Gaussian of all good images (one n x n solve) says what each pixel should be given all
        others; the residual is filtered with blobs of several widths. Where defects drawn into held-out
        good images say that it helps, images shifted by a pixel belong to the Gaussian as well: no camera
@@ -70,11 +69,13 @@ class ImageDetector(Detector):
        the image's own texture, are evidence of a defect, all pixels together evidence of another part
        altogether, as is, of small images, the distance to the nearest good one; all become minus log
        probabilities, whose squares are added.
-    4. Heat maps take a second look: the hottest places and their surroundings are hidden, and compared with
+    4. Of cloth, wood or ground metal no two images share what lies where. Where drawn defects say so, matched filters
+       in one Gaussian of all patches (texture) join scores and maps, or take over.
+    5. Heat maps take a second look: the hottest places and their surroundings are hidden, and compared with
        what the rest of the image alone lets expect there, so that a defect cannot explain itself away.
-    5. With `features`, a Gaussian at each position of their maps (PaDiM) scores the image as well; both scores
+    6. With `features`, a Gaussian at each position of their maps (PaDiM) scores the image as well; both scores
        become minus log probabilities by their cross-fitted normal ones and are added as squares.
-    6. The cross-fitted scores set the threshold and give conformal p-values.
+    7. The cross-fitted scores set the threshold and give conformal p-values.
 
     Parameters
     ----------

@@ -19,6 +19,7 @@ from diffad.image_diffusion import ImageDiffusion
 from diffad.image_fitting import fit_prior
 from diffad.image_input import (
     Images,
+    centre_and_scale,
     check_guidance,
     check_shape,
     class_number,
@@ -156,9 +157,7 @@ class DiffusionVAE(TransformerMixin, BaseEstimator):
         as_sampler(self.sampler)
         self.classes_, labels = read_classes(y, len(images))
         self.shape_, self.flat_ = images.shape[1:], np.ndim(X) == 3
-        self.centre_ = images.mean((0, 1, 2), dtype=np.float64)
-        spread = images.std((0, 1, 2), dtype=np.float64)
-        self.scale_ = np.where(spread > 1e-6 * np.abs(self.centre_), spread, 1.0)
+        self.centre_, self.scale_ = centre_and_scale(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         training = self.training or VAE_TRAINING
         with tracking.run_of(self, X, training) as on_progress, pinned_defaults():
@@ -293,5 +292,5 @@ def _train(
 
     # One module, so that averages and checkpoints hold both.
     both = network if critic is None else nn.ModuleList([network, critic])
-    data = (x, torch.tensor([beta, adversarial]))
+    data = (x, torch.tensor([beta, adversarial, float(shape[0])]))
     return train(both, loss, held_out, training, generator, on_progress, data=data)

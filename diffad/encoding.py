@@ -115,15 +115,22 @@ class Columns:
 
 def _categorical(table: pd.DataFrame, chosen: Sequence[str | int] | None) -> set[int]:
     names = list(table.columns)
+    found = _chosen(table, names, chosen)
+    # Times may be declared categories; as numbers they would be nanoseconds, and NaT one of them.
+    times = [
+        str(n) for k, n in enumerate(names) if (chosen is None or k not in found) and _holds_times(table.iloc[:, k])
+    ]
+    if times:
+        raise ValueError(
+            f"columns {times} hold times, which are neither numbers nor categories; give what matters of them, as "
+            f"X[{times[0]!r}].dt.hour, or leave them out"
+        )
+    return found
+
+
+def _chosen(table: pd.DataFrame, names: list[Any], chosen: Sequence[str | int] | None) -> set[int]:
     if chosen is None:
-        found = {k for k in range(len(names)) if _is_category(table.iloc[:, k])}
-        times = [str(names[k]) for k in found if _holds_times(table.iloc[:, k])]
-        if times:
-            raise ValueError(
-                f"columns {times} hold times, which are neither numbers nor categories; give what matters of them, as "
-                f"X[{times[0]!r}].dt.hour, or leave them out"
-            )
-        return found
+        return {k for k in range(len(names)) if _is_category(table.iloc[:, k])}
     chosen = list(chosen)
     if len(chosen) == len(names) and all(isinstance(c, bool | np.bool_) for c in chosen):
         return {k for k, marked in enumerate(chosen) if marked}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from numbers import Integral
 from typing import Any, Self
@@ -20,7 +21,16 @@ from diffad.augmentation import Augmentation, check_augmentation
 from diffad.defaults import pinned_defaults
 from diffad.image_diffusion import ImageDiffusion
 from diffad.image_fitting import calibrate, fit_prior, kinds_of
-from diffad.image_input import Images, check_guidance, class_number, float_type, read_classes, read_images, refuse_empty
+from diffad.image_input import (
+    Images,
+    centre_and_scale,
+    check_guidance,
+    class_number,
+    float_type,
+    read_classes,
+    read_images,
+    refuse_empty,
+)
 from diffad.image_learning import learn
 from diffad.image_tiles import Observed
 from diffad.model import Sampler, as_sampler
@@ -159,10 +169,7 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         with tracking.run_of(self, X) as on_progress, pinned_defaults(), torch.no_grad():
             self.shape_, self.seed_ = images.shape[1:], seed
             self.flat_ = np.ndim(X) == 3
-            self.centre_ = np.nanmean(images, (0, 1, 2), dtype=np.float64)
-            spread = np.nanstd(images, (0, 1, 2), dtype=np.float64)
-            # A constant channel comes back as its constant.
-            self.scale_ = np.where(spread > 1e-6 * np.abs(self.centre_), spread, 1.0)
+            self.centre_, self.scale_ = centre_and_scale(images)
             standard = torch.from_numpy(self._standardise(images))
             copies = self.augmentation
             model = ImageDiffusion(fit_prior(standard, self.prior, device, copies))
@@ -242,8 +249,11 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         observed = self._observed(X, factor, sigma)
         draws = np.empty((n_samples, len(observed.values), *observed.shape), np.float32)
         with pinned_defaults(), torch.no_grad():
+            seen: Counter[bytes] = Counter()
             for i, one in enumerate(_each(observed)):
-                generator = self._generator(one.values)
+                digest = hashlib.sha256(one.values.numpy().tobytes()).digest()
+                generator = self._generator(digest, seen[digest])
+                seen[digest] += 1
                 draws[:, i] = self.model_.sample(one, n_samples, as_sampler(self.sampler), generator).numpy()
         result = self._restore(draws)
         return self._close(_keep_seen(result, X) if observed.exact else result, X)
@@ -341,10 +351,9 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         """Give images (..., channels) the float dtype that holds X's values and, where X has none, no channel axis."""
         return (images[..., 0] if np.ndim(X) == 3 else images).astype(float_type(np.asarray(X).dtype))
 
-    def _generator(self, values: torch.Tensor) -> torch.Generator:
-        """Return the randomness of one image: it depends on the image, not on those beside it."""
-        digest = hashlib.sha256(values.numpy().tobytes()).digest()
-        return torch.Generator().manual_seed((self.seed_ + int.from_bytes(digest[:7], "big")) % 2**63)
+    def _generator(self, digest: bytes, turn: int) -> torch.Generator:
+        """Return the randomness of one image: it depends on the image, not on those beside it; equals take turns."""
+        return torch.Generator().manual_seed((self.seed_ + turn + int.from_bytes(digest[:7], "big")) % 2**63)
 
 
 def _each(observed: Observed) -> Iterator[Observed]:

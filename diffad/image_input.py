@@ -110,3 +110,15 @@ def check_guidance(guidance: float) -> None:
     """Raise ValueError unless guidance is a finite number."""
     if not np.isfinite(guidance):
         raise ValueError(f"guidance must be a finite number, got {guidance!r}")
+
+
+def centre_and_scale(images: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean and the standard deviation of each channel (channels,) of images, NaN = missing.
+
+    A constant channel has so small a scale that what models add in its units is lost in rounding.
+    """
+    centre = np.asarray(np.nanmean(images, (0, 1, 2), dtype=np.float64))
+    spread = np.asarray(np.nanstd(images, (0, 1, 2), dtype=np.float64))
+    least = 1e-6 * np.maximum(np.abs(centre), spread.max())
+    varies = spread > 1e-12 * np.abs(centre)
+    return centre, np.where(varies, spread, np.where(least > 0, least, 1.0))

@@ -124,7 +124,15 @@ def learn(
         return masked_mse(velocity, target.clamp(-6, 6), part.context.hidden & part.known)
 
     judge = Judge(held, n_classes)
-    history = train(network, loss, lambda: judge.loss(network), training, generator, on_progress, data=(images, labels))
+    history = train(
+        network,
+        loss,
+        lambda: judge.loss(network),
+        training,
+        generator,
+        on_progress,
+        data=(images, labels, f"{kind} {augmentation} {n_classes}"),
+    )
     gate = judge.gate(network)
     gain = 1 - judge.loss(network, gate)
     if not gain > 0:

@@ -75,7 +75,8 @@ def learn(
         generator,
         on_progress,
         network.matrices,
-        (torch.where(known, windows, 0.0), known),  # what fills gaps may differ in the last bit elsewhere
+        # What fills gaps may differ in the last bit elsewhere.
+        (torch.where(known, windows, 0.0), known, type(model.prior).__name__),
     )
     gate = judge.gate(network)
     gain = 1 - judge.loss(network, gate)

@@ -273,7 +273,10 @@ def _fill_column(column: pd.Series, missing: NDArray[np.bool_], values: NDArray[
         column.iloc[missing] = values.astype(kind)
         return column
     places, values = np.flatnonzero(missing)[np.isfinite(values)], values[np.isfinite(values)]
-    if pd.api.types.is_bool_dtype(kind):
+    if isinstance(kind, pd.CategoricalDtype):
+        labels = kind.categories.to_numpy(dtype=np.float64)
+        column.iloc[places] = kind.categories[np.abs(values[:, None] - labels).argmin(1)]
+    elif pd.api.types.is_bool_dtype(kind):
         column.iloc[places] = values > 0.5
     elif pd.api.types.is_integer_dtype(kind):
         column.iloc[places] = whole_numbers(values, kind)

@@ -8,6 +8,7 @@ of a kernel to pool as well; they calibrate the bands of what was chosen.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -179,9 +180,12 @@ def _randomness(rows: Matrix, n_samples: int, seed: int, n_blocks: int) -> tuple
     """Return uniform numbers (S, n, 1 + blocks) and white noise (S, n, width) that belong to the rows' content."""
     uniform = np.empty((n_samples, len(rows), 1 + n_blocks))
     noise = np.zeros((n_samples, *rows.shape))
+    seen: Counter[int] = Counter()
     for i in np.flatnonzero(np.isnan(rows).any(1)):
         key = zlib.crc32(np.where(np.isnan(rows[i]), np.nan, rows[i] + 0.0).tobytes())
-        rng = np.random.Generator(np.random.Philox(key=[seed, key]))
+        # Rows that show the same are drawn apart: the first as if it were alone, the others by their turn.
+        rng = np.random.Generator(np.random.Philox(key=[seed, seen[key] << 32 | key]))
+        seen[key] += 1
         uniform[:, i] = rng.random((n_samples, 1 + n_blocks))
         noise[:, i] = rng.standard_normal((n_samples, rows.shape[1]))
     return uniform, noise
@@ -209,13 +213,14 @@ def fit_filler(rows: Matrix, owner: NDArray[np.int64], prior: str, seed: int) ->
     rng = np.random.default_rng(seed)
     rows = rows[~np.isnan(rows).all(1)]
     effort = min(1.0, (NARROW / rows.shape[1]) ** 2)
-    rows = rows[np.sort(rng.permutation(len(rows))[: max(LEAST_ROWS, int(effort * MOST_ROWS))])]
+    rows = rows[sampled(~np.isnan(rows), max(LEAST_ROWS, int(effort * MOST_ROWS)), rng)]
     space = {name: Space.fit(rows, owner, name == "linear") for name in ("linear", "scores")}
     n_out = min(int(HELD_OUT * len(rows)), MOST_HELD_OUT)
     n_calibrating = max(LEAST_ROWS, int(2 * effort * MOST_HELD_OUT))
     if len(rows) < ENOUGH_ROWS or len(space["linear"].scales) + len(space["linear"].blocks) < 2:
-        model = _models(space["linear"].forward(rows), ("gaussian",), seed)["gaussian"]
-        return Filler(space["linear"], model, None, "linear gaussian"), {}
+        kind = "wide" if rows.shape[1] > MOST_DENSE else "gaussian"
+        model = _models(space["linear"].forward(rows), (kind,), seed)[kind]
+        return Filler(space["linear"], model, None, f"linear {kind}"), {}
     order = rng.permutation(len(rows))
     train, truth = rows[order[n_out:]], rows[order[:n_out]]
     holes = _hide(truth, owner, rng)
@@ -227,9 +232,21 @@ def fit_filler(rows: Matrix, owner: NDArray[np.int64], prior: str, seed: int) ->
     chosen = _sharpened(chosen, holes[first], truth[first])
     bands = _bands(chosen, truth, owner, n_calibrating, rng)
     parts = chosen.name.split(" ", 1)[1].split(" + ")
-    final = _models(chosen.space.forward(rows), tuple(parts), seed)
+    # From what was chosen on: another start might end in another, worse optimum that nothing has judged.
+    starts = chosen.model.models if len(parts) > 1 else (chosen.model,)
+    final = _models(chosen.space.forward(rows), tuple(parts), seed, starts)
     model = final[parts[0]] if len(parts) == 1 else Pool(tuple(final[p] for p in parts), chosen.model.shares)
     return replace(chosen, model=model, bands=bands), losses
+
+
+def sampled(known: NDArray[np.bool_], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the numbers, rising, of at most `most` random rows, and of one more for each entry that none of them knows."""
+    order = rng.permutation(len(known))
+    pick, rest = order[:most], order[most:]
+    if len(rest):
+        lost = np.flatnonzero(~known[pick].any(0) & known[rest].any(0))
+        pick = np.r_[pick, rest[known[rest][:, lost].argmax(0)]]
+    return np.unique(pick)
 
 
 def _compared(
@@ -257,7 +274,7 @@ def _candidates(prior: str, width: int) -> tuple[str, ...]:
     return {"gaussian": ("gaussian",), "mixture": mixtures, "kernel": kernels}[prior]
 
 
-def _models(z: Matrix, kinds: Sequence[str], seed: int) -> dict[str, Any]:
+def _models(z: Matrix, kinds: Sequence[str], seed: int, starts: Sequence[Any] | None = None) -> dict[str, Any]:
     """Fit models of rows (n, width) on the normal scale by name."""
     x = torch.from_numpy(z)
     if not kinds:
@@ -266,10 +283,10 @@ def _models(z: Matrix, kinds: Sequence[str], seed: int) -> dict[str, Any]:
         return {"wide": WideGaussian.fit(x)}
     gaussian = MixturePrior.fit(x, 1)
     found: dict[str, Any] = {}
-    for name in kinds:
+    for name, start in zip(kinds, starts or [None] * len(kinds), strict=True):
         kind, _, number = name.partition("-")
         if kind == "mixture":
-            found[name] = MixturePrior.fit(x, int(number), seed, gaussian)
+            found[name] = MixturePrior.fit(x, int(number), seed, gaussian, start)
         else:
             found[name] = gaussian if kind == "gaussian" else KernelPrior.fit(x[:MOST_DONORS], gaussian, float(number))
     return found

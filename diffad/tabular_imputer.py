@@ -18,7 +18,7 @@ from diffad.atomic import all_or_nothing
 from diffad.defaults import pinned_defaults
 from diffad.encoding import Columns
 from diffad.integers import whole_numbers
-from diffad.row_filling import MOST_ROWS, PRIORS, fit_filler
+from diffad.row_filling import MOST_ROWS, PRIORS, fit_filler, sampled
 from diffad.tabular_input import TableInput
 
 Matrix = NDArray[np.float64]
@@ -123,8 +123,8 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
             # Sampled before they are encoded: a category takes as many numbers as there are.
             some = table[table.notna().any(axis=1)]
             if len(some) > MOST_ROWS:
-                pick = np.random.default_rng(self.seed_).choice(len(some), MOST_ROWS, replace=False)
-                some = some.iloc[np.sort(pick)]
+                rng = np.random.default_rng(self.seed_)
+                some = some.iloc[sampled(some.notna().to_numpy(), MOST_ROWS, rng)]
             self.filler_, self.losses_ = fit_filler(
                 self.columns_.raw(some), self.columns_.owner, self.prior, self.seed_
             )
@@ -246,6 +246,8 @@ def _filled(column: pd.Series, gap: NDArray[np.bool_], values: NDArray[Any]) -> 
     """Return the column with `values` in its gaps, of its own dtype."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.cat.add_categories([v for v in pd.unique(values) if v not in column.cat.categories])
+    if isinstance(column.dtype, pd.BooleanDtype):  # declared a number
+        values = values.astype(bool)
     if pd.api.types.is_integer_dtype(column.dtype):
         values = whole_numbers(values, column.dtype)
     array = column.to_numpy(copy=True) if isinstance(column.dtype, np.dtype) else column.array.copy()

@@ -101,7 +101,7 @@ def train(
     generator: torch.Generator,
     on_progress: Progress | None = None,
     matrices: Sequence[nn.Parameter] = (),
-    data: Sequence[Tensor] = (),
+    data: Sequence[Tensor | str] = (),
 ) -> list[dict[str, float]]:
     """Train `network` in place; it ends with the averaged weights that were best on held-out data.
 
@@ -119,8 +119,8 @@ def train(
         Told of every look at the held-out loss.
     matrices : sequence of Parameter, optional
         Weights of `network` between hidden layers, which Muon moves; AdamW moves the others.
-    data : sequence of Tensor, optional
-        What is learnt from: a checkpoint of other data is refused.
+    data : sequence of Tensor or str, optional
+        What is learnt from, and by what: a checkpoint of anything else is refused.
 
     Returns
     -------
@@ -171,7 +171,7 @@ class _Loop:
         training: Training,
         generator: torch.Generator,
         matrices: Sequence[nn.Parameter],
-        data: Sequence[Tensor],
+        data: Sequence[Tensor | str],
     ) -> None:
         self.network, self.training, self.generator = network, training, generator
         hidden = {id(p) for p in matrices}
@@ -303,12 +303,15 @@ class _Loop:
         return 0.5 * (1 + math.cos(math.pi * (self.step - warm_up) / max(1, total - warm_up)))
 
 
-def _origin(seed: int, data: Sequence[Tensor]) -> str:
+def _origin(seed: int, data: Sequence[Tensor | str]) -> str:
     """Return a digest of what is learnt from."""
     digest = hashlib.sha256(str(seed).encode())
-    for tensor in data:
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for part in data:
+        if isinstance(part, str):
+            digest.update(part.encode())
+            continue
+        digest.update(str(tuple(part.shape)).encode())
+        digest.update(part.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -136,3 +136,11 @@ def test_other_mistakes_are_refused(fitted):
             call()
     with pytest.raises(NotFittedError):
         DiffusionVAE().generate()
+
+
+def test_a_checkpoint_of_other_latents_is_refused(tmp_path):
+    X = np.random.default_rng(0).random((40, 8, 8))
+    training = Training(max_steps=4, masks_per_batch=2, evaluate_every=2, checkpoint=str(tmp_path / "c"))
+    DiffusionVAE(training=training).fit(X)
+    with pytest.raises(ValueError, match="checkpoint"):
+        DiffusionVAE(latent=3, training=training).fit(X)

@@ -328,6 +328,31 @@ def test_an_image_without_any_pixel_becomes_the_mean_image(imputer, training):
     assert np.isfinite(lower).all() and (upper > lower).all()
 
 
+def test_a_constant_channel_is_drawn_as_its_constant():
+    rng = np.random.default_rng(0)
+    X = np.full((30, 8, 8, 2), 5.0)
+    X[..., 1] = 1e-6 * (np.sin(np.arange(8) / 3 + 6 * rng.random((30, 1, 1))) + 0.1 * rng.standard_normal((30, 8, 8)))
+    drawn = ImageImputer().fit(X).generate(4)
+    np.testing.assert_allclose(drawn[..., 0], 5.0, rtol=1e-6)
+    assert 3e-7 < drawn[..., 1].std() < 3e-6
+
+
+def test_images_that_show_the_same_are_drawn_apart():
+    imputer = ImageImputer().fit(np.random.default_rng(0).random((30, 8, 8)))
+    nothing = np.full((3, 8, 8), np.nan)
+    drawn = imputer.sample(nothing, 2)
+    assert len(np.unique(drawn[:, :, 0, 0])) == 6
+    np.testing.assert_array_equal(imputer.sample(nothing[:1], 2)[:, 0], drawn[:, 0])
+
+
+def test_a_checkpoint_of_another_prior_is_refused(tmp_path):
+    X = np.random.default_rng(0).random((40, 8, 8)).cumsum(1)
+    training = Training(max_steps=4, masks_per_batch=2, evaluate_every=2, checkpoint=str(tmp_path / "c"))
+    ImageImputer(prior="field", training=training).fit(X)
+    with pytest.raises(ValueError, match="checkpoint"):
+        ImageImputer(training=training).fit(X)
+
+
 @pytest.mark.parametrize("value", [0.0, 7.0])
 def test_constant_images(value):
     flat = np.full((10, 8, 8), value)

@@ -24,6 +24,13 @@ def test_series_of_any_interleaving_are_put_back_where_they_were(labels):
     np.testing.assert_array_equal(recording.assemble(recording.series), X)
 
 
+def test_a_category_of_numbers_is_filled_by_the_nearest():
+    recording, _ = read(pd.DataFrame({"d": pd.Categorical([1.0, 2.0, None, None])}))
+    filled = recording.fill(np.array([[1.0], [2.0], [1.7], [1.2]]))
+    assert filled["d"].tolist() == [1.0, 2.0, 2.0, 1.0]
+    assert filled["d"].dtype == "category"
+
+
 def test_leading_axes_of_results_are_kept():
     X = np.arange(24.0).reshape(2, 4, 3)
     recording, period = read(X)

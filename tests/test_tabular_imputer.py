@@ -392,3 +392,55 @@ def test_categories_that_never_occur_are_none():
     X = pd.DataFrame({"k": pd.Categorical(["a", "b"] * 30, ["a", "b", "never"]), "x": np.arange(60.0)})
     X.loc[3, "k"] = None
     assert list(TabularImputer().fit(X).category_probabilities(X).columns) == [("k", "a"), ("k", "b")]
+
+
+@pytest.mark.parametrize("seed", [8, 22])
+def test_the_final_model_is_as_good_as_the_one_that_was_chosen(seed):
+    # Fitted anew from its own start, a mixture ended in an optimum that took A for B: .73 and .76 of the rows right.
+    unseen = mixed(2000, 99)
+    filled = TabularImputer().fit(mixed(800, seed)).transform(unseen.assign(line=None))
+    assert (filled["line"] == unseen["line"]).mean() > 0.92
+
+
+def test_rows_that_show_the_same_are_drawn_apart():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"g": np.repeat(["a", "b"], 500), "x": np.r_[rng.standard_normal(500), 5 + rng.standard_normal(500)]}
+    )
+    holes = table.copy()
+    holes.loc[::2, "x"] = np.nan
+    imputer = TabularImputer().fit(table)
+    drawn = imputer.sample(holes, 1)[0].loc[::2].groupby("g")["x"]
+    assert (drawn.nunique() > 200).all()
+    np.testing.assert_allclose(drawn.std(), table.groupby("g")["x"].std(), rtol=0.15)
+    alone = imputer.sample(holes.iloc[[0]], 1)[0]
+    assert alone["x"].iloc[0] == imputer.sample(holes, 1)[0]["x"].iloc[0]
+
+
+def test_a_column_with_few_values_is_never_lost_in_sampling():
+    X = np.random.default_rng(0).standard_normal((20_000, 3))
+    X[3:, 2] = np.nan
+    filled = TabularImputer(prior="gaussian").fit_transform(X)
+    assert np.isfinite(filled).all()
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_times_are_refused_whatever_is_declared_categorical(zone):
+    X = pd.DataFrame({"t": pd.date_range("2020", periods=100, tz=zone), "c": list("ab") * 50, "x": np.arange(100.0)})
+    with pytest.raises(ValueError, match=r"'t'.*hold times"):
+        TabularImputer(categorical_features=["c"]).fit(X)
+
+
+def test_nullable_booleans_may_be_numbers():
+    X = pd.DataFrame({"b": pd.array([True, False] * 50, dtype="boolean"), "x": np.tile([1.0, 0.0], 50)})
+    X.loc[3, "b"] = pd.NA
+    filled = TabularImputer(prior="gaussian", categorical_features=[]).fit_transform(X)
+    assert filled["b"].dtype == "boolean" and not filled["b"].isna().any()
+
+
+def test_few_rows_of_many_columns_take_a_gaussian_of_low_rank():
+    X = np.random.default_rng(0).standard_normal((30, 400))
+    X[3, 5] = np.nan
+    imputer = TabularImputer().fit(X)
+    assert imputer.prior_ == "linear wide"
+    assert np.isfinite(imputer.transform(X)).all()

@@ -59,7 +59,12 @@ class MixturePrior:
 
     @classmethod
     def fit(
-        cls, x: Tensor, n_components: int | None = None, seed: int = 0, gaussian: MixturePrior | None = None
+        cls,
+        x: Tensor,
+        n_components: int | None = None,
+        seed: int = 0,
+        gaussian: MixturePrior | None = None,
+        start: MixturePrior | None = None,
     ) -> MixturePrior:
         """Fit to rows (n, d), NaN = missing; None chooses the number of components by BIC.
 
@@ -74,12 +79,12 @@ class MixturePrior:
         generator = torch.Generator().manual_seed(seed)
         complete = gaussian.completed(x, generator)
         numbers = COMPONENTS if n_components is None else (n_components,)
-        fits = [cls(*_em(complete, k, seed)) for k in numbers if k == 1 or len(x) >= k * ROWS_PER_COMPONENT]
+        fits = [cls(*_em(complete, k, seed, start)) for k in numbers if k == 1 or len(x) >= k * ROWS_PER_COMPONENT]
         if not fits:
             return gaussian
         best = min(fits, key=lambda fit: fit.bic(complete))
         for _ in range(ROUNDS - 1 if bool(x.isnan().any()) else 0):
-            best = cls(*_em(best.completed(x, generator), len(best.weights), seed))
+            best = cls(*_em(best.completed(x, generator), len(best.weights), seed, best))
         return best
 
     def bic(self, x: Tensor) -> float:
@@ -181,13 +186,17 @@ def _regularised(sample: Tensor, n: Tensor | float, target: Tensor, n_components
     return covariance
 
 
-def _em(x: Tensor, n_components: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def _em(x: Tensor, n_components: int, seed: int, start: MixturePrior | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Return weights, means and covariances of a mixture fitted to complete rows (n, d)."""
+    if start is not None and len(start.weights) != n_components:
+        start = None
     rng = np.random.default_rng(seed)
     label = np.zeros(len(x), np.int64)
-    if n_components > 1:
+    if n_components > 1 and start is None:
         _, label = kmeans2(x.numpy(), n_components, iter=10, minit="++", rng=rng, missing="warn")
     share = torch.nn.functional.one_hot(torch.from_numpy(label.astype(np.int64)), n_components).double()
+    if start is not None:
+        share = torch.cat([start._joint(rows, ~rows.isnan())[0] for rows in x.split(start.chunk)]).softmax(1)
     target = torch.cov(x.T, correction=0).reshape(x.shape[1], x.shape[1])
     last = -math.inf
     for _ in range(ITERATIONS if n_components > 1 else 1):

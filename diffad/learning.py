@@ -7,9 +7,10 @@ decide how much of the network's velocity is admitted (:class:`diffad.model.Mask
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffad.defaults import pinned_defaults
 from diffad.diffusion.loss import masked_mse, noisy_and_target
@@ -20,6 +21,8 @@ from diffad.networks import AxialTransformer
 from diffad.priors import Conditional
 from diffad.training import Progress, Training, train
 
+#: Draws so many masks (n, length, channels), True = visible.
+Masks = Callable[[int, torch.Generator], Tensor]
 #: Bytes that the conditionals of a mask bank may take.
 BANK_BYTES = 300e6
 LARGEST_BANK = 400
@@ -39,6 +42,8 @@ def learn(
     training: Training,
     seed: int,
     on_progress: Progress | None = None,
+    build: Callable[[], nn.Module] | None = None,
+    masks: Masks | None = None,
 ) -> tuple[list[dict[str, float]], float]:
     """Train a network on top of `model.prior`, set `model.network` and `model.gate`.
 
@@ -51,6 +56,11 @@ def learn(
         Entries that were observed: only they are learnt from.
     training : Training
     seed : int
+    on_progress : callable, optional
+    build : callable, optional
+        Makes the network; None is an `AxialTransformer`.
+    masks : callable, optional
+        Draws masks (n, length, channels); None is the default mixture of policies.
 
     Returns
     -------
@@ -61,11 +71,12 @@ def learn(
         `model.network` None.
     """
     generator = torch.Generator(device=model.device).manual_seed(seed)
-    bank = mask_bank(model, seed)
-    judge = HeldOut(model, held_out, held_out_known, seed + 1)
+    build = build or (lambda: AxialTransformer(model.length, model.channels))
+    bank = mask_bank(model, seed, masks)
+    judge = HeldOut(model, held_out, held_out_known, seed + 1, masks)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = AxialTransformer(model.length, model.channels).to(model.device)
+        network = build().to(model.device)
     source = Batches(model, windows, known, bank, training)
     history = train(
         network,
@@ -74,7 +85,7 @@ def learn(
         training,
         generator,
         on_progress,
-        network.matrices,
+        network.matrices if isinstance(network, AxialTransformer) else (),
         # What fills gaps may differ in the last bit elsewhere.
         (torch.where(known, windows, 0.0), known, type(model.prior).__name__),
     )
@@ -86,12 +97,16 @@ def learn(
     return history, gain
 
 
-def mask_bank(model: MaskedDiffusion, seed: int) -> Conditional:
-    """Condition the prior on a bank of masks from the default mixture."""
+def mask_bank(model: MaskedDiffusion, seed: int, masks: Masks | None = None) -> Conditional:
+    """Condition the prior on a bank of masks."""
     d = model.length * model.channels
     size = int(max(24, min(LARGEST_BANK, BANK_BYTES / (4 * d * d))))
-    masks = mixture(size, model.length, model.channels, torch.Generator().manual_seed(seed))
-    return model.condition(masks, ~masks)
+    visible = _draw(model, masks, size, torch.Generator().manual_seed(seed))
+    return model.condition(visible, ~visible)
+
+
+def _draw(model: MaskedDiffusion, masks: Masks | None, n: int, generator: torch.Generator) -> Tensor:
+    return masks(n, generator) if masks else mixture(n, model.length, model.channels, generator)
 
 
 class Batches:
@@ -111,7 +126,7 @@ class Batches:
         self.first = (count.cumsum(0) - count).to(model.device)
         self.levels = LogNormalLevels()
 
-    def loss(self, network: AxialTransformer, generator: torch.Generator) -> Tensor:
+    def loss(self, network: nn.Module, generator: torch.Generator) -> Tensor:
         """Draw a batch and return the network's loss on it."""
         n_masks, per_mask = self.training.masks_per_batch, self.training.windows_per_mask
         index = torch.randint(len(self.bank.visible), (n_masks,), generator=generator, device=generator.device)
@@ -143,7 +158,7 @@ class Batches:
 
 
 def velocity_loss(
-    network: AxialTransformer,
+    network: nn.Module,
     context: Context,
     given: Conditional,
     x: Tensor,
@@ -165,11 +180,19 @@ def _noisy(context: Context, given: Conditional, x: Tensor, theta: Tensor, white
 class HeldOut:
     """Held-out windows under masks that training does not see: the loss and the gate."""
 
-    def __init__(self, model: MaskedDiffusion, windows: Tensor, known: Tensor, seed: int, n_masks: int = 32) -> None:
+    def __init__(
+        self,
+        model: MaskedDiffusion,
+        windows: Tensor,
+        known: Tensor,
+        seed: int,
+        masks: Masks | None = None,
+        n_masks: int = 32,
+    ) -> None:
         self.model = model
         generator = torch.Generator().manual_seed(seed)
-        masks = mixture(n_masks, model.length, model.channels, generator)
-        self.given = model.condition(masks, ~masks)
+        visible = _draw(model, masks, n_masks, generator)
+        self.given = model.condition(visible, ~visible)
         pick = torch.randint(len(windows), (n_masks, min(16, len(windows))), generator=generator)
         self.x = windows.flatten(1)[pick].to(model.device)
         self.known = known.flatten(1)[pick].to(model.device)
@@ -182,7 +205,7 @@ class HeldOut:
         self.theta = theta.expand(self.x.shape[:2]).to(model.device)
 
     @torch.no_grad()
-    def loss(self, network: AxialTransformer, gate: Tensor | None = None) -> float:
+    def loss(self, network: nn.Module, gate: Tensor | None = None) -> float:
         """Return the loss relative to the prior's on the same windows, noise and levels."""
         z, target = _noisy(self.context, self.given, self.x, self.theta, self.white)
         where = self.context.hidden & self.known
@@ -194,7 +217,7 @@ class HeldOut:
         return float(masked_mse(velocity, target, where) / prior)
 
     @torch.no_grad()
-    def gate(self, network: AxialTransformer) -> Tensor:
+    def gate(self, network: nn.Module) -> Tensor:
         """Return the share of the velocity to admit: E[F t] / E[F^2] per gap kind and level.
 
         That is the least-squares weight of the network's velocity F for its target t; entries of

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,12 +43,17 @@ HELD_OUT, MOST_HELD_OUT, CHOOSING, HIDDEN = 0.25, 1500, 400, 0.2
 N_COMPONENTS, BANDWIDTHS = (5, 12), (0.3, 0.5, 0.7)
 #: Candidates that are tried on both scales.
 PROBES = 2
-#: Shares of the kernel in a pool that are compared.
+#: Shares of the kernel, and of a network, in a pool that are compared.
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+#: Part of the loss that a network must save: closed forms are fitted again to all rows, held-out ones among them, and
+#: gain by that about as much as it can save on some tables.
+WORTH = 0.03
 #: Powers of probabilities that are compared.
 SHARPNESS = (0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 #: Times that held-out rows are hidden in anew where they are few.
 MOST_REPEATS = 6
+#: Rows that calibrate bands with a network in the pool.
+MOST_SLOW = 1000
 #: Levels at which distributions are compared.
 LEVELS = tuple(((np.arange(20) + 0.5) / 20).tolist())
 PRIORS = ("auto", "gaussian", "mixture", "kernel")
@@ -68,7 +73,24 @@ class Pool:
 
     def condition(self, x: torch.Tensor) -> RowConditional:
         """Return p(hidden | visible) of rows (n, d)."""
-        return pool([m.condition(x) for m in self.models], self.shares)
+        used = [(m, s) for m, s in zip(self.models, self.shares, strict=True) if s]
+        return pool([m.condition(x) for m, _ in used], [s for _, s in used])
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a model said of some rows, for asking again: a network takes its time."""
+
+    conditional: RowConditional
+
+    @property
+    def chunk(self) -> int:
+        """All rows at once."""
+        return len(self.conditional.known)
+
+    def condition(self, x: torch.Tensor) -> RowConditional:
+        """Return it for the same rows (n, d)."""
+        return self.conditional
 
 
 @dataclass(frozen=True)
@@ -191,7 +213,9 @@ def _randomness(rows: Matrix, n_samples: int, seed: int, n_blocks: int) -> tuple
     return uniform, noise
 
 
-def fit_filler(rows: Matrix, owner: NDArray[np.int64], prior: str, seed: int) -> tuple[Filler, dict[str, float]]:
+def fit_filler(
+    rows: Matrix, owner: NDArray[np.int64], prior: str, seed: int, learn: Callable[[Matrix], Any] | None = None
+) -> tuple[Filler, dict[str, float]]:
     """Learn to fill encoded rows.
 
     Parameters
@@ -203,6 +227,9 @@ def fit_filler(rows: Matrix, owner: NDArray[np.int64], prior: str, seed: int) ->
     prior : one of `PRIORS`
     seed : int
         Of samples of rows, held-out entries and starting points.
+    learn : callable, optional
+        Learns a further model, or None, from rows (n, width) on the normal scale: of all that are not held out, where
+        closed forms make do with `MOST_ROWS`.  It joins the pool as far as held-out entries say.
 
     Returns
     -------
@@ -213,7 +240,8 @@ def fit_filler(rows: Matrix, owner: NDArray[np.int64], prior: str, seed: int) ->
     rng = np.random.default_rng(seed)
     rows = rows[~np.isnan(rows).all(1)]
     effort = min(1.0, (NARROW / rows.shape[1]) ** 2)
-    rows = rows[sampled(~np.isnan(rows), max(LEAST_ROWS, int(effort * MOST_ROWS)), rng)]
+    pick = sampled(~np.isnan(rows), max(LEAST_ROWS, int(effort * MOST_ROWS)), rng)
+    rows, spare = rows[pick], np.delete(rows, pick, 0)
     space = {name: Space.fit(rows, owner, name == "linear") for name in ("linear", "scores")}
     n_out = min(int(HELD_OUT * len(rows)), MOST_HELD_OUT)
     n_calibrating = max(LEAST_ROWS, int(2 * effort * MOST_HELD_OUT))
@@ -229,14 +257,21 @@ def fit_filler(rows: Matrix, owner: NDArray[np.int64], prior: str, seed: int) ->
     trial = _compared(space, train, holes[first], truth[first], kinds, seed)
     losses = {f.name: value for f, value in trial}
     chosen = _pooled([f for f, _ in trial], losses, holes[first], truth[first])
-    chosen = _sharpened(chosen, holes[first], truth[first])
-    bands = _bands(chosen, truth, owner, n_calibrating, rng)
+    together = chosen
+    if learn is not None and rows.shape[1] <= MOST_DENSE:
+        learnt = learn(chosen.space.forward(np.concatenate([train, spare])))
+        together = _joined(chosen, learnt, losses, holes[first], truth[first])
+        n_calibrating = min(n_calibrating, MOST_SLOW)
+    together = _sharpened(together, holes[first], truth[first])
+    bands = _bands(together, truth, owner, n_calibrating, rng)
     parts = chosen.name.split(" ", 1)[1].split(" + ")
     # From what was chosen on: another start might end in another, worse optimum that nothing has judged.
     starts = chosen.model.models if len(parts) > 1 else (chosen.model,)
     final = _models(chosen.space.forward(rows), tuple(parts), seed, starts)
     model = final[parts[0]] if len(parts) == 1 else Pool(tuple(final[p] for p in parts), chosen.model.shares)
-    return replace(chosen, model=model, bands=bands), losses
+    if together.model is not chosen.model:
+        model = replace(together.model, models=(model, together.model.models[1]))
+    return replace(together, model=model, bands=bands), losses
 
 
 def sampled(known: NDArray[np.bool_], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -339,6 +374,22 @@ def _pooled(trial: list[Filler], losses: dict[str, float], holes: Matrix, truth:
         losses[f"{name} {share}"] = loss(mixed, holes, truth)
         if losses[f"{name} {share}"] < min(v for k, v in losses.items() if k != f"{name} {share}"):
             best = mixed
+    return best
+
+
+def _joined(filler: Filler, learnt: Any, losses: dict[str, float], holes: Matrix, truth: Matrix) -> Filler:
+    """Pool a filler with what was learnt, with the share of the least held-out loss, if that is worth it."""
+    best, least = filler, (1 - WORTH) * loss(filler, holes, truth)
+    if learnt is None:
+        return best
+    gaps = np.isnan(holes).any(1)
+    told = [Told(m.condition(torch.from_numpy(filler.space.forward(holes[gaps])))) for m in (filler.model, learnt)]
+    name = f"{filler.name} + network"
+    for share in SHARES[1:]:
+        mixed = replace(filler, model=Pool(tuple(told), (1 - share, share)), name=name)
+        found = losses[f"{name} {share}"] = loss(mixed, holes, truth)
+        if found < least:
+            best, least = replace(mixed, model=Pool((filler.model, learnt), (1 - share, share))), found
     return best
 
 

@@ -84,7 +84,7 @@ class MixturePrior:
             return gaussian
         best = min(fits, key=lambda fit: fit.bic(complete))
         for _ in range(ROUNDS - 1 if bool(x.isnan().any()) else 0):
-            best = cls(*_em(best.completed(x, generator), len(best.weights), seed, best))
+            best = cls(*_em(best.completed(x, generator), len(best.weights), seed, best if start is not None else None))
         return best
 
     def bic(self, x: Tensor) -> float:

@@ -1,6 +1,7 @@
 """Filling gaps of tables: errors of diffad and its peers where a fifth of the entries is hidden.
 
     python pipelines/benchmarks/tabular_imputation.py ../shared/data/tabular/*.npz
+    python pipelines/benchmarks/tabular_imputation.py ../shared/data/tabular/*.npz --rows 4000 --network 4000
     python pipelines/benchmarks/tabular_imputation.py --nsl-kdd ../shared/data/nsl-kdd
 
 Entries are hidden at random, or by value (the chance grows with the value's rank from 0 to 40 %, so
@@ -32,7 +33,7 @@ from sklearn.preprocessing import StandardScaler
 from tabular_anomaly import NSL_COLUMNS
 
 import diffad
-from diffad import TabularImputer
+from diffad import TabularImputer, Training
 from diffad.metrics import coverage, crps
 
 Array = NDArray[np.float64]
@@ -62,7 +63,7 @@ def numbers(file: Path, rows: int, seed: int) -> Array:
     return X[:, X.std(0) > 0]
 
 
-def judged(X: Array, holes: Array) -> list[tuple[str, float, float, float, float]]:
+def judged(X: Array, holes: Array, ours: dict[str, Training | None]) -> list[tuple[str, float, float, float, float]]:
     """Return method, MAE, CRPS, coverage and seconds."""
     gap, unit = np.isnan(holes), X.std(0)
     scaler = StandardScaler().fit(holes)
@@ -72,32 +73,35 @@ def judged(X: Array, holes: Array) -> list[tuple[str, float, float, float, float
         filled = scaler.inverse_transform(make().fit_transform(scaler.transform(holes)))
         error = float((np.abs(filled - X) / unit)[gap].mean())
         lines.append((name, error, error, np.nan, time.perf_counter() - started))
-    started = time.perf_counter()
-    imputer = TabularImputer().fit(holes)
-    filled = imputer.transform(holes)
-    seconds = time.perf_counter() - started
-    samples = imputer.sample(holes, N_SAMPLES)
-    lower, upper = imputer.interval(holes, 0.9)
-    score = float((crps(samples, X) / unit)[gap].mean())
-    error = float((np.abs(filled - X) / unit)[gap].mean())
-    lines.append(("diffad", error, score, coverage(lower[gap], upper[gap], X[gap]), seconds))
+    for name, training in ours.items():
+        started = time.perf_counter()
+        imputer = TabularImputer(training=training).fit(holes)
+        filled = imputer.transform(holes)
+        seconds = time.perf_counter() - started
+        samples = imputer.sample(holes, N_SAMPLES)
+        lower, upper = imputer.interval(holes, 0.9)
+        score = float((crps(samples, X) / unit)[gap].mean())
+        error = float((np.abs(filled - X) / unit)[gap].mean())
+        lines.append((name, error, score, coverage(lower[gap], upper[gap], X[gap]), seconds))
     return lines
 
 
-def tables(files: list[Path], rows: int, seeds: list[int]) -> None:
+def tables(files: list[Path], rows: int, seeds: list[int], ours: dict[str, Training | None]) -> None:
     for mechanism in ("random", "by value"):
         lines = []
         for file in files:
             for seed in seeds:
                 X = numbers(file, rows, seed)
-                found = judged(X, hide(X, mechanism, seed))
+                found = judged(X, hide(X, mechanism, seed), ours)
                 lines += [(file.stem.split("_")[-1], seed, *line) for line in found]
         table = pd.DataFrame(lines, columns=["set", "seed", "method", "MAE", "CRPS", "coverage", "seconds"])
         print(f"\nHidden {mechanism}, {rows} rows at most, seeds {seeds}: mean over {len(files)} sets")
         print(table.groupby("method")[["MAE", "CRPS", "coverage", "seconds"]].mean().round(3).to_string())
         per_set = table.pivot_table(index="set", columns="method", values="MAE")
         print(per_set.round(3).to_string())
-        best = per_set.drop(columns="diffad").min(axis=1)
+        if len(ours) > 1:
+            print(table.pivot_table(index="set", columns="method", values="CRPS")[list(ours)].round(3).to_string())
+        best = per_set.drop(columns=list(ours)).min(axis=1)
         lost = per_set.index[per_set["diffad"] > best].tolist()
         print(f"sets where a peer has the smaller MAE: {lost or 'none'}", flush=True)
 
@@ -134,12 +138,18 @@ def main() -> None:
     parser.add_argument("--nsl-kdd", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--network", type=int, default=0, help="also with a network, trained for so many steps")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*Early stopping criterion.*")
     versions = f"diffad {diffad.__version__}, scikit-learn {sklearn.__version__}, torch {torch.__version__}"
     print(f"{versions}, Python {platform.python_version()}, {torch.get_num_threads()} thread(s)")
     if options.files:
-        tables(options.files, options.rows, options.seeds)
+        ours: dict[str, Training | None] = {"diffad": None}
+        if options.network:
+            ours["diffad with a network"] = Training(
+                max_steps=options.network, masks_per_batch=32, windows_per_mask=8, evaluate_every=250
+            )
+        tables(options.files, options.rows, options.seeds, ours)
     if options.nsl_kdd:
         categories(options.nsl_kdd, options.rows, options.seeds)
 

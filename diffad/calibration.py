@@ -8,12 +8,13 @@ conformal prediction with a locally scaled score; Lei et al. 2018, section 5.2).
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+
+from diffad.telling import tell
 
 #: Entries below which a kind of gap borrows from all channels, or from all kinds.
 ENOUGH = 400
@@ -87,10 +88,8 @@ class Bands:
     def quantile(self, q: float, kind: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the standardised quantile of each entry; kind is (..., channels)."""
         if not LEVELS[0] <= q <= LEVELS[-1]:
-            warnings.warn(
+            tell(
                 f"bands are known for quantiles from {LEVELS[0]} to {LEVELS[-1]}; the nearest of them is given for {q}",
-                UserWarning,
-                stacklevel=2,
             )
         after = int(np.clip(np.searchsorted(LEVELS, q), 1, len(LEVELS) - 1))
         share = float(np.clip((q - LEVELS[after - 1]) / (LEVELS[after] - LEVELS[after - 1]), 0, 1))

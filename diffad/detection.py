@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from diffad.atomic import all_or_nothing
+from diffad.telling import tell
 from diffad.thresholds import AlarmsPerDay, FalseAlarmRate, NormalScores, Threshold, drifted
 
 Scores = NDArray[np.float64]
@@ -132,9 +133,8 @@ class Detector(OutlierMixin, BaseEstimator):
 
     def _look_for_drift(self, score: Scores) -> None:
         if drifted(self.normal_.p_values(score)):
-            warnings.warn(
+            tell(
                 "most rows look stranger than the normal data calibrated on: the promised alarm rate does not "
                 "hold here; call recalibrate(X_normal) with recent normal rows",
                 DriftWarning,
-                stacklevel=3,
             )

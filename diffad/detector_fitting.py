@@ -7,7 +7,6 @@ residuals join in as far as injected faults admit.  Thresholds are found elsewhe
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -21,6 +20,7 @@ from diffad.model import MaskedDiffusion
 from diffad.model_evidence import ModelEvidence, admitted_share, with_model
 from diffad.scaling import Scaling, squash
 from diffad.scoring import WEIGHTS, Scorer, reweight
+from diffad.telling import tell
 from diffad.thresholds import NormalScores
 
 Array = NDArray[np.float32]
@@ -139,10 +139,8 @@ def fit_detector(
         kept = _trimmed(normal_only, _cross_fit(kept, recipe, memory.weights, earlier).scorer, recipe.contamination)
     fitted = _cross_fit(kept, recipe, memory.weights, earlier)
     if not fitted.scorer.models.lengths.all:
-        warnings.warn(
+        tell(
             f"X is too short for the evidence {list(recipe.kinds)}: nothing will look strange; give more rows",
-            UserWarning,
-            stacklevel=4,
         )
     if any(f.any() for f in faulty):
         fitted = _reweighted(fitted, series, faulty)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -22,6 +21,7 @@ from diffad.image_evidence_fitting import fit_images
 from diffad.image_input import Images, check_shape, read_images, refuse_empty
 from diffad.series_input import device_of
 from diffad.tails import LogTail
+from diffad.telling import tell
 from diffad.thresholds import NormalScores, Threshold
 
 Scores = NDArray[np.float64]
@@ -184,10 +184,8 @@ class ImageDetector(Detector):
             raise ValueError(f"X holds {len(images)} images; fit needs at least 8 good ones")
         refuse_empty(images)
         if len(images) < FEW:
-            warnings.warn(
+            tell(
                 f"X holds {len(images)} images: with fewer than {FEW} many more may alarm than asked for",
-                UserWarning,
-                stacklevel=3,
             )
         self.shape_, self.period_ = images.shape[1:], None
         device = device_of(self.device)

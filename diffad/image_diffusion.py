@@ -7,7 +7,6 @@ size; others are the prior's alone.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -22,6 +21,7 @@ from diffad.image_prior import ImagePrior
 from diffad.image_tiles import Observed
 from diffad.model import GATE_LEVELS, Sampler, gate_position
 from diffad.networks.unet import UNet
+from diffad.telling import tell
 
 #: Pixels that pass the network at once.
 CHUNK = 2**20
@@ -69,9 +69,7 @@ class ImageDiffusion:
     def warn_if_classless(self) -> None:
         """Say that a class asked for changes nothing: only an admitted network knows classes."""
         if self.network is None or not bool(self.gate.any()):
-            warnings.warn(
-                "y changes nothing: there is no network, which alone knows classes", UserWarning, stacklevel=3
-            )
+            tell("y changes nothing: there is no network, which alone knows classes")
 
     def sample(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
@@ -27,6 +26,7 @@ from diffad.series_imputer import SeriesImputer
 from diffad.series_input import SeriesInput, device_of
 from diffad.standstill import warn_of_carried_forward
 from diffad.stream import Stream
+from diffad.telling import tell
 from diffad.thresholds import NormalScores, Threshold, merge
 
 Scores = NDArray[np.float64]
@@ -157,7 +157,7 @@ class SeriesDetector(Detector, SeriesInput):
         known = [~np.isnan(raw).all(1) & ~fault for raw, fault in zip(recording.series, faulty, strict=True)]
         self._warn_of_few(sum(int(k.sum()) for k in known))
         told = [np.where(fault[:, None], np.nan, raw) for raw, fault in zip(recording.series, faulty, strict=True)]
-        warn_of_carried_forward(told, stacklevel=3)
+        warn_of_carried_forward(told)
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
             self._learn(recording.series, faulty)
         return self
@@ -270,15 +270,16 @@ class SeriesDetector(Detector, SeriesInput):
         DataFrame
             ``start``, ``end`` (first and last row that alarms, as labels of the index), ``peak``
             (the strangest row), ``severity`` (its score over the threshold), ``p_value`` (of the
-            peak) and ``channels`` (to blame, the first most).
+            peak) and ``channels`` (to blame, the first most). Of several series, ``series`` comes first: the number of
+            an event's series, as they come in X.
         """
         recording = self._open(X, groups)
         shares = self._shares(recording)
         score = _per_row(recording, shares).sum(1)
         self._look_for_drift(score)
         index, names = _index(recording), self._names()
-        rows = []
-        for places, share in zip(recording.rows, shares, strict=True):
+        rows, several = [], len(recording.rows) > 1
+        for number, (places, share) in enumerate(zip(recording.rows, shares, strict=True)):
             strange = share.sum(1)
             for start, stop in merge(-strange < self.offset_):
                 peak = start + int(strange[start:stop].argmax())
@@ -286,7 +287,8 @@ class SeriesDetector(Detector, SeriesInput):
                 order = np.argsort(-blame)
                 guilty = [names[k] for k in order if blame[k] > 0.2 * blame.sum()] or [names[order[0]]]
                 rows.append(
-                    {
+                    ({"series": number} if several else {})
+                    | {
                         "start": index[places[start]],
                         "end": index[places[stop - 1]],
                         "peak": index[places[peak]],
@@ -299,7 +301,8 @@ class SeriesDetector(Detector, SeriesInput):
             return pd.DataFrame(rows)
         nothing = dict.fromkeys(("start", "end", "peak"), index[:0])
         numbers = {name: np.empty(0) for name in ("severity", "p_value")}
-        return pd.DataFrame(nothing | numbers | {"channels": np.empty(0, object)})
+        first = {"series": np.empty(0, np.int64)} if several else {}
+        return pd.DataFrame(first | nothing | numbers | {"channels": np.empty(0, object)})
 
     def explain(self, X: Any, groups: Any = None) -> Explanation:
         """Say which channels made each row strange, and what they should have shown.
@@ -459,18 +462,14 @@ class SeriesDetector(Detector, SeriesInput):
             return
         self.watched_ = self.watched_ & ~moves
         names = [n for n, m in zip(self._names(), moves, strict=True) if m]
-        warnings.warn(
+        tell(
             f"channels {names} never moved in fit and do so here: they are no longer watched; fit anew to judge them",
-            UserWarning,
-            stacklevel=4,
         )
 
     def _warn_of_few(self, rows: int) -> None:
         if rows < FEW_ROWS:
-            warnings.warn(
+            tell(
                 f"X has {rows} normal rows: with fewer than {FEW_ROWS} many more rows may alarm than asked for",
-                UserWarning,
-                stacklevel=4,
             )
 
     def _share_of_last(self, raw: Scores) -> Scores:
@@ -495,9 +494,7 @@ class SeriesDetector(Detector, SeriesInput):
         for found, what in ((dead, "here"), (silent, f"in the last {longest} rows")):
             if found.any():
                 names = [n for n, f in zip(self._names(), found, strict=True) if f]
-                warnings.warn(
-                    f"channels {names} hold no value {what}; the others are scored", UserWarning, stacklevel=4
-                )
+                tell(f"channels {names} hold no value {what}; the others are scored")
 
     def _strangeness(self, X: Any, groups: Any = None) -> Scores:
         check_is_fitted(self)
@@ -516,7 +513,7 @@ def _faulty(y: Any, recording: Recording) -> list[NDArray[np.bool_]]:
     values = set(np.unique(labels).tolist()) if labels.dtype.kind in "biuf" else {None}
     if values not in ({0, 1}, {-1, 1}):
         if values - {0, 1}:
-            warnings.warn("y is ignored: labels are 1 for faults among 0, or -1 among 1", UserWarning, stacklevel=3)
+            tell("y is ignored: labels are 1 for faults among 0, or -1 among 1")
         return nothing
     marked = np.zeros(sum(len(r) for r in recording.rows), bool)
     marked[recording.given] = labels == (1 if 0 in values else -1)

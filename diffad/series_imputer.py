@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -29,6 +28,7 @@ from diffad.prior_fitting import WILD, fit_marginals
 from diffad.priors import PRIORS
 from diffad.recordings import Recording
 from diffad.series_input import SeriesInput, device_of
+from diffad.telling import tell
 from diffad.training import Training, check_training
 from diffad.windows import Cover, Segment, segments
 
@@ -182,11 +182,9 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
             self.history_, self.network_gain_ = fitted.history, fitted.gain
             judged = fitted.history and np.isfinite(fitted.history[-1]["validation"])
             if self.training is not None and training.max_steps and scaling.modelled.any() and not judged:
-                warnings.warn(
+                tell(
                     f"no network was trained: X has too few rows to hold some out, which takes {LEAST_WINDOWS} windows "
                     f"of {self.window} rows in one series, or in as many series; give more rows or a smaller window",
-                    UserWarning,
-                    stacklevel=3,
                 )
         return self
 

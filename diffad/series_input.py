@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from diffad import recordings
 from diffad.column_names import check_names
 from diffad.recordings import Recording, as_floats
 from diffad.scaling import Scaling
+from diffad.telling import tell
 
 
 class SeriesInput(BaseEstimator):
@@ -56,11 +56,7 @@ class SeriesInput(BaseEstimator):
             raise ValueError("X holds no observed value at all; fit needs at least one channel with data")
         empty = np.flatnonzero(np.isnan(scaling.scale))
         if len(empty):
-            warnings.warn(
-                f"channels {[self._names()[k] for k in empty]} hold no observed value; they stay missing",
-                UserWarning,
-                stacklevel=4,
-            )
+            tell(f"channels {[self._names()[k] for k in empty]} hold no observed value; nothing is learnt of them")
         return scaling
 
     def _names(self) -> list[str]:

@@ -7,7 +7,6 @@ itself by right.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from diffad.recordings import as_floats, read
+from diffad.telling import tell
 
 #: Equal readings that are too many in any channel that moves, and runs at least as long that chance may be expected to
 #: make in a whole recording.
@@ -62,7 +62,7 @@ def carried_forward(X: Any) -> NDArray[np.bool_]:
     return _marked([rows])[0] if rows.ndim == 2 else np.stack(_marked(list(rows)))
 
 
-def warn_of_carried_forward(series: list[NDArray[np.float64]], stacklevel: int) -> None:
+def warn_of_carried_forward(series: list[NDArray[np.float64]]) -> None:
     """Warn where whole rows of series (n_timestamps, channels) were carried forward."""
     marked = _marked(series)
     whole = [m.any(1) & (_repeats(rows) | np.isnan(rows)).all(1) for m, rows in zip(marked, series, strict=True)]
@@ -71,12 +71,10 @@ def warn_of_carried_forward(series: list[NDArray[np.float64]], stacklevel: int) 
         return
     place, first = next((i, int(w.argmax())) for i, w in enumerate(whole) if w.any())
     where = f"row {first}" + (f" of series {place}" if len(series) > 1 else "")
-    warnings.warn(
+    tell(
         f"{count} rows of X ({count / sum(map(len, series)):.1%}), the first at {where}, repeat the row before, in runs "
         f"too long for chance: they count as normal. If nothing was measured there, blank them: "
         "np.where(diffad.carried_forward(X), np.nan, X), or X.mask(...) of a DataFrame",
-        UserWarning,
-        stacklevel=stacklevel + 1,
     )
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from diffad.telling import tell
+
 WRITABLE = (".csv", ".csv.gz", ".txt", ".parquet", ".pq")
 #: Names of a first column of numbers that count time or rows.
 CLOCKS = ("time", "timestamp", "datetime", "date", "ts", "epoch", "unix", "index", "row")
@@ -89,7 +91,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     bad = [line for w in said for line in re.findall(r"Skipping line (\d+)", str(w.message))]
     if bad:
         some = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
-        warnings.warn(f"{path}: left out {len(bad)} lines with too many fields: {some}", stacklevel=3)
+        tell(f"{path}: left out {len(bad)} lines with too many fields: {some}")
     return table
 
 
@@ -148,12 +150,12 @@ def _without_clock(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         return table
     rows = np.arange(len(values))
     if unnamed and (np.array_equal(values, rows) or np.array_equal(values, rows + 1)):
-        warnings.warn(f"{path}: its first column, without a name, numbers the rows and is left out", stacklevel=4)
+        tell(f"{path}: its first column, without a name, numbers the rows and is left out")
         return table.drop(columns=first)
     for unit, parts in UNITS.items():
         if EPOCHS[0] * parts <= values[0] and values[-1] <= EPOCHS[1] * parts:
             stamps = pd.DatetimeIndex(pd.to_datetime(table[first], unit=unit), name=first)
-            warnings.warn(f"{path}: column {first!r} is read as timestamps, from {stamps[0]} on", stacklevel=4)
+            tell(f"{path}: column {first!r} is read as timestamps, from {stamps[0]} on")
             return table.drop(columns=first).set_index(stamps)
     raise ValueError(
         f"{path}: its first column, {first!r}, counts time or rows ({values[0]:g}, {values[1]:g}, ...) and is no sensor; "
@@ -186,11 +188,9 @@ def _timestamps(texts: pd.Series, path: Path) -> pd.Series:
     ordered = [dayfirst for dayfirst, stamps in found.items() if stamps.is_monotonic_increasing]
     if len(ordered) == 1:
         return found[ordered[0]]
-    warnings.warn(
+    tell(
         f"{path}: {texts.iloc[0]!r} is read with the month first; write dates as {found[False].iloc[0]:%Y-%m-%d} to "
         "leave no doubt",
-        UserWarning,
-        stacklevel=5,
     )
     return found[False]
 

@@ -5,7 +5,6 @@ Here a *score* is larger = stranger; the estimators turn its sign at their publi
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from numbers import Real
 
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
 from diffad.parameters import Parameters
+from diffad.telling import tell
 
 Scores = NDArray[np.float64]
 
@@ -92,11 +92,9 @@ class NormalScores:
         enough = np.flatnonzero(counts >= rate * n)
         if len(enough):
             return float(levels[enough[-1]])
-        warnings.warn(
+        tell(
             f"{rate * n:.0f} events are asked for in {n} normal rows, but they last too long for that: alarms on "
             f"{(self.scores > levels[0]).mean():.0%} of the rows merge into {counts[0]}; that is the threshold",
-            UserWarning,
-            stacklevel=2,
         )
         return float(levels[0])
 

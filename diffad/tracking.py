@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from diffad.telling import tell
 from diffad.training import Progress, Training
 
 STORE = Path("mlruns")
@@ -119,7 +120,7 @@ def _guard(action: Callable[[], Any]) -> Any:
     try:
         return action()
     except Exception as error:
-        warnings.warn(f"MLflow tracking failed and was skipped: {error!r}", RuntimeWarning, stacklevel=3)
+        tell(f"MLflow tracking failed and was skipped: {error!r}", RuntimeWarning)
         return None
 
 

@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -23,6 +22,7 @@ from tqdm.auto import tqdm
 
 from diffad.muon import Muon
 from diffad.parameters import Parameters
+from diffad.telling import tell
 
 logger = logging.getLogger(__name__)
 
@@ -145,11 +145,10 @@ def train(
                 "validation": loop.look(held_out_loss),
             }
             if not math.isfinite(loss):
-                warnings.warn(
+                tell(
                     f"training met a loss of {loss} near step {loop.step} and stopped; "
                     "the best weights so far are kept",
                     RuntimeWarning,
-                    stacklevel=2,
                 )
                 break
             loop.history.append(entry)

@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency, parametrize_with_checks
 
-from diffad import AlarmsPerDay, FalseAlarmRate, TabularDetector, TabularImputer, tabular
+from diffad import AlarmsPerDay, FalseAlarmRate, TabularDetector, TabularImputer, tabular_detector
 from diffad.row_evidence import KINDS, score
 
 METHODS = ["score_samples", "decision_function", "predict", "p_values", "explain", "evidence", "recalibrate"]
@@ -491,7 +491,7 @@ def test_few_mixed_rows_work():
 
 
 def test_more_rows_than_the_limit_are_sampled_by_the_seed(monkeypatch):
-    monkeypatch.setattr(tabular, "MOST_ROWS", 300)
+    monkeypatch.setattr(tabular_detector, "MOST_ROWS", 300)
     X = numbers(900, 0)
     one, two, other = (TabularDetector(random_state=s).fit(X) for s in (0, 0, 1))
     assert len(one.normal_.scores) == 300
@@ -503,7 +503,7 @@ def test_more_rows_than_the_limit_are_sampled_by_the_seed(monkeypatch):
 def test_rows_scored_in_chunks_get_the_scores_of_all_at_once(monkeypatch):
     fitted, new = TabularDetector().fit(mixed(200, 0)), mixed(100, 1)
     whole = fitted.score_samples(new)
-    monkeypatch.setattr(tabular, "CHUNK", 16)
+    monkeypatch.setattr(tabular_detector, "CHUNK", 16)
     np.testing.assert_allclose(fitted.score_samples(new), whole, rtol=1e-6)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -23,6 +22,7 @@ from diffad.detection import Explanation
 from diffad.flows.features import FlowFeatures, FlowStream, filled
 from diffad.flows.thinning import Thinned
 from diffad.tabular_detector import TabularDetector
+from diffad.telling import tell
 from diffad.thresholds import FalseAlarmRate
 
 #: Share of the flows, the last, that are not fitted on but set the threshold: traffic of another hour.
@@ -105,11 +105,9 @@ class FlowModel:
         usable = table.iloc[:cut].notna().any()
         if not usable.all():
             lost = list(usable.index[~usable])
-            warnings.warn(
+            tell(
                 f"the first {cut} flows say nothing of {lost}, which the model leaves out: windows that reach back "
                 "beyond the beginning of a log are unknown; fit longer logs",
-                UserWarning,
-                stacklevel=2,
             )
             features.columns_ = list(usable.index[usable])
             table = table[features.columns_]
@@ -154,11 +152,9 @@ class FlowModel:
         score = -self.detector.score_samples(table) if len(table) else np.zeros(0)
         strange = np.flatnonzero(score > threshold)
         if len(strange) > MOST_ALERTS * len(flows) and len(flows) >= FEWEST:
-            warnings.warn(
+            tell(
                 f"{len(strange)} of {len(flows)} flows are alerts: is this log of the same kind and sensor as the normal "
                 "one? States, services and byte counts differ between formats; fit on a log of this one",
-                UserWarning,
-                stacklevel=3,
             )
         found = flows.iloc[strange].copy()
         found["score"] = score[strange]

@@ -11,7 +11,6 @@ import glob
 import os
 import pickle
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO
 from diffad.flows.alerts import FlowModel, Incidents, Watch, ecs_lines
 from diffad.flows.readers import format_of, line_parser
 from diffad.flows.table import ReadReport
+from diffad.telling import tell
 
 #: Bytes of the log that are read at a time; bounds memory.
 BATCH_BYTES = 4 << 20
@@ -142,7 +142,7 @@ class Follower:
             part = more[: more.find(b"\n") + 1] or more
             size, last = size + len(part), (last + part)[-MARK_BYTES:]
             if part.endswith(b"\n"):
-                warnings.warn(f"{self.log}: left out a line of {size} bytes", UserWarning, stacklevel=5)
+                tell(f"{self.log}: left out a line of {size} bytes")
                 self.state.offset += size
                 self.state.before = last
                 self._save()
@@ -156,7 +156,7 @@ class Follower:
         flows = state.parser.parse(lines)
         report = state.parser.report
         if report.left_out or report.set_missing:
-            warnings.warn(f"{self.log}: {report}", UserWarning, stacklevel=4)
+            tell(f"{self.log}: {report}")
         text = b""
         if len(flows):
             alerts = state.incidents.assign(self.model.alerts(flows, state.watch, self.threshold))
@@ -209,7 +209,7 @@ class Follower:
         if file.read(2) == GZIP_MAGIC:
             raise ValueError(f"{path} is compressed; a log that is followed must be plain")
         if goes_on and not self._is_continued(file):
-            warnings.warn(f"{path} is shorter or another one; it is read from its beginning", UserWarning, stacklevel=4)
+            tell(f"{path} is shorter or another one; it is read from its beginning")
             goes_on = False
         if not goes_on:
             self.state.inode, self.state.offset = os.fstat(file.fileno()).st_ino, 0
@@ -227,10 +227,8 @@ class Follower:
             return self.log, False
         old = self._by_inode(self.state.inode)
         if old is None:
-            warnings.warn(
+            tell(
                 f"the log read until byte {self.state.offset} is gone; lines written to it after that are lost",
-                UserWarning,
-                stacklevel=5,
             )
             return self.log, False
         if old == self.log or self.state.offset < old.stat().st_size:
@@ -263,7 +261,7 @@ class Follower:
         with path.open("rb") as file:
             packed = file.read(2) == GZIP_MAGIC
         if alike and packed:
-            warnings.warn(f"{path} was packed before it was read; its lines are left out", UserWarning, stacklevel=7)
+            tell(f"{path} was packed before it was read; its lines are left out")
         return alike and not packed
 
     def _by_inode(self, inode: int) -> Path | None:

@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import tempfile
-import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ import pandas as pd
 
 from diffad.flows.formats import FORMATS, NUMERIC, Format
 from diffad.flows.table import COLUMNS, ReadReport, flow_table
+from diffad.telling import tell
 
 #: First bytes of pcap in both byte orders and resolutions, and of pcapng.
 PCAP_MAGIC = tuple(map(bytes.fromhex, ("a1b2c3d4", "d4c3b2a1", "a1b23c4d", "4d3cb2a1", "0a0d0d0a")))
@@ -315,7 +315,7 @@ def _finished(tables: Iterable[pd.DataFrame], path: Path, format: str, report: R
     if not report.flows and (report.left_out or report.other):
         raise ValueError(f"{path} holds no flow that can be read as {format}: {report}")
     if report.left_out or report.set_missing:
-        warnings.warn(f"{path}: {report}", UserWarning, stacklevel=2)
+        tell(f"{path}: {report}")
 
 
 def _sample(path: Path) -> tuple[bytes, bool]:

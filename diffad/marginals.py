@@ -6,7 +6,7 @@ bursts and saturation live in the marginals and no longer own the covariance.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ POINTS = 201
 TAIL = 1.5
 #: Fewest values that show a channel's distribution; with fewer it is left as it is.
 FEWEST = 200
+#: Most different values of a channel that takes steps.
+FEW_VALUES = 20
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,10 @@ class Marginals:
     """Monotone maps of channels to normal scores.
 
     A value that many rows share (a rate that is often 0) has a whole range of scores: forward it
-    gets the median of the range, and backward the whole range is that value.  Beyond the largest
-    and smallest value seen, channels go on linearly, unless they end in such a range.
+    gets the median of the range, and backward the whole range is that value.  Where a channel has no other values
+    (a flag, a state) the medians are spread to a deviation of 1: a model of them then reaches rare values as often
+    as they were seen.  Beyond the largest and smallest value seen, channels go on linearly, unless they end in such a
+    range.
 
     Attributes
     ----------
@@ -36,6 +40,8 @@ class Marginals:
         Rising normal scores.
     values : array (POINTS, channels)
         Quantiles of the channels at these scores; NaN for a channel that is left as it is.
+    steps : dict of int to (array, array)
+        Values of the channels that take steps, and their scores.
 
     Examples
     --------
@@ -48,6 +54,7 @@ class Marginals:
 
     scores: Array
     values: Array
+    steps: dict[int, tuple[Array, Array]] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, rows: Array) -> Marginals:
@@ -57,10 +64,16 @@ class Marginals:
         scores = np.linspace(-last, last, POINTS)
         values = np.full((POINTS, rows.shape[1]), np.nan)
         levels = stats.norm.cdf(scores)
+        steps = {}
         for k in np.flatnonzero(counts >= FEWEST):
-            column = rows[:, k]
-            values[:, k] = np.quantile(column[~np.isnan(column)], levels).astype(np.float32)
-        return cls(scores, values)
+            column = rows[~np.isnan(rows[:, k]), k].astype(np.float32)
+            values[:, k] = np.quantile(column, levels).astype(np.float32)
+            seen, count = np.unique(column, return_counts=True)
+            first, last = (np.searchsorted(values[:, k], seen, side) for side in ("left", "right"))
+            # Only ranges that the grid resolves: a value must come back from wherever its score lies.
+            if 1 < len(seen) <= FEW_VALUES and (last - first >= 2).all():
+                steps[int(k)] = seen.astype(np.float64), _places(count / count.sum(), scores[first], scores[last - 1])
+        return cls(scores, values, steps)
 
     @property
     def bent(self) -> NDArray[np.bool_]:
@@ -78,6 +91,8 @@ class Marginals:
             ends = levels[np.minimum(first, POINTS - 1)], levels[np.maximum(last, 0)]
             shared = stats.norm.ppf((ends[0] + ends[1]) / 2)
             score = np.where(last > first, shared, np.interp(x, grid, self.scores))
+            if int(k) in self.steps:
+                score = np.interp(x, *self.steps[int(k)])
             low, high = self._slopes(k)
             # A channel that ends in a shared value cannot go beyond it; if it does, by its own unit.
             score = np.where(x < grid[0], self.scores[0] + (x - grid[0]) / (low or 1.0), score)
@@ -103,3 +118,11 @@ class Marginals:
         low = (grid[inner] - grid[0]) / (scores[inner] - scores[0])
         high = (grid[-1] - grid[-1 - inner]) / (scores[-1] - scores[-1 - inner])
         return (0.0 if grid[1] == grid[0] else float(low)), (0.0 if grid[-2] == grid[-1] else float(high))
+
+
+def _places(share: Array, low: Array, high: Array) -> Array:
+    """Return a score for each step of a channel by their shares: of mean 0 and deviation 1, but inside each range."""
+    place = stats.norm.ppf(share.cumsum() - share / 2)
+    place -= (share * place).sum()
+    place /= np.sqrt((share * place**2).sum())
+    return np.asarray(place.clip(np.r_[-np.inf, low[1:]], np.r_[high[:-1], np.inf]))

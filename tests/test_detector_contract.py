@@ -161,7 +161,7 @@ def test_series_of_interleaved_groups_are_scored_as_if_alone(detector, faulty):
 def test_events_of_a_panel_name_their_series(detector, faulty):
     panel = faulty.reshape(3, 100, 3)
     found = detector.events(panel)
-    assert list(found.columns)[0] == "series" and len(found)
+    assert found.columns[0] == "series" and len(found)
     assert (found["start"] // 100 == found["series"]).all() and (found["end"] // 100 == found["series"]).all()
     for number, series in enumerate(panel):
         alone = detector.events(series)

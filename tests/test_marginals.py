@@ -94,3 +94,23 @@ def test_the_imputer_bends_bursts_and_leaves_normal_channels_alone():
         lower, upper = model.interval(gaps, 0.9)
         assert 0.84 < ((truth >= lower) & (truth <= upper))[gap].mean() < 0.96
     assert error["auto"] < 0.9 * error["gaussian"]
+
+
+@pytest.mark.parametrize("share", [0.02, 0.09, 0.5])
+def test_a_normal_of_a_flags_scores_raises_it_as_often_as_it_was_seen(share):
+    rng = np.random.default_rng(0)
+    x = (rng.random((4000, 1)) < share).astype(float)
+    marginals = Marginals.fit(x)
+    scores = marginals.forward(x)
+    np.testing.assert_array_equal(marginals.inverse(scores), x)
+    drawn = marginals.inverse(scores.mean() + scores.std() * rng.standard_normal((100_000, 1)))
+    assert drawn.mean() == pytest.approx(x.mean(), rel=0.15)
+
+
+def test_steps_keep_their_order_and_their_ranges():
+    x = np.random.default_rng(0).poisson(1.0, (5000, 1)).astype(float)
+    marginals = Marginals.fit(x)
+    steps = np.unique(x)[:, None]
+    scores = marginals.forward(steps)
+    assert (np.diff(scores[:, 0]) > 0).all()
+    np.testing.assert_array_equal(marginals.inverse(scores), steps)

@@ -19,7 +19,6 @@ from diffad.model import MaskedDiffusion, Sampler
 from diffad.networks import RowNetwork
 from diffad.priors import GaussianPrior
 from diffad.priors.conditional_rows import RowConditional
-from diffad.priors.mixture import MixturePrior
 from diffad.training import Progress, Training
 
 #: Draws of a row, their blur in parts of their own deviation, and the least blur.
@@ -51,16 +50,21 @@ class RowDiffusion:
     def fit(
         cls,
         rows: NDArray[np.float64],
+        known: NDArray[np.bool_],
         owner: NDArray[np.int64],
         training: Training,
         seed: int,
         device: torch.device,
         on_progress: Progress | None = None,
     ) -> tuple[RowDiffusion | None, list[dict[str, float]]]:
-        """Train on rows (n, d) on the normal scale, NaN = missing.
+        """Train on rows (n, d) on the normal scale.
 
         Parameters
         ----------
+        rows : array (n, d)
+            Complete: plausible values stand for missing ones.
+        known : array (n, d), bool
+            Entries that were observed: only they are learnt from.
         owner : array (d,) of int
             Column behind each entry: the indicators of a category are hidden together.
         training : Training
@@ -73,20 +77,19 @@ class RowDiffusion:
         history : list of dict
             Step, seconds, training and held-out loss.
         """
-        x = torch.from_numpy(rows)
-        known, d = ~x.isnan(), x.shape[1]
-        prior = GaussianPrior.fit(x, known)
+        d = rows.shape[1]
+        windows = torch.from_numpy(rows).float().clamp(-WILD, WILD)[:, None]
+        seen = torch.from_numpy(known)[:, None]
+        prior = GaussianPrior.fit(torch.from_numpy(rows), torch.ones(rows.shape, dtype=torch.bool))
         generator = torch.Generator().manual_seed(seed)
-        gaussian = MixturePrior(torch.ones(1), prior.mean[None], prior.covariance[None])
-        windows = gaussian.completed(x, generator).float().clamp(-WILD, WILD)[:, None]
         model = MaskedDiffusion(prior, 1, d, device=device)
-        held = torch.arange(len(x)) % JUDGES == 0
+        held = torch.arange(len(rows)) % JUDGES == 0
         history, gain = learn(
             model,
             windows[~held],
-            known[~held, None],
+            seen[~held],
             windows[held],
-            known[held, None],
+            seen[held],
             replace(training, mixing=0.0),
             seed,
             on_progress,

@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from diffad.priors.mixture import MixturePrior
 from diffad.priors.wide import WideGaussian
 
 Matrix = NDArray[np.float64]
+#: Learns a model of rows from complete rows and which of their entries are known.
+Learn: TypeAlias = Callable[[Matrix, NDArray[np.bool_]], Any]
 
 #: Rows learnt from, a random sample of more, and those of them that a kernel keeps.
 MOST_ROWS, MOST_DONORS = 4_000, 3_000
@@ -214,7 +216,7 @@ def _randomness(rows: Matrix, n_samples: int, seed: int, n_blocks: int) -> tuple
 
 
 def fit_filler(
-    rows: Matrix, owner: NDArray[np.int64], prior: str, seed: int, learn: Callable[[Matrix], Any] | None = None
+    rows: Matrix, owner: NDArray[np.int64], prior: str, seed: int, learn: Learn | None = None
 ) -> tuple[Filler, dict[str, float]]:
     """Learn to fill encoded rows.
 
@@ -228,8 +230,9 @@ def fit_filler(
     seed : int
         Of samples of rows, held-out entries and starting points.
     learn : callable, optional
-        Learns a further model, or None, from rows (n, width) on the normal scale: of all that are not held out, where
-        closed forms make do with `MOST_ROWS`.  It joins the pool as far as held-out entries say.
+        Learns a further model, or None, from rows (n, width) on the normal scale, completed by draws, and which entries
+        are known: from all that are not held out, where closed forms make do with `MOST_ROWS`.  It joins the pool as
+        far as held-out entries say.
 
     Returns
     -------
@@ -259,19 +262,28 @@ def fit_filler(
     chosen = _pooled([f for f, _ in trial], losses, holes[first], truth[first])
     together = chosen
     if learn is not None and rows.shape[1] <= MOST_DENSE:
-        learnt = learn(chosen.space.forward(np.concatenate([train, spare])))
+        z = chosen.space.forward(np.concatenate([train, spare]))
+        learnt = learn(_completed(chosen.model, z, np.random.default_rng(seed)), ~np.isnan(z))
         together = _joined(chosen, learnt, losses, holes[first], truth[first])
+    if together is not chosen:
         n_calibrating = min(n_calibrating, MOST_SLOW)
-    together = _sharpened(together, holes[first], truth[first])
-    bands = _bands(together, truth, owner, n_calibrating, rng)
+    sharpened = _sharpened(together, holes[first], truth[first])
+    bands = _bands(sharpened, truth, owner, n_calibrating, rng)
+    model = _refitted(chosen, rows, seed)
+    if together is not chosen:
+        model = replace(together.model, models=(model, together.model.models[1]))
+    return replace(sharpened, model=model, bands=bands), losses
+
+
+def _refitted(chosen: Filler, rows: Matrix, seed: int) -> Any:
+    """Return the closed forms of a filler, fitted to all rows.
+
+    From what was chosen on: another start might end in another, worse optimum that nothing has judged.
+    """
     parts = chosen.name.split(" ", 1)[1].split(" + ")
-    # From what was chosen on: another start might end in another, worse optimum that nothing has judged.
     starts = chosen.model.models if len(parts) > 1 else (chosen.model,)
     final = _models(chosen.space.forward(rows), tuple(parts), seed, starts)
-    model = final[parts[0]] if len(parts) == 1 else Pool(tuple(final[p] for p in parts), chosen.model.shares)
-    if together.model is not chosen.model:
-        model = replace(together.model, models=(model, together.model.models[1]))
-    return replace(together, model=model, bands=bands), losses
+    return final[parts[0]] if len(parts) == 1 else Pool(tuple(final[p] for p in parts), chosen.model.shares)
 
 
 def sampled(known: NDArray[np.bool_], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -375,6 +387,17 @@ def _pooled(trial: list[Filler], losses: dict[str, float], holes: Matrix, truth:
         if losses[f"{name} {share}"] < min(v for k, v in losses.items() if k != f"{name} {share}"):
             best = mixed
     return best
+
+
+def _completed(model: Any, z: Matrix, rng: np.random.Generator) -> Matrix:
+    """Return rows (n, width) on the normal scale with their gaps filled by draws."""
+    result, gaps = z.copy(), np.flatnonzero(np.isnan(z).any(1))
+    for start in range(0, len(gaps), model.chunk):
+        part = gaps[start : start + model.chunk]
+        uniform, noise = rng.random((1, len(part))), rng.standard_normal((1, len(part), z.shape[1]))
+        conditional = model.condition(torch.from_numpy(z[part]))
+        result[part] = conditional.sample(torch.from_numpy(uniform), torch.from_numpy(noise))[0].numpy()
+    return result
 
 
 def _joined(filler: Filler, learnt: Any, losses: dict[str, float], holes: Matrix, truth: Matrix) -> Filler:

@@ -152,9 +152,11 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
             owner = self.columns_.owner
             self.history_: list[dict[str, float]] = []
 
-            def learn(rows: Matrix) -> RowDiffusion | None:
+            def learn(rows: Matrix, known: NDArray[np.bool_]) -> RowDiffusion | None:
                 assert self.training is not None
-                found, self.history_ = RowDiffusion.fit(rows, owner, self.training, self.seed_, device, on_progress)
+                found, self.history_ = RowDiffusion.fit(
+                    rows, known, owner, self.training, self.seed_, device, on_progress
+                )
                 return found
 
             self.filler_, self.losses_ = fit_filler(

@@ -26,6 +26,8 @@ from diffad.priors.mixture import MixturePrior
 from diffad.priors.wide import WideGaussian
 
 Matrix = NDArray[np.float64]
+#: Numbers of rows and what was said of them, chunk by chunk.
+Said: TypeAlias = Sequence[tuple[NDArray[np.int64], RowConditional]]
 #: Learns a model of rows from complete rows and which of their entries are known.
 Learn: TypeAlias = Callable[[Matrix, NDArray[np.bool_]], Any]
 
@@ -80,34 +82,19 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a model said of some rows, for asking again: a network takes its time."""
-
-    conditional: RowConditional
-
-    @property
-    def chunk(self) -> int:
-        """All rows at once."""
-        return len(self.conditional.known)
-
-    def condition(self, x: torch.Tensor) -> RowConditional:
-        """Return it for the same rows (n, d)."""
-        return self.conditional
-
-
-@dataclass(frozen=True)
 class Space:
     """Scales of the numeric entries of encoded rows, and the blocks of the categorical ones."""
 
     scales: dict[int, ColumnScale]
     blocks: list[NDArray[np.int64]]
+    variances: Matrix  # (width,), of the indicators
 
     @classmethod
     def fit(cls, rows: Matrix, owner: NDArray[np.int64], linear: bool) -> Space:
         """Learn from encoded rows (n, width) and the column behind each entry."""
         groups = [np.flatnonzero(owner == k) for k in np.unique(owner)]
         scales = {int(g[0]): ColumnScale.fit(rows[:, g[0]], linear) for g in groups if len(g) == 1}
-        return cls(scales, [g for g in groups if len(g) > 1])
+        return cls(scales, [g for g in groups if len(g) > 1], np.nanvar(rows, 0))
 
     def forward(self, rows: Matrix) -> Matrix:
         """Bring numbers to the normal scale."""
@@ -122,7 +109,7 @@ class Filler:
     """A model of rows with the scales of their columns and calibrated bands.
 
     Expected indicators are probabilities that grow linearly with what is visible; `sharpness` is the
-    power that makes calibrated ones of them.
+    power that makes calibrated ones of them where the other columns tell all, 1 where they tell nothing.
     """
 
     space: Space
@@ -131,8 +118,8 @@ class Filler:
     name: str
     sharpness: float = 1.0
 
-    def fill(self, rows: Matrix, levels: Sequence[float]) -> tuple[Matrix, Matrix]:
-        """Fill the gaps of encoded rows (n, width).
+    def fill(self, rows: Matrix, levels: Sequence[float], said: Said | None = None) -> tuple[Matrix, Matrix]:
+        """Fill the gaps of encoded rows (n, width), by what the model says, or has `said`, of them.
 
         Returns
         -------
@@ -143,18 +130,21 @@ class Filler:
         """
         values = np.repeat(rows[None], len(levels), 0)
         probabilities = rows * np.sqrt(2)
-        for part, conditional in self._conditionals(rows):
+        for part, conditional in said or self.conditionals(rows):
             row, entry = (~conditional.known).numpy().nonzero()
             marginals = conditional.marginals()
             place = self._quantiles(marginals, entry, levels)
             for e, scale in self.space.scales.items():
                 here = entry == e
                 values[:, part[row[here]], e] = scale.inverse(place[here]).T
-            mean = marginals.mean().numpy()
+            mean, variance = marginals.mean().numpy(), marginals.variance().numpy()
             for block in self.space.blocks:
                 gap = part[np.isnan(rows[part, block[0]])]
                 if len(gap):
-                    chance = _chances(mean[np.isin(entry, block)].reshape(len(gap), len(block)), self.sharpness)
+                    here, usual = np.isin(entry, block), self.space.variances[block].sum()
+                    left = variance[here].reshape(len(gap), len(block)).sum(1, keepdims=True) / max(usual, 1e-12)
+                    power = 1 + (self.sharpness - 1) * (1 - left).clip(0, 1)
+                    chance = _chances(mean[here].reshape(len(gap), len(block)), power)
                     probabilities[np.ix_(gap, block)] = chance
                     values[:, gap[:, None], block] = np.eye(len(block))[chance.argmax(1)] / np.sqrt(2)
         return values, probabilities
@@ -163,7 +153,7 @@ class Filler:
         """Draw completed rows (n_samples, n, width): numbers together, then category by category given them."""
         uniform, noise = _randomness(rows, n_samples, seed, len(self.space.blocks))
         drawn = np.repeat(rows[None], n_samples, 0)
-        for part, conditional in self._conditionals(rows):
+        for part, conditional in self.conditionals(rows):
             z = conditional.sample(torch.from_numpy(uniform[:, part, 0]), torch.from_numpy(noise[:, part])).numpy()
             for e, scale in self.space.scales.items():
                 gap = np.isnan(rows[part, e])
@@ -178,11 +168,17 @@ class Filler:
             drawn[np.ix_(np.arange(n_samples), np.flatnonzero(gap), block)] = hot.reshape(n_samples, -1, len(block))
         return drawn
 
-    def _conditionals(self, rows: Matrix) -> Iterator[tuple[NDArray[np.int64], RowConditional]]:
+    def conditionals(self, rows: Matrix) -> Iterator[tuple[NDArray[np.int64], RowConditional]]:
+        """Yield the numbers of rows with gaps, a chunk at a time, and what the model says of them."""
+        for part, x in self.chunks(rows, self.model.chunk):
+            yield part, self.model.condition(x)
+
+    def chunks(self, rows: Matrix, size: int) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
+        """Yield the numbers of rows with gaps, `size` at a time, and these rows on the normal scale."""
         gaps = np.flatnonzero(np.isnan(rows).any(1))
-        for start in range(0, len(gaps), self.model.chunk):
-            part = gaps[start : start + self.model.chunk]
-            yield part, self.model.condition(torch.from_numpy(self.space.forward(rows[part])))
+        for start in range(0, len(gaps), size):
+            part = gaps[start : start + size]
+            yield part, torch.from_numpy(self.space.forward(rows[part]))
 
     def _quantiles(self, marginals: Marginals, entry: NDArray[np.int64], levels: Sequence[float]) -> Matrix:
         level = np.repeat(np.asarray(levels, float)[None], len(entry), 0)
@@ -193,9 +189,9 @@ class Filler:
         return np.asarray(marginals.quantile(torch.from_numpy(level.clip(1e-9, 1 - 1e-9))).numpy())
 
 
-def _chances(mean: Matrix, sharpness: float) -> Matrix:
-    """Turn expected indicators (n, categories + 1) into probabilities; the last, unseen, has none."""
-    chance = np.clip(mean * np.sqrt(2), 1e-6, 1.0) ** sharpness
+def _chances(mean: Matrix, power: Matrix) -> Matrix:
+    """Turn expected indicators (n, categories + 1) into probabilities by powers (n, 1); the last, unseen, has none."""
+    chance = np.clip(mean * np.sqrt(2), 1e-6, 1.0) ** power
     chance[:, -1] = 0.0
     return np.asarray(chance / chance.sum(1, keepdims=True))
 
@@ -267,7 +263,7 @@ def fit_filler(
         together = _joined(chosen, learnt, losses, holes[first], truth[first])
     if together is not chosen:
         n_calibrating = min(n_calibrating, MOST_SLOW)
-    sharpened = _sharpened(together, holes[first], truth[first])
+    sharpened = _sharpened(together, truth, owner, rng)
     bands = _bands(sharpened, truth, owner, n_calibrating, rng)
     model = _refitted(chosen, rows, seed)
     if together is not chosen:
@@ -351,9 +347,9 @@ def _hide(truth: Matrix, owner: NDArray[np.int64], rng: np.random.Generator) -> 
     return np.where(hide[:, np.searchsorted(columns, owner)], np.nan, truth)
 
 
-def loss(filler: Filler, holes: Matrix, truth: Matrix) -> float:
+def loss(filler: Filler, holes: Matrix, truth: Matrix, said: Said | None = None) -> float:
     """Return the mean over columns of CRPS in standard deviations of numbers, and Brier score of categories."""
-    values, chances = filler.fill(holes, LEVELS)
+    values, chances = filler.fill(holes, LEVELS, said)
     gap = np.isnan(holes) & ~np.isnan(truth)
     found = []
     for e, scale in filler.space.scales.items():
@@ -405,23 +401,27 @@ def _joined(filler: Filler, learnt: Any, losses: dict[str, float], holes: Matrix
     best, least = filler, (1 - WORTH) * loss(filler, holes, truth)
     if learnt is None:
         return best
-    gaps = np.isnan(holes).any(1)
-    told = [Told(m.condition(torch.from_numpy(filler.space.forward(holes[gaps])))) for m in (filler.model, learnt)]
-    name = f"{filler.name} + network"
+    name, models = f"{filler.name} + network", (filler.model, learnt)
+    chunks = filler.chunks(holes, Pool(models, (0.5, 0.5)).chunk)
+    said = [(part, [model.condition(x) for model in models]) for part, x in chunks]
     for share in SHARES[1:]:
-        mixed = replace(filler, model=Pool(tuple(told), (1 - share, share)), name=name)
-        found = losses[f"{name} {share}"] = loss(mixed, holes, truth)
+        shares = (1 - share, share)
+        found = loss(filler, holes, truth, [(part, pool(conditionals, shares)) for part, conditionals in said])
+        losses[f"{name} {share}"] = found
         if found < least:
-            best, least = replace(mixed, model=Pool((filler.model, learnt), (1 - share, share))), found
+            best, least = replace(filler, model=Pool(models, shares), name=name), found
     return best
 
 
-def _sharpened(filler: Filler, holes: Matrix, truth: Matrix) -> Filler:
-    """Return the filler with the sharpness of the smallest Brier score."""
+def _sharpened(filler: Filler, truth: Matrix, owner: NDArray[np.int64], rng: np.random.Generator) -> Filler:
+    """Return the filler with the sharpness of the smallest Brier score on entries of held-out rows, hidden anew."""
     if not filler.space.blocks:
         return filler
+    truth = np.tile(truth, (MOST_REPEATS, 1))[:MOST_SLOW]
+    holes = _hide(truth, owner, rng)
+    said = list(filler.conditionals(holes))
     categories = replace(filler, space=replace(filler.space, scales={}))
-    scores = {s: loss(replace(categories, sharpness=s), holes, truth) for s in SHARPNESS}
+    scores = {s: loss(replace(categories, sharpness=s), holes, truth, said) for s in SHARPNESS}
     return replace(filler, sharpness=min(scores, key=lambda s: scores[s]))
 
 
@@ -431,7 +431,7 @@ def _bands(filler: Filler, truth: Matrix, owner: NDArray[np.int64], most: int, r
     truth = np.tile(truth, (MOST_REPEATS, 1))[:most]
     holes = _hide(truth, owner, rng)
     target = filler.space.forward(truth)
-    for part, conditional in filler._conditionals(holes):
+    for part, conditional in filler.conditionals(holes):
         row, entry = (~conditional.known).numpy().nonzero()
         value = target[part[row], entry]
         use = ~np.isnan(value) & np.isin(entry, list(filler.space.scales))

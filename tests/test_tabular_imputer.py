@@ -444,3 +444,16 @@ def test_few_rows_of_many_columns_take_a_gaussian_of_low_rank():
     imputer = TabularImputer().fit(X)
     assert imputer.prior_ == "linear wide"
     assert np.isfinite(imputer.transform(X)).all()
+
+
+@pytest.mark.parametrize("seed", [4, 8])
+def test_where_nothing_is_told_categories_keep_their_shares(seed):
+    # One power for all, chosen where other columns tell much, made .86 / .12 / .03 of these shares.
+    unseen = mixed(1500, 600)
+    chances = (
+        TabularImputer().fit(mixed(800, seed)).category_probabilities(unseen.assign(line=None, heat=np.nan))["line"]
+    )
+    shares = unseen["line"].value_counts(normalize=True)[chances.columns].to_numpy()
+    np.testing.assert_allclose(chances.mean(), shares, atol=0.08)
+    hot = np.stack([unseen["line"] == c for c in chances.columns], 1)
+    assert ((chances.to_numpy() - hot) ** 2).sum(1).mean() < ((shares - hot) ** 2).sum(1).mean() + 0.06

@@ -30,6 +30,11 @@ class Marginals:
         """Return the expectation (E,)."""
         return (self.weights * self.means).sum(1)
 
+    def variance(self) -> Tensor:
+        """Return the variance (E,)."""
+        square = (self.weights * (self.deviations**2 + self.means**2)).sum(1)
+        return (square - self.mean() ** 2).clamp(min=0)
+
     def cdf(self, value: Tensor) -> Tensor:
         """Return the probability of at most each of `value` (E, L)."""
         total = torch.zeros_like(value)

@@ -23,6 +23,8 @@ from diffad.training import Progress, Training
 
 #: Draws of a row, their blur in parts of their own deviation, and the least blur.
 N_DRAWS, BLUR, LEAST_BLUR = 64, 0.25, 0.02
+#: Rows that a batch holds where one of series holds a window: a row is small, and few of them tell little.
+ROWS = 4
 #: Every so many-th row judges the network.
 JUDGES = 8
 #: Largest value, in standard deviations, that a network learns from.
@@ -68,7 +70,7 @@ class RowDiffusion:
         owner : array (d,) of int
             Column behind each entry: the indicators of a category are hidden together.
         training : Training
-            Rows are never mixed: mixtures of rows are no rows.
+            Rows are never mixed: mixtures of rows are no rows.  A batch holds `ROWS` of them for each window.
 
         Returns
         -------
@@ -90,7 +92,7 @@ class RowDiffusion:
             seen[~held],
             windows[held],
             seen[held],
-            replace(training, mixing=0.0),
+            replace(training, mixing=0.0, windows_per_mask=ROWS * training.windows_per_mask),
             seed,
             on_progress,
             build=lambda: RowNetwork(d),

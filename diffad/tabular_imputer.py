@@ -53,8 +53,8 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
         None takes the columns of text, category and bool.
     training : Training or None, default=None
         How to train a network on up to 50,000 rows; None is the closed forms alone, a second or two a table. 3,000
-        steps on ``masks_per_batch * windows_per_mask`` rows each take about a minute, and filling then takes
-        about a hundred times as long. Beyond 200 encoded columns there is no network.
+        steps on ``4 * masks_per_batch * windows_per_mask`` rows each take about a minute, and filling then takes
+        about ten times as long. Beyond 200 encoded columns there is no network.
     device : str, default="auto"
         Of the network: ``"cpu"``, ``"cuda"``; ``"auto"`` takes CUDA where it is.
     random_state : int, RandomState instance or None, default=0

@@ -11,7 +11,7 @@ import torch
 from diffad import TabularImputer, Training
 from diffad.row_diffusion import RowDiffusion
 
-TINY = Training(max_steps=300, masks_per_batch=16, windows_per_mask=8, evaluate_every=100)
+TINY = Training(max_steps=300, masks_per_batch=16, windows_per_mask=2, evaluate_every=100)
 CPU = torch.device("cpu")
 
 
@@ -94,7 +94,7 @@ def test_equal_seeds_give_equal_bits_and_gaps_and_categories_are_learnt_from():
     rng = np.random.default_rng(0)
     X = np.c_[ring(500, 0), rng.integers(0, 3, 500)]
     X[rng.random(X.shape) < 0.1] = np.nan
-    few = Training(max_steps=20, masks_per_batch=4, windows_per_mask=8, evaluate_every=10)
+    few = Training(max_steps=20, masks_per_batch=4, windows_per_mask=2, evaluate_every=10)
     first, second = (TabularImputer(training=few, categorical_features=[3]).fit(X) for _ in range(2))
     filled = first.transform(X)
     np.testing.assert_array_equal(filled, second.transform(X))

@@ -1,7 +1,7 @@
 """Filling gaps of tables: errors of diffad and its peers where a fifth of the entries is hidden.
 
     python pipelines/benchmarks/tabular_imputation.py ../shared/data/tabular/*.npz
-    python pipelines/benchmarks/tabular_imputation.py ../shared/data/tabular/*.npz --rows 4000 --network 4000
+    python pipelines/benchmarks/tabular_imputation.py ../shared/data/tabular/*.npz --rows 4000 --network 3000
     python pipelines/benchmarks/tabular_imputation.py --nsl-kdd ../shared/data/nsl-kdd
 
 Entries are hidden at random, or by value (the chance grows with the value's rank from 0 to 40 %, so
@@ -146,9 +146,7 @@ def main() -> None:
     if options.files:
         ours: dict[str, Training | None] = {"diffad": None}
         if options.network:
-            ours["diffad with a network"] = Training(
-                max_steps=options.network, masks_per_batch=32, windows_per_mask=8, evaluate_every=250
-            )
+            ours["diffad with a network"] = Training(max_steps=options.network)
         tables(options.files, options.rows, options.seeds, ours)
     if options.nsl_kdd:
         categories(options.nsl_kdd, options.rows, options.seeds)

@@ -141,26 +141,23 @@ def _without_clock(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     first = table.columns[0]
     name, values = str(first).strip().lower(), table[first].to_numpy(float)
     unnamed = name.startswith("unnamed:") or not name
-    if (
-        not (unnamed or name in CLOCKS)
-        or len(values) < 2
-        or not (np.diff(values) >= 0).all()
-        or values[0] == values[-1]
-    ):
+    if not (unnamed or name in CLOCKS) or len(values) < 2 or np.isnan(values).any():
         return table
+    for unit, parts in UNITS.items():
+        if EPOCHS[0] * parts <= values.min() and values.max() <= EPOCHS[1] * parts:
+            stamps = pd.DatetimeIndex(pd.to_datetime(table[first], unit=unit), name=first)
+            tell(f"{path}: column {first!r} is read as timestamps, from {stamps[0]} on")
+            return table.drop(columns=first).set_index(stamps)
     rows = np.arange(len(values))
     if unnamed and (np.array_equal(values, rows) or np.array_equal(values, rows + 1)):
         tell(f"{path}: its first column, without a name, numbers the rows and is left out")
         return table.drop(columns=first)
-    for unit, parts in UNITS.items():
-        if EPOCHS[0] * parts <= values[0] and values[-1] <= EPOCHS[1] * parts:
-            stamps = pd.DatetimeIndex(pd.to_datetime(table[first], unit=unit), name=first)
-            tell(f"{path}: column {first!r} is read as timestamps, from {stamps[0]} on")
-            return table.drop(columns=first).set_index(stamps)
-    raise ValueError(
-        f"{path}: its first column, {first!r}, counts time or rows ({values[0]:g}, {values[1]:g}, ...) and is no sensor; "
-        "write it as dates, or remove it"
-    )
+    if (np.diff(values) >= 0).all() and values[0] < values[-1]:
+        raise ValueError(
+            f"{path}: its first column, {first!r}, counts time or rows ({values[0]:g}, {values[1]:g}, ...) and is no "
+            "sensor; write it as dates, or remove it"
+        )
+    return table
 
 
 def _no_number(column: pd.Series) -> str:

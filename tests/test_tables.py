@@ -321,6 +321,14 @@ def test_seconds_since_1970_are_timestamps(tmp_path, unit):
     assert (back.index == pd.to_datetime(seconds, unit="s")).all()
 
 
+def test_epochs_that_go_back_are_timestamps_that_go_back(tmp_path):
+    pd.DataFrame({"time": [1_700_000_060, 1_700_000_000, 1_700_000_120], "a": 1.0}).to_csv(
+        tmp_path / "x.csv", index=False
+    )
+    with pytest.warns(UserWarning, match="read as timestamps"):
+        assert not read_table(tmp_path / "x.csv").index.is_monotonic_increasing
+
+
 def test_row_numbers_without_a_name_are_left_out(tmp_path):
     pd.DataFrame({"a": np.arange(5.0)}).to_csv(tmp_path / "x.csv")
     with pytest.warns(UserWarning, match="numbers the rows"):

@@ -58,7 +58,8 @@ class SeriesDetector(Detector, SeriesInput):
         When to alarm; None is ``FalseAlarmRate(0.01)``, or the share `contamination` of the
         training rows.
     contamination : float, default=0.0
-        Share of the training rows that may be faults: the strangest are left out of the fit.
+        Share of the training rows that may be faults: the strangest are left out of the fit. Say no more than there
+        are: rare normal rows go with them. A few faults that stay cost little but a higher threshold.
     kinds : sequence of str or None, default=None
         Kinds of evidence to use; None is all of ``("energy", "local", "filter", "step",
         "decoupled", "window", "quiet", "shape")``.

@@ -2,7 +2,7 @@
 
 The network learns what a Gaussian of all rows leaves over, whole columns hidden.  Its draws of a row, each blurred a
 little, are a mixture of normals like any closed form's, so that held-out entries can say which share of a pool it
-deserves (:mod:`diffad.row_filling`).
+deserves (:mod:`diffad.row_filling_fitting`).
 """
 
 from __future__ import annotations

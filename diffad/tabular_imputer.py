@@ -19,7 +19,7 @@ from diffad.defaults import pinned_defaults
 from diffad.encoding import Columns
 from diffad.integers import whole_numbers
 from diffad.row_diffusion import RowDiffusion
-from diffad.row_filling import MOST_ROWS, PRIORS, fit_filler, sampled
+from diffad.row_filling_fitting import MOST_ROWS, PRIORS, fit_filler, sampled
 from diffad.series_input import device_of
 from diffad.tabular_input import TableInput
 from diffad.training import Training, check_training

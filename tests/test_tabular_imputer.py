@@ -21,7 +21,7 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from diffad import TabularImputer, row_filling
+from diffad import TabularImputer, row_filling_fitting
 from diffad.metrics import crps
 
 METHODS = ["transform", "sample", "interval", "category_probabilities"]
@@ -258,7 +258,7 @@ def test_quantiles_rise_and_the_middle_one_is_what_transform_gives(imputer, gaps
     assert low["line"].isna().equals(gaps["line"].isna()), "a category has no quantile"
 
 
-@pytest.mark.parametrize("prior", row_filling.PRIORS)
+@pytest.mark.parametrize("prior", row_filling_fitting.PRIORS)
 def test_every_prior_fits_and_is_named(prior):
     X = curve(200, 0)
     X[::3, 1] = np.nan
@@ -311,8 +311,8 @@ def test_wide_tables_are_filled():
 
 
 def test_more_rows_than_the_limit_are_sampled_by_the_seed(monkeypatch):
-    monkeypatch.setattr(row_filling, "MOST_ROWS", 200)
-    monkeypatch.setattr(row_filling, "LEAST_ROWS", 100)
+    monkeypatch.setattr(row_filling_fitting, "MOST_ROWS", 200)
+    monkeypatch.setattr(row_filling_fitting, "LEAST_ROWS", 100)
     X = curve(900, 0)
     X[::3, 0] = np.nan
     one, two, other = (TabularImputer(random_state=s).fit_transform(X) for s in (0, 0, 1))

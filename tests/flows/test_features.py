@@ -55,17 +55,17 @@ def traffic(n=300, seed=0, hosts=5, late=0.3):
 def counted_by_hand(table, seconds, max_flows=10**9):
     """Return connections, peers, ports, failed share and bytes out of each flow's source, by looking at every pair."""
     known, states = table["source"].notna(), failed(table)
-    rows, past = [], {}
+    rows, past, behind = [], {}, {}
     for i, flow in enumerate(table.itertuples()):
         if not known[i]:
             rows.append([np.nan] * 5)
             continue
         seen = [old for old in past.get(flow.source, []) if i - old[0] < max_flows]
-        behind = 1
-        while seen and behind <= len(seen) and is_behind(seen, behind):
-            behind += 1
-        if seen and flow.start < seen[-1][1] - pd.Timedelta(BACKWARDS // SECOND, "s") and behind >= PATIENCE:
-            seen = []
+        far = bool(seen) and flow.start < seen[-1][1] - pd.Timedelta(BACKWARDS // SECOND, "s")
+        # The patience of a source outlasts the memory of its flows.
+        behind[flow.source] = behind.get(flow.source, 0) + 1 if far else 0
+        if behind[flow.source] == PATIENCE:
+            seen, behind[flow.source] = [], 0
         moment = max([flow.start, *(old[1] for old in seen)])
         seen.append((i, moment, flow))
         past[flow.source] = seen
@@ -82,11 +82,6 @@ def counted_by_hand(table, seconds, max_flows=10**9):
             ]
         )
     return np.array(rows, dtype=float).reshape(len(table), 5)
-
-
-def is_behind(seen, k):
-    """Return whether the k-th last flow began far before the clock of its source."""
-    return seen[-k][2].start < seen[-k][1] - pd.Timedelta(BACKWARDS // SECOND, "s")
 
 
 @pytest.fixture(scope="module")

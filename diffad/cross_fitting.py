@@ -101,7 +101,10 @@ def fit_scorer(
                 filled.add(model, whole_series[i][context], *inside)
     joined = seen.joined()
     visible = {length: float(v.mean()) for (kind, length), v in joined.items() if kind == VISIBLE}
-    tails = Tails(seen.tails(kinds), filled.tails(kinds), visible)
+    usual, whole = seen.tails(kinds), filled.tails(kinds)
+    # A filled recording has no missing readings: how many are usual, only the recording as it was can tell.
+    whole |= {key: tail for key, tail in usual.items() if key[0] == "missing" and whole}
+    tails = Tails(usual, whole, visible)
     scorer = Scorer(Models.fit(whole_series, lengths, centred, device), tails, kinds, weights)
     normal = scorer.calibrated(joined) or nothing(sum(len(r) for _, r in rows))
     new = np.concatenate([np.full(len(r), i >= old) for i, r in rows])
@@ -185,7 +188,9 @@ class _Gathered:
         for key, values in self.joined().items():
             unseen = np.concatenate(self.unseen[key])
             if key[0] in kinds:
-                found[key] = LogTail.fit(values[unseen] if unseen.sum() >= 50 else values)
+                # Missing readings come in nats already, and often in none of the normal rows.
+                least = 1.0 if key[0] == "missing" else 0.0
+                found[key] = LogTail.fit(values[unseen] if unseen.sum() >= 50 else values, least)
         return found
 
 

@@ -1,4 +1,4 @@
-"""Evidence that a window is not normal: closed forms of a Gaussian, quietness and shape.
+"""Evidence that a window is not normal: closed forms of a Gaussian, quietness, missing readings and shape.
 
 Every kind looks at the windows of one recording, a window per row, and returns one number per row
 and channel, larger = stranger.  The numbers of different kinds have different units;
@@ -19,6 +19,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import binom
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,7 +28,9 @@ from diffad.priors import GaussianPrior
 from diffad.priors.gaussian import fill_missing, visible_distance
 
 #: Kinds of evidence in their order; what they see is said at :class:`WindowModel` and below.
-KINDS = ("energy", "local", "filter", "step", "decoupled", "window", "quiet", "shape")
+KINDS = ("energy", "local", "filter", "step", "decoupled", "window", "quiet", "missing", "shape")
+#: Those that are no closed form of the Gaussian, each a reason of its own.
+BESIDE_GAUSSIAN = ("quiet", "missing", "shape")
 
 #: Rows of the short block of "local" evidence.
 LOCAL = 8
@@ -35,6 +38,10 @@ LOCAL = 8
 BOXES = (1, 2, 4, 8, 16, 32)
 #: Information in nats that the others must hold of a channel's block before it can be found to ignore them.
 COUPLED = 0.05
+#: Share of readings that may be missing by chance, whatever the training showed.
+GAPPY = 0.25
+#: -log p below which missing readings say nothing.
+UNREMARKABLE = 3.0
 #: Windows whose doubt is worked out together.
 DOUBTED = 64
 #: Windows that pass a model together; bounds memory whatever the recording's length.
@@ -247,6 +254,21 @@ def quietness(windows: Tensor) -> Tensor:
     count = known.sum(1)
     mean = torch.where(known, steps, 0.0).sum(1) / count.clamp(min=1)
     return torch.where(2 * count >= steps.shape[1], -(mean + 1e-6).log(), -torch.inf)
+
+
+def missingness(windows: Tensor) -> Tensor:
+    """Return how unlikely it is that as many readings are missing by chance, (n, channels), in nats beyond `UNREMARKABLE`.
+
+    A sensor that loses one reading in two is a fault even while the rest looks right: minus the log probability of a
+    binomial count as large, where `GAPPY` of the readings are lost by chance.  Counted are only rows in which another
+    channel shows something: when all are silent, it is the recording that stopped.  A channel that shows nothing in the
+    whole window was lost earlier: it must not hide for good what the others show.
+    """
+    shown = ~windows.isnan()
+    rows = shown.any(2)
+    missing = (rows[:, :, None] & ~shown).sum(1).numpy()
+    surprise = -binom.logsf(missing - 1, rows.sum(1).numpy()[:, None], GAPPY) - UNREMARKABLE
+    return torch.from_numpy(surprise.clip(min=0)) * shown.any(1)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from diffad.caching import ForgetsCaches
-from diffad.evidence import CHUNK, ShapeModel, WindowModel, last_window, quietness, windows_of_rows
+from diffad.evidence import (
+    BESIDE_GAUSSIAN,
+    CHUNK,
+    ShapeModel,
+    WindowModel,
+    last_window,
+    missingness,
+    quietness,
+    windows_of_rows,
+)
 from diffad.tails import LogTail
 from diffad.windows import cut
 
@@ -24,9 +33,10 @@ Array = NDArray[np.float32]
 
 #: Window length that is made shorter where entries or rows are few.
 SHORT = 8
-#: Window lengths of the closed forms, of quietness and of shape.
+#: Window lengths of the closed forms, of quietness, of missing readings and of shape.
 LENGTHS = (4, 8, 16, 32, 45)
 QUIET_LENGTHS = (8, 16)
+MISSING_LENGTHS = (16,)
 SHAPE_LENGTHS = (32, 64, 96)
 #: Window length behind the expected value of a row.
 EXPECTED_LENGTH = 32
@@ -42,6 +52,7 @@ WEIGHTS: dict[str, float] = {
     "decoupled": 1 / 6,
     "window": 0.1,
     "quiet": 0.65,
+    "missing": 1.0,
     "shape": 0.5,
 }
 #: Key of the share of a window's entries that are visible, beside the kinds of evidence.
@@ -56,6 +67,7 @@ class Lengths:
 
     gaussian: tuple[int, ...]
     quiet: tuple[int, ...]
+    missing: tuple[int, ...]
     shape: tuple[int, ...]
 
     @classmethod
@@ -65,15 +77,16 @@ class Lengths:
         # Where even a short window is too long, the longest that fits joins those that are shorter still.
         fitting = tuple(sorted({*(n for n in LENGTHS if n <= most), min(most, SHORT)}))
         return cls(
-            fitting if set(kinds) - {"quiet", "shape"} else (),
+            fitting if set(kinds) - set(BESIDE_GAUSSIAN) else (),
             tuple(n for n in QUIET_LENGTHS if n <= room and "quiet" in kinds),
+            tuple(n for n in MISSING_LENGTHS if n <= room and "missing" in kinds),
             tuple(n for n in SHAPE_LENGTHS if n <= room and "shape" in kinds),
         )
 
     @property
     def all(self) -> list[int]:
         """Every length once, in order."""
-        return sorted({*self.gaussian, *self.quiet, *self.shape})
+        return sorted({*self.gaussian, *self.quiet, *self.missing, *self.shape})
 
     @property
     def longest(self) -> int:
@@ -121,6 +134,8 @@ class Models:
             yield from self.windows[length](windows).items()
         if length in self.lengths.quiet:
             yield "quiet", quietness(windows)
+        if length in self.lengths.missing:
+            yield "missing", missingness(windows)
         if length in self.shapes:
             yield "shape", self.shapes[length](windows)
 
@@ -295,7 +310,7 @@ class Scorer:
 def combine(evidence: Mapping[str, Array], weights: Mapping[str, float], channels: int) -> NDArray[np.float64]:
     """Combine kinds, then channels; return shares (n, channels) that add up to the score.
 
-    The kinds of one Gaussian are averaged; their mean, quietness and shape are different
+    The kinds of one Gaussian are averaged; their mean, quietness, missing readings and shape are different
     reasons and enter a power mean.  Over channels a high power is nearly the maximum: one bad
     sensor among many must show.  The whole window's part goes to the channels in their proportion.
     """
@@ -303,7 +318,7 @@ def combine(evidence: Mapping[str, Array], weights: Mapping[str, float], channel
     gaussian = np.zeros((n, channels))
     others = np.zeros((n, channels))
     for kind, values in evidence.items():
-        if kind in ("quiet", "shape"):
+        if kind in BESIDE_GAUSSIAN:
             others += (weights[kind] * values) ** KIND_POWER
         elif kind not in ("window", "decoupled"):
             gaussian += weights[kind] * values

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
 from diffad.atomic import all_or_nothing
+from diffad.constant_channels import ConstantChannels
 from diffad.cross_fitting import FOLDS
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector, Explanation
@@ -41,13 +42,15 @@ class SeriesDetector(Detector, SeriesInput):
     1. Windows of several lengths around each row (or before it) are standardised.
     2. Each channel is judged *given everything else in the window* by a Gaussian in closed form:
        its energy, matched filters for spikes, levels and steps; too quiet is a fault, too; so is a
-       shape never met in training.
+       shape never met in training, and a sensor that loses many of its readings.
     3. Each evidence becomes the probability that normal data look as strange, by cross-fitting on
        contiguous blocks; one fixed rule combines them.
     4. The same cross-fitted scores set the threshold and give p-values. Scores of the second half by
        models of the first raise the threshold where the recording drifts.
 
-    What is missing is no evidence: windows are judged by what they show.
+    Windows are judged by what they show; a few gaps are no fault. A channel that loses half of its readings, or all
+    of them while others speak, is one (kind ``"missing"``) where training lost fewer: it alarms for as long as some come
+    through, so that a dead sensor is told once and does not hide the others.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ class SeriesDetector(Detector, SeriesInput):
         are: rare normal rows go with them. A few faults that stay cost little but a higher threshold.
     kinds : sequence of str or None, default=None
         Kinds of evidence to use; None is all of ``("energy", "local", "filter", "step",
-        "decoupled", "window", "quiet", "shape")``.
+        "decoupled", "window", "quiet", "missing", "shape")``.
     model : SeriesImputer or None, default=None
         An imputer of the same channels whose residuals join the evidence as ``"model"``, as far as faults
         put into held-out normal rows say that they help (``weights_["model"]``); fitted ones are reused
@@ -154,7 +157,7 @@ class SeriesDetector(Detector, SeriesInput):
         self.__dict__.pop("model_", None)
         if self.model is not None:
             self.model_ = self._imputer(recording.template if self.regularize else X, groups)
-        self.watched_ = ~self.scaling_.modelled & ~np.isnan(self.scaling_.scale)
+        self.constant_ = ConstantChannels.of(self.scaling_)
         known = [~np.isnan(raw).all(1) & ~fault for raw, fault in zip(recording.series, faulty, strict=True)]
         self._warn_of_few(sum(int(k.sum()) for k in known))
         told = [np.where(fault[:, None], np.nan, raw) for raw, fault in zip(recording.series, faulty, strict=True)]
@@ -439,29 +442,24 @@ class SeriesDetector(Detector, SeriesInput):
         modelled = self.scaling_.modelled
         result = []
         for raw in recording.series:
-            share = self._moved(raw)
+            share = self._shares_of_moves(raw)
             share[:, modelled] = self._score(raw)
             result.append(share)
         self._warn_of_dead(recording)
         return result
 
-    def _moved(self, raw: Scores) -> Scores:
-        """Return shares of the channels that never moved in training: moving at all is the alarm."""
+    def _shares_of_moves(self, raw: Scores) -> Scores:
+        """Return shares (n, n_features) of the channels that never moved in training: moving at all is the alarm."""
         # Above any threshold, also one that was set anew.
         alarm = 1 + 2 * max(self.highest_normal_, -getattr(self, "offset_", 0.0))
-        return np.where(self._moves(raw), alarm, 0.0)
-
-    def _moves(self, raw: Scores) -> NDArray[np.bool_]:
-        """Mark values (n, n_features) off the level of a channel that never moved."""
-        level = np.where(self.watched_, self.scaling_.centre, np.nan)
-        return np.asarray(np.abs(raw - level) > 1e-9 * np.abs(level))
+        return np.where(self.constant_.moves(raw), alarm, 0.0)
 
     def _accept_moves(self, recording: Recording) -> None:
         """Stop watching channels that never moved before and do so in normal rows."""
-        moves = np.any([self._moves(raw).any(0) for raw in recording.series], 0)
+        moves = np.any([self.constant_.moves(raw).any(0) for raw in recording.series], 0)
         if not moves.any():
             return
-        self.watched_ = self.watched_ & ~moves
+        self.constant_ = self.constant_.without(moves)
         names = [n for n, m in zip(self._names(), moves, strict=True) if m]
         tell(
             f"channels {names} never moved in fit and do so here: they are no longer watched; fit anew to judge them",
@@ -475,7 +473,7 @@ class SeriesDetector(Detector, SeriesInput):
 
     def _share_of_last(self, raw: Scores) -> Scores:
         """Return the shares (n_features,) of the last of a few raw rows, by windows that end with it."""
-        share = self._moved(raw[-1:])[0]
+        share = self._shares_of_moves(raw[-1:])[0]
         modelled = self.scaling_.modelled
         if modelled.any():
             rows = standardised(raw, self.scaling_)

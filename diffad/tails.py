@@ -41,12 +41,15 @@ class LogTail(ForgetsCaches):
     excess: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, normal: NDArray[np.floating]) -> LogTail:
-        """Learn from normal evidence (n, channels); entries of -inf say nothing."""
+    def fit(cls, normal: NDArray[np.floating], least_excess: float = 0.0) -> LogTail:
+        """Learn from normal evidence (n, channels); entries of -inf say nothing.
+
+        A tail falls no faster than one of `least_excess`, in the evidence's unit.
+        """
         columns = [c[np.isfinite(c)] for c in normal.T.astype(np.float64)]
         grid = np.stack([np.quantile(c, cls.LEVELS) if len(c) else np.full(len(cls.LEVELS), np.inf) for c in columns])
         over = [c[c > g[-1]] - g[-1] for c, g in zip(columns, grid, strict=True)]
-        excess = np.array([o.mean() if len(o) else 1e-3 for o in over])
+        excess = np.maximum([o.mean() if len(o) else 1e-3 for o in over], least_excess)
         return cls(grid.T, excess)
 
     @classmethod

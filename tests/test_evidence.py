@@ -13,9 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.signal import lfilter
-from scipy.stats import multivariate_normal
+from scipy.stats import binomtest, multivariate_normal
 
-from diffad.evidence import BOXES, CHUNK, LOCAL, ShapeModel, WindowModel, last_window, quietness, windows_of_rows
+from diffad.evidence import (
+    BOXES,
+    CHUNK,
+    GAPPY,
+    LOCAL,
+    UNREMARKABLE,
+    ShapeModel,
+    WindowModel,
+    last_window,
+    missingness,
+    quietness,
+    windows_of_rows,
+)
 from diffad.windows import cut
 
 CPU = torch.device("cpu")
@@ -345,6 +357,27 @@ def test_quietness_says_nothing_where_most_differences_are_missing(missing):
         assert found == -np.inf
     else:
         assert found == pytest.approx(-np.log((known**2).mean() + 1e-6), rel=1e-4, abs=1e-4)
+
+
+def test_missing_readings_are_as_strange_as_a_binomial_test_says():
+    windows = strange_windows(17, 16, 2)
+    windows[:, :, 1] = 0.0
+    for lost in range(17):
+        windows[lost, :lost, 0] = np.nan
+    found = missingness(torch.from_numpy(windows)).numpy()
+    for lost in range(16):
+        p = binomtest(lost, 16, GAPPY, alternative="greater").pvalue
+        assert found[lost, 0] == pytest.approx(max(0.0, -np.log(p) - UNREMARKABLE), abs=1e-6)
+    assert (found[:, 1] == 0).all()
+    assert found[16, 0] == 0, "a channel lost earlier would hide the others for good"
+
+
+def test_rows_in_which_every_channel_is_silent_are_not_counted():
+    windows = strange_windows(2, 16, 3)
+    windows[:, 4:14] = np.nan
+    windows[1, 0, 2] = np.nan
+    found = missingness(torch.from_numpy(windows)).numpy()
+    assert (found == 0).all(), found
 
 
 def normalised(x):

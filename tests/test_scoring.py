@@ -13,7 +13,7 @@ from scipy import stats
 
 import diffad.cross_fitting
 from diffad.cross_fitting import fit_scorer
-from diffad.evidence import KINDS
+from diffad.evidence import BESIDE_GAUSSIAN, KINDS
 from diffad.scoring import CHANNEL_POWER, EXPECTED_LENGTH, KIND_POWER, WEIGHTS, combine, reweight
 from diffad.tails import LogTail
 
@@ -136,7 +136,7 @@ def test_shares_add_up_to_the_norm_over_kinds_and_channels(strengths):
     assert (shares >= 0).all()
     share, linear = WEIGHTS["decoupled"], sum(WEIGHTS[k] * evidence[k] for k in LINEAR)
     gaussian = (1 - share) * linear + share * evidence["decoupled"]
-    reasons = [gaussian, *(WEIGHTS[k] * evidence[k] for k in ("quiet", "shape"))]
+    reasons = [gaussian, *(WEIGHTS[k] * evidence[k] for k in BESIDE_GAUSSIAN)]
     by_channel = np.linalg.norm(reasons, ord=KIND_POWER, axis=0)
     expected = np.linalg.norm(by_channel, ord=CHANNEL_POWER, axis=1) + WEIGHTS["window"] * evidence["window"][:, 0]
     np.testing.assert_allclose(shares.sum(1), expected, rtol=1e-9)
@@ -340,7 +340,7 @@ def test_any_kind_of_evidence_works_alone(kind):
     assert np.isfinite(score(fitted, rows)).all()
     expected = fitted.scorer.models.expected(rows)
     assert expected.shape == rows.shape
-    assert expected.any() == (kind not in ("quiet", "shape")), "without a Gaussian nothing is expected but the mean"
+    assert expected.any() == (kind not in BESIDE_GAUSSIAN), "without a Gaussian nothing is expected but the mean"
 
 
 @pytest.mark.parametrize(("kind", "rows"), [("quiet", 5), ("shape", 60)])

@@ -341,7 +341,7 @@ def test_off_evidence_has_no_say(short):
 # --- what is missing --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("rows", "channels"), [(1, [1]), (5, [0, 1, 2, 3]), (60, [0, 2, 3])], ids=str)
+@pytest.mark.parametrize(("rows", "channels"), [(1, [1]), (5, [0, 2, 3]), (60, [0, 1, 2, 3])], ids=str)
 def test_a_gap_alone_is_no_alarm(rows, channels, detector, new):
     x, gap = new[:280], slice(110, 110 + rows)
     holes = x.copy()
@@ -359,12 +359,57 @@ def test_a_gap_alone_is_no_alarm(rows, channels, detector, new):
     np.testing.assert_array_equal(score[away], detector.score_samples(x)[away])
 
 
-def test_scores_are_finite_however_much_is_missing(detector, new):
+@pytest.mark.parametrize("context", ["both", "past"])
+def test_scores_are_finite_and_calm_however_much_is_missing(context, new):
+    shown = [kind for kind in KINDS if kind != "missing"]
+    detector = SeriesDetector(context=context, kinds=shown).fit(process(1500, 0))
     for share in (0.6, 0.95):
         x = new[:80].copy()
         x[np.random.default_rng(0).random(x.shape) < share] = np.nan
         assert np.isfinite(detector.score_samples(x)).all(), share
         assert alarm_rate(detector, x) < 0.03, share
+
+
+def lossy(x, share, channel=slice(None)):
+    """Return rows in which a share of the readings of some channels is lost at random."""
+    holes = np.zeros(x.shape, bool)
+    holes[:, channel] = np.random.default_rng(0).random(holes[:, channel].shape) < share
+    return np.where(holes, np.nan, x)
+
+
+def test_a_sensor_that_loses_most_of_its_readings_is_found_and_blamed(detector, new):
+    x = new[:600].copy()
+    x[300:400] = lossy(x[300:400], 0.7, 2)
+    events = detector.events(x)
+    lost = events[(events["start"] < 400) & (events["end"] >= 300)]
+    assert len(lost) and lost["channels"].map(lambda c: c[0]).eq("2").all(), events
+    assert (detector.predict(x)[310:390] == -1).mean() > 0.5
+    share = detector.evidence(x)["missing:2"].to_numpy()
+    assert share[:280].max() == share[420:].max() == 0
+
+
+def test_a_sensor_that_falls_silent_alarms_once_and_hides_no_other(detector, new):
+    x = new[:900].copy()
+    x[300:, 1] = np.nan
+    x[600:625, 3] += 5.0
+    with pytest.warns(UserWarning, match="no value in the last"):
+        events = detector.events(x)
+    assert any(e.start <= 316 and e.end >= 300 and "1" in e.channels for e in events.itertuples()), events
+    assert any(e.start <= 625 and e.end >= 600 for e in events.itertuples()), events
+    assert not any("1" in e.channels for e in events[events["start"] > 330].itertuples()), events
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2])
+def test_scattered_gaps_are_no_fault(share, detector, new):
+    calm, gappy = detector.predict(new) == -1, detector.predict(lossy(new, share)) == -1
+    assert (gappy & ~calm).mean() < 0.015
+
+
+def test_a_sensor_that_always_lost_readings_goes_on_so(new):
+    detector = SeriesDetector().fit(lossy(process(1500, 0), 0.6, 2))
+    assert alarm_rate(detector, lossy(new, 0.6, 2)) < 0.03
+    share = detector.evidence(lossy(new, 0.6, 2))["missing:2"]
+    assert np.exp(-(share**2)).quantile(0.05) > 0.01, "normal losses are meant to be calibrated"
 
 
 def test_nothing_at_all_is_no_alarm(detector):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from diffad.standstill import carried_forward
     from diffad.tabular_detector import TabularDetector
     from diffad.tabular_imputer import TabularImputer
-    from diffad.thresholds import AlarmsPerDay, FalseAlarmRate
+    from diffad.thresholds import AlarmsPerDay, FalseAlarmRate, benjamini_hochberg
     from diffad.tracking import autolog
     from diffad.training import Training
 
@@ -32,6 +32,7 @@ __all__ = [
     "TabularImputer",
     "Training",
     "autolog",
+    "benjamini_hochberg",
     "carried_forward",
 ]
 
@@ -49,6 +50,7 @@ _HOMES = {
     "Training": "training",
     "Sampler": "model",
     "autolog": "tracking",
+    "benjamini_hochberg": "thresholds",
     "carried_forward": "standstill",
 }
 

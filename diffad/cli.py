@@ -23,6 +23,7 @@ LEAST_FOR_DETECTABILITY = 500
 COMMANDS = {
     "regularize=True": "--regularize",
     "sort first: X = X.sort_index()": "sort its lines by time",
+    "drop those rows: X = X[X.index.notna()]": "remove those lines",
     "aggregate first: X.groupby(level=0).mean()": "keep one line of each time",
     "give X a DatetimeIndex, or say AlarmsPerDay(number, rows_per_day=...)": "give the file a first column of timestamps",
     "number must be a positive number": "--alarms-per-day must be a positive number",
@@ -59,14 +60,14 @@ def impute(
     regularize: Annotated[bool, typer.Option(help="Put irregular timestamps on a regular grid.")] = False,
 ) -> None:
     """Fill the gaps of FILE and add the edges of a band for every column that had gaps."""
+    from diffad.arguments import check_share
     from diffad.series_imputer import SeriesImputer
     from diffad.tables import check_place, check_writable, read_table, write_table
     from diffad.training import Training
 
     output = output or _beside(file)
     try:
-        if not 0 < coverage < 1:
-            raise ValueError(f"coverage must lie strictly between 0 and 1, got {coverage}")
+        check_share(coverage, "coverage")
         table = read_table(file)
         picture = output.with_suffix(".png")
         check_writable(output, file)
@@ -75,7 +76,7 @@ def impute(
         observed = _read(table, file, regularize)[0].template
         if not observed.isna().any(axis=None):
             write_table(observed, output)
-            typer.echo(f"{file} has no gaps; written to {output} as it is")
+            typer.echo(f"{file} has no gaps; written to {output} as it is" + (", no picture drawn" if plot else ""))
             return
         training = Training(progress=True) if steps is None else Training(max_steps=steps, progress=True)
         imputer = SeriesImputer(training=training).fit(observed)

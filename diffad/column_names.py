@@ -21,3 +21,18 @@ def check_names(X: pd.DataFrame, fitted: list[Any] | None) -> None:
         raise ValueError(
             f"X has the columns {list(X.columns)}, but was fitted on {fitted}; give them by these names in this order"
         )
+
+
+def check_distinct(X: pd.DataFrame) -> None:
+    """Raise where two columns of a table have one name.
+
+    Examples
+    --------
+    >>> check_distinct(pd.DataFrame([[1, 2]], columns=["a", "a"]))
+    Traceback (most recent call last):
+    ...
+    ValueError: X has columns ['a'] more than once; give every column a name of its own
+    """
+    if X.columns.has_duplicates:
+        twice = list(X.columns[X.columns.duplicated()].unique())
+        raise ValueError(f"X has columns {twice} more than once; give every column a name of its own")

@@ -5,18 +5,19 @@ Subclasses give `_strangeness(X)`, larger = stranger, and set `normal_` and `per
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.base import OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from diffad.atomic import all_or_nothing
+from diffad.parameters import HoldsParameters
 from diffad.telling import tell
 from diffad.thresholds import AlarmsPerDay, FalseAlarmRate, NormalScores, Threshold, drifted
 
@@ -51,8 +52,10 @@ class DriftWarning(UserWarning):
     """New data look unlike the normal data the threshold was calibrated on."""
 
 
-class Detector(OutlierMixin, BaseEstimator):
+class Detector(OutlierMixin, HoldsParameters):
     """Base of the detectors: scores in, decisions out."""
+
+    stands_for: ClassVar = {"threshold": lambda _: FalseAlarmRate()}
 
     contamination: float
     threshold: Threshold | None
@@ -111,12 +114,26 @@ class Detector(OutlierMixin, BaseEstimator):
             return
         found = threshold.find(normal, self.period_)
         if halves is not None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # said once, of all normal scores
-                asked = [threshold.find(NormalScores.of_blocks([h]), self.period_) for h in (*halves[0], halves[1])]
+            blocks = [NormalScores.of_blocks([h]) for h in (*halves[0], halves[1])]
+            # Warned of once, of all normal scores.
+            asked = [threshold.find(block, self.period_, quiet=True) for block in blocks]
             expected, seen = max(*asked[:-1], 1e-12), max(asked[-1], 1e-12)
             found *= float(np.clip(np.sqrt(seen / expected), 1.0, MOST_DRIFT))
         self.offset_ = -found
+
+    def _chosen(self, known: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the kinds of evidence to use, in their order; None is all that are known."""
+        kinds: Any = getattr(self, "kinds", None)
+        if kinds is None:
+            return known
+        if (
+            isinstance(kinds, str)
+            or not isinstance(kinds, Collection)
+            or not len(kinds)
+            or not all(isinstance(kind, str) and kind in known for kind in kinds)
+        ):
+            raise ValueError(f"kinds must be None or some of {list(known)}, got {kinds!r}")
+        return tuple(kind for kind in known if kind in kinds)
 
     def _check_decision(self) -> None:
         if not isinstance(self.contamination, Real) or not 0 <= self.contamination < 0.5:

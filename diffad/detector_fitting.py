@@ -184,7 +184,7 @@ def evidence_of_rows(
 
 def standardised(raw: Rows, scaling: Scaling) -> Array:
     """Return rows of the modelled channels in standard deviations, bursts compressed."""
-    return squash(scaling.forward(raw)).astype(np.float32)
+    return squash(scaling.forward(raw), scaling.knee[scaling.modelled]).astype(np.float32)
 
 
 def _cross_fit(kept: list[Array], recipe: Recipe, weights: Mapping[str, float], earlier: list[Array]) -> CrossFit:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from diffad import tracking
+from diffad.arguments import check_count
 from diffad.atomic import all_or_nothing
 from diffad.defaults import pinned_defaults
+from diffad.devices import device_of
 from diffad.image_diffusion import ImageDiffusion
 from diffad.image_fitting import fit_prior
 from diffad.image_input import (
@@ -31,7 +33,7 @@ from diffad.image_learning import learn
 from diffad.image_tiles import Observed
 from diffad.model import Sampler, as_sampler
 from diffad.networks.vae import VAE, Critic, adversarial_loss, evidence_loss
-from diffad.series_input import device_of
+from diffad.parameters import HoldsParameters
 from diffad.training import Training, check_training, train
 
 Array = NDArray[np.float32]
@@ -42,7 +44,7 @@ VAE_TRAINING = Training(max_steps=1500, masks_per_batch=4, windows_per_mask=4)
 CHUNK = 256
 
 
-class DiffusionVAE(TransformerMixin, BaseEstimator):
+class DiffusionVAE(TransformerMixin, HoldsParameters):
     """Generate, interpolate and edit images in the latent space of an autoencoder.
 
     1. A small convolutional autoencoder is trained on standardised images, with the divergence of its
@@ -102,6 +104,12 @@ class DiffusionVAE(TransformerMixin, BaseEstimator):
     >>> model.encode(images[:3]).shape, model.generate(2).shape, model.interpolate(images[0], images[1], 5).shape
     ((3, 2, 2, 4), (2, 8, 8), (5, 8, 8))
     """
+
+    stands_for: ClassVar = {
+        "training": lambda _: VAE_TRAINING,
+        "diffusion": lambda _: Training(),
+        "sampler": as_sampler,
+    }
 
     def __init__(
         self,
@@ -215,8 +223,7 @@ class DiffusionVAE(TransformerMixin, BaseEstimator):
         """Draw n new images, of class `y` if the latents have a network that was trained with classes."""
         check_is_fitted(self)
         check_guidance(guidance)
-        if not isinstance(n, int | np.integer) or n < 1:
-            raise ValueError(f"n must be an integer of at least 1, got {n!r}")
+        check_count(n, "n")
         if y is not None:
             self.latents_.warn_if_classless()
         label = None if y is None else class_number(self.classes_, y)
@@ -228,6 +235,7 @@ class DiffusionVAE(TransformerMixin, BaseEstimator):
 
     def interpolate(self, a: Any, b: Any, n: int = 8) -> Array:
         """Return n images from a to b, each (height, width[, channels]), along an arc between their latents."""
+        check_count(n, "n")
         first, last = self.encode(np.stack([np.asarray(a), np.asarray(b)]))
         centre = self.latent_centre_
         u, v = first - centre, last - centre

@@ -1,4 +1,5 @@
-"""Evidence that a window is not normal: closed forms of a Gaussian, quietness, missing readings and shape.
+"""Evidence that a window is not normal: closed forms of a Gaussian, quietness, missing readings,
+shapes and rows never met.
 
 Every kind looks at the windows of one recording, a window per row, and returns one number per row
 and channel, larger = stranger.  The numbers of different kinds have different units;
@@ -28,9 +29,11 @@ from diffad.priors import GaussianPrior
 from diffad.priors.gaussian import fill_missing, visible_distance
 
 #: Kinds of evidence in their order; what they see is said at :class:`WindowModel` and below.
-KINDS = ("energy", "local", "filter", "step", "decoupled", "window", "quiet", "missing", "shape")
-#: Those that are no closed form of the Gaussian, each a reason of its own.
+KINDS = ("energy", "local", "filter", "step", "decoupled", "window", "quiet", "missing", "shape", "nearest")
+#: Those of single channels that are no closed form of the Gaussian, each a reason of its own.
 BESIDE_GAUSSIAN = ("quiet", "missing", "shape")
+#: Those of all channels together, with one column.
+WHOLE = ("window", "nearest")
 
 #: Rows of the short block of "local" evidence.
 LOCAL = 8
@@ -383,6 +386,47 @@ class ShapeModel(ForgetsCaches):
             parts.append(squared.masked_fill(absent, torch.inf).amin(2) + q.square().sum(2) / count[..., 0])
         distance = torch.cat(parts, 1).clamp(min=0).sqrt()
         return torch.where(distance.isinf() | distance.isnan(), -torch.inf, distance).cpu()
+
+
+@dataclass(frozen=True)
+class NearestRow:
+    """Distance of each row to the nearest row of training: a combination of readings never met.
+
+    Relations between channels that are no plane, as a product, a square or what a state forbids, are nowhere in a
+    Gaussian.
+
+    Attributes
+    ----------
+    references : Tensor of shape (n, channels)
+        Complete training rows, standardised.
+    """
+
+    references: Tensor
+
+    #: References kept.  Neighbours in time are much the same, so that fewer lose little; and fewer make a lone row count less.
+    MOST = 4000
+    #: Rows compared at once; bounds memory.
+    TOGETHER = 256
+
+    @classmethod
+    def fit(cls, rows: Tensor, device: torch.device) -> NearestRow:
+        """Keep rows (n, channels) without missing entries, evenly spread."""
+        complete = rows[~rows.isnan().any(1)]
+        return cls(complete[:: max(1, -(-len(complete) // cls.MOST))].to(device))
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return distances (n, 1) of rows (n, channels); -inf where something is missing, or nothing was learnt."""
+        result = torch.full((len(rows), 1), -torch.inf)
+        whole = ~rows.isnan().any(1)
+        if not len(self.references) or not whole.any():
+            return result
+        size = self.references.square().sum(1)
+        parts = rows[whole].to(size.device).split(self.TOGETHER)
+        nearest = torch.cat([torch.addmm(size, part, self.references.mT, alpha=-2).argmin(1) for part in parts])
+        # Worked out anew: the small difference of large squares has lost its digits.
+        apart = rows[whole] - self.references[nearest].cpu()
+        result[whole, 0] = apart.square().mean(1).sqrt()
+        return result
 
 
 def _blocks(holes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -15,11 +15,11 @@ from diffad.atomic import all_or_nothing
 from diffad.augmentation import Augmentation, check_augmentation
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector
+from diffad.devices import device_of
 from diffad.feature_evidence import FeatureModel, Features, feature_scores, fit_features
 from diffad.image_evidence import ImageModel, judged, seen
 from diffad.image_evidence_fitting import fit_images
-from diffad.image_input import Images, check_shape, read_images, refuse_empty
-from diffad.series_input import device_of
+from diffad.image_input import Images, check_shape, float_type, read_images, refuse_empty
 from diffad.tails import LogTail
 from diffad.telling import tell
 from diffad.thresholds import NormalScores, Threshold
@@ -135,6 +135,8 @@ class ImageDetector(Detector):
     extractor_: FeatureModel | None
     tails_: LogTail | None
 
+    stands_for: ClassVar = Detector.stands_for | {"augmentation": lambda _: Augmentation(horizontal=True)}
+
     def __init__(
         self,
         threshold: Threshold | None = None,
@@ -216,7 +218,8 @@ class ImageDetector(Detector):
         half = BAND * deviation
         shape = np.shape(X)
         bands = (expected, expected - half, expected + half)
-        return ImageExplanation(heat, *(band.reshape(shape).astype(np.float32) for band in bands))
+        kind = float_type(np.asarray(X).dtype)
+        return ImageExplanation(heat, *(band.reshape(shape).astype(kind) for band in bands))
 
     def _open(self, X: Any) -> Images:
         check_is_fitted(self)

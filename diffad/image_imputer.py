@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from numbers import Integral
-from typing import Any, Self
+from numbers import Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import TransformerMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
+from diffad.arguments import check_count, check_share
 from diffad.atomic import all_or_nothing
 from diffad.augmentation import Augmentation, check_augmentation
 from diffad.defaults import pinned_defaults
+from diffad.devices import device_of
 from diffad.image_diffusion import ImageDiffusion
 from diffad.image_fitting import calibrate, fit_prior, kinds_of
 from diffad.image_input import (
@@ -33,16 +35,20 @@ from diffad.image_input import (
 )
 from diffad.image_learning import learn
 from diffad.image_tiles import Observed
+from diffad.masked_arrays import unmasked
 from diffad.model import Sampler, as_sampler
-from diffad.series_input import device_of
+from diffad.parameters import HoldsParameters
+from diffad.telling import tell
 from diffad.training import Training, check_training
 
 Array = NDArray[np.float32]
 
 PRIORS = ("gaussian", "field", None)
+#: Images that a network needs to be trained, and judged on those held out.
+LEAST_LEARNT = 8
 
 
-class ImageImputer(TransformerMixin, BaseEstimator):
+class ImageImputer(TransformerMixin, HoldsParameters):
     """Fill holes in images, sharpen, denoise and generate them: one model, seen through what is known.
 
     1. Images are standardised per channel. The prior is a Gaussian: what the training images span, and
@@ -120,6 +126,12 @@ class ImageImputer(TransformerMixin, BaseEstimator):
     ((10, 16, 16), (3, 16, 16))
     """
 
+    stands_for: ClassVar = {
+        "training": lambda _: Training(),
+        "augmentation": lambda _: Augmentation(horizontal=True),
+        "sampler": as_sampler,
+    }
+
     def __init__(
         self,
         prior: str | None = "gaussian",
@@ -168,16 +180,20 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         device = device_of(self.device)
         with tracking.run_of(self, X) as on_progress, pinned_defaults(), torch.no_grad():
             self.shape_, self.seed_ = images.shape[1:], seed
-            self.flat_ = np.ndim(X) == 3
+            self.flat_, self.dtype_ = np.ndim(X) == 3, float_type(np.asarray(X).dtype)
             self.centre_, self.scale_ = centre_and_scale(images)
             standard = torch.from_numpy(self._standardise(images))
             copies = self.augmentation
             model = ImageDiffusion(fit_prior(standard, self.prior, device, copies))
             self.history_: list[dict[str, float]] = []
             self.network_gain_ = 0.0
-            if self.training is not None and self.training.max_steps and len(images) >= 8:
+            training = self.training if self.training is not None and self.training.max_steps else None
+            if training is not None and len(images) < LEAST_LEARNT:
+                tell(f"no network was trained: X has {len(images)} images, training needs at least {LEAST_LEARNT}")
+                training = None
+            if training is not None:
                 self.history_, self.network_gain_ = learn(
-                    model, standard, labels, len(self.classes_), self.prior, self.training, seed, on_progress, copies
+                    model, standard, labels, len(self.classes_), self.prior, training, seed, on_progress, copies
                 )
             self.bands_ = calibrate(model, standard, self.prior, seed, copies)
             self.model_ = model
@@ -212,7 +228,7 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         -------
         array of shape (n, height * factor, width * factor[, channels])
         """
-        _check_positive(factor, "factor")
+        check_count(factor, "factor")
         return self._close(self._mean(self._observed(X, factor, 0.0)), X)
 
     def denoise(self, X: Any, sigma: float) -> Array:
@@ -245,7 +261,7 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         array of shape (n_samples, n, height * factor, width * factor[, channels])
             Pixels that are known without noise are repeated unchanged.
         """
-        _check_positive(n_samples, "n_samples")
+        check_count(n_samples, "n_samples")
         observed = self._observed(X, factor, sigma)
         draws = np.empty((n_samples, len(observed.values), *observed.shape), np.float32)
         with pinned_defaults(), torch.no_grad():
@@ -268,8 +284,7 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         coverage : float, default=0.9
             Share of the pixels that the band is to hold.
         """
-        if not 0 < coverage < 1:
-            raise ValueError(f"coverage must lie strictly between 0 and 1, got {coverage}")
+        check_share(coverage, "coverage")
         observed = self._observed(X, factor, sigma)
         with pinned_defaults(), torch.no_grad():
             centre, scale = self.model_.mean(observed, with_scale=True)
@@ -296,14 +311,16 @@ class ImageImputer(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        array of shape (n, height, width[, channels]), float32
+        array of shape (n, height, width[, channels])
+            float64 where the training images were, or had numbers of more than 16 bits, else float32.
         """
         check_is_fitted(self)
-        _check_positive(n, "n")
+        check_count(n, "n")
         if shape is not None and len(shape) != 2:
             raise ValueError(f"shape must be (height, width) in pixels, got {shape!r}")
         height, width = shape or self.shape_[:2]
-        _check_positive(min(height, width), "shape")
+        for side in (height, width):
+            check_count(side, "shape")
         check_guidance(guidance)
         nothing = Observed(torch.full((1, height, width, self.shape_[2]), torch.nan))
         with pinned_defaults(), torch.no_grad():
@@ -312,7 +329,7 @@ class ImageImputer(TransformerMixin, BaseEstimator):
             if y is not None:
                 self.model_.warn_if_classless()
             images = self.model_.sample(nothing, n, as_sampler(self.sampler), generator, label, guidance).numpy()
-        images = self._restore(images).astype(np.float32)
+        images = self._restore(images).astype(self.dtype_)
         return images[..., 0] if self.flat_ else images
 
     def __sklearn_tags__(self) -> Tags:
@@ -331,7 +348,7 @@ class ImageImputer(TransformerMixin, BaseEstimator):
         return images
 
     def _observed(self, X: Any, factor: int, sigma: float) -> Observed:
-        _check_positive(factor, "factor")
+        check_count(factor, "factor")
         _check_sigma(sigma)
         values = torch.from_numpy(self._standardise(self._open(X)))
         return Observed(values, int(factor), torch.from_numpy(sigma / self.scale_) if sigma else None)
@@ -363,15 +380,10 @@ def _each(observed: Observed) -> Iterator[Observed]:
 
 def _keep_seen(images: NDArray[Any], X: Any) -> NDArray[Any]:
     """Return images (..., n, height, width, channels) with the pixels that X shows, to the bit."""
-    given = np.asarray(X).reshape(images.shape[-4:])
+    given = np.asarray(unmasked(X)).reshape(images.shape[-4:])
     return np.where(np.isnan(given), images, given)
 
 
-def _check_positive(value: int, name: str) -> None:
-    if not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-
-
 def _check_sigma(sigma: float) -> None:
-    if not (np.isfinite(sigma) and sigma >= 0):
+    if not isinstance(sigma, Real) or not (np.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a standard deviation in X's units, 0 or more, got {sigma!r}")

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffad.masked_arrays import unmasked
+
 Images = NDArray[np.floating]
 
 
@@ -36,7 +38,7 @@ def read_images(X: Any, channels: int | None = None) -> Images:
     (2, 8, 9, 1)
     """
     try:
-        array = np.asarray(X)
+        array = np.asarray(unmasked(X))
     except ValueError:
         array = np.empty(0, object)
     if array.dtype == object:

@@ -1,24 +1,51 @@
-"""Small parameter objects that scikit-learn's ``get_params`` and ``GridSearchCV`` reach into."""
+"""Small parameter objects that scikit-learn's ``get_params``, ``set_params`` and ``GridSearchCV`` reach into."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
+
+from sklearn.base import BaseEstimator
 
 
 class Parameters:
-    """Mixin of a dataclass of parameters: ``estimator__training__max_steps`` works."""
+    """Mixin of a frozen dataclass of parameters."""
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the fields by name."""
         return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
 
-    def set_params(self, **params: Any) -> Self:
-        """Set fields in place, with the constructor's checks."""
+    def but(self, **params: Any) -> Self:
+        """Return a copy with other values in some fields, with the constructor's checks."""
         unknown = sorted(set(params) - set(self.get_params()))
         if unknown:
             raise ValueError(f"{type(self).__name__} has no parameters {unknown}; it has {list(self.get_params())}")
-        checked = replace(self, **params)  # type: ignore[type-var]
-        for name in params:
-            object.__setattr__(self, name, getattr(checked, name))
-        return self
+        return replace(self, **params)  # type: ignore[type-var, no-any-return]
+
+
+class HoldsParameters(BaseEstimator):
+    """Base of estimators with parameters of parameters: ``set_params(training__max_steps=100)`` works.
+
+    Attributes
+    ----------
+    stands_for : dict of str to callable
+        Per parameter, what a value that is no `Parameters` (None, a name) stands for.
+    """
+
+    stands_for: ClassVar[dict[str, Callable[[Any], Parameters]]] = {}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of this estimator and, as ``training__max_steps``, those of its parameter objects.
+
+        An object is replaced, not changed: it may be another estimator's as well.
+        """
+        inner: dict[str, dict[str, Any]] = {}
+        for key in [key for key in params if key.partition("__")[0] in self.stands_for and "__" in key]:
+            name, _, field = key.partition("__")
+            inner.setdefault(name, {})[field] = params.pop(key)
+        for name, values in inner.items():
+            given = params.get(name, getattr(self, name))
+            whole = given if isinstance(given, Parameters) else self.stands_for[name](given)
+            params[name] = whole.but(**values)
+        return super().set_params(**params)

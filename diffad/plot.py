@@ -163,12 +163,19 @@ def plot_detectability(table: pd.DataFrame) -> Any:
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
-    sizes = table.pivot(index="channel", columns="kind", values="size")
-    rows = table.pivot(index="channel", columns="kind", values="rows")
+    order = {"index": table["channel"].unique(), "columns": table["kind"].unique()}
+    sizes = table.pivot(index="channel", columns="kind", values="size").reindex(**order)
+    rows = table.pivot(index="channel", columns="kind", values="rows").reindex(**order)
     finite = sizes.where(np.isfinite(sizes))
+    steps = (
+        np.unique(finite.to_numpy()[np.isfinite(finite.to_numpy())]) if finite.notna().any(axis=None) else np.ones(1)
+    )
+    smallest_of_all, middle = steps[0], np.sqrt(steps[0] * steps[-1])
     figure = Figure(figsize=(2 + 0.9 * sizes.shape[1], 1.6 + 0.5 * len(sizes)), layout="constrained")
     ax = figure.subplots()
-    image = ax.imshow(finite, cmap="viridis", norm=LogNorm(0.5, 8), aspect="auto")
+    image = ax.imshow(
+        finite, cmap="viridis", norm=LogNorm(smallest_of_all, max(steps[-1], 1.01 * smallest_of_all)), aspect="auto"
+    )
     ax.set_xticks(range(sizes.shape[1]), sizes.columns, rotation=40, ha="right")
     ax.set_yticks(range(len(sizes)), sizes.index)
     for i in range(len(sizes)):
@@ -176,12 +183,10 @@ def plot_detectability(table: pd.DataFrame) -> Any:
             size, late = sizes.iat[i, j], rows.iat[i, j]
             smallest = "found" if sizes.columns[j] in SIZELESS else f"{size:g}"
             text = f"{smallest}\n{late:.0f} rows" if np.isfinite(size) else "not\nfound"
-            light = np.isfinite(size) and size >= 3
+            light = np.isfinite(size) and size > middle
             ax.text(
                 j, i, text, ha="center", va="center", fontsize=7, color="black" if light or np.isinf(size) else "white"
             )
-    scale = figure.colorbar(
-        image, label="smallest size found [standard deviations]", ticks=[0.5, 1, 2, 4, 8], format="%g"
-    )
+    scale = figure.colorbar(image, label="smallest size found [standard deviations]", ticks=steps, format="%g")
     scale.minorticks_off()
     return figure

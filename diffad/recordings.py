@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_array
 
 from diffad.integers import whole_numbers
+from diffad.masked_arrays import unmasked
 
 Rows = NDArray[np.float64]
 
@@ -102,9 +103,7 @@ def as_floats(X: Any) -> Rows:
     if isinstance(X, pd.DataFrame):
         columns = [_column_of_floats(column) for _, column in X.items()]
         return np.array(columns, dtype=np.float64).reshape(X.shape[1], len(X)).T.copy()
-    if isinstance(X, np.ma.MaskedArray):
-        return np.ma.filled(X.astype(np.float64), np.nan)
-    return np.array(X, dtype=np.float64)
+    return np.array(unmasked(X), dtype=np.float64)
 
 
 def _column_of_floats(column: pd.Series) -> Rows:

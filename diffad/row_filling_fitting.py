@@ -22,6 +22,7 @@ from diffad.priors.kernel import KernelPrior
 from diffad.priors.mixture import MixturePrior
 from diffad.priors.wide import WideGaussian
 from diffad.row_filling import Filler, Matrix, Pool, Said, Space
+from diffad.telling import tell
 
 #: Learns a model of rows from complete rows and which of their entries are known.
 Learn: TypeAlias = Callable[[Matrix, NDArray[np.bool_]], Any]
@@ -93,6 +94,11 @@ def fit_filler(
     n_calibrating = max(LEAST_ROWS, int(2 * effort * MOST_HELD_OUT))
     if len(rows) < ENOUGH_ROWS or len(space["linear"].scales) + len(space["linear"].blocks) < 2:
         kind = "wide" if rows.shape[1] > MOST_DENSE else "gaussian"
+        if learn is not None or prior in ("mixture", "kernel"):
+            tell(
+                f"a Gaussian alone fills the gaps: a network, a mixture and a kernel need {ENOUGH_ROWS} rows and two "
+                f"columns that vary, X has {len(rows)} rows with a value",
+            )
         model = _models(space["linear"].forward(rows), (kind,), seed)[kind]
         return Filler(space["linear"], model, None, f"linear {kind}"), {}
     order = rng.permutation(len(rows))
@@ -104,7 +110,9 @@ def fit_filler(
     losses = {f.name: value for f, value in trial}
     chosen = _pooled([f for f, _ in trial], losses, holes[first], truth[first])
     together = chosen
-    if learn is not None and rows.shape[1] <= MOST_DENSE:
+    if learn is not None and rows.shape[1] > MOST_DENSE:
+        tell(f"no network was trained: X has {rows.shape[1]} encoded columns, training takes at most {MOST_DENSE}")
+    elif learn is not None:
         z = chosen.space.forward(np.concatenate([train, spare]))
         learnt = learn(_completed(chosen.model, z, np.random.default_rng(seed)), ~np.isnan(z))
         together = _joined(chosen, learnt, losses, holes[first], truth[first])

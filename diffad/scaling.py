@@ -15,8 +15,10 @@ ATOM = 0.02
 SAME = 1e-5
 #: Standard deviations at which values are cut: beyond, squares leave the range of float32.
 FARTHEST = 1e12
-#: Standard deviations up to which detection takes values as they are.
+#: Standard deviations up to which values of channels that burst are taken as they are.
 KNEE = 4.0
+#: A channel bursts where more than this share of its values is beyond the knee, or any is twice as far.
+BURSTS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Scaling:
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     levels: tuple[NDArray[np.float64], ...]  # per channel, rising
+    knee: NDArray[np.float64]  # in standard deviations; infinite for a channel that never bursts
     marginals: Marginals | None = None  # of the modelled channels in standardised units
 
     @classmethod
@@ -42,7 +45,8 @@ class Scaling:
         """Learn from rows (n, channels)."""
         columns = [_column(rows[:, k]) for k in range(rows.shape[1])]
         centre, scale, lower, upper = np.array([c[:4] for c in columns]).reshape(-1, 4).T
-        return cls(centre, scale, lower, upper, tuple(c[4] for c in columns))
+        knee = np.array([_knee(*c) for c in zip(rows.T, centre, scale, strict=True)])
+        return cls(centre, scale, lower, upper, tuple(c[4] for c in columns), knee)
 
     @property
     def modelled(self) -> NDArray[np.bool_]:
@@ -68,17 +72,29 @@ class Scaling:
         return result
 
 
-def squash(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compress standardised values beyond `KNEE` logarithmically: bursts must not own a covariance."""
-    beyond = np.maximum(np.abs(z) - KNEE, 0.0)
-    return np.sign(z) * (np.minimum(np.abs(z), KNEE) + np.log1p(beyond))
+def squash(z: NDArray[np.float64], knee: float | NDArray[np.float64] = KNEE) -> NDArray[np.float64]:
+    """Compress standardised values (..., channels) beyond `knee` logarithmically: bursts must not own a covariance."""
+    beyond = np.maximum(np.abs(z) - knee, 0.0)
+    return np.sign(z) * (np.minimum(np.abs(z), knee) + np.log1p(beyond))
 
 
-def unsquash(z: NDArray[np.floating]) -> NDArray[np.float64]:
+def unsquash(z: NDArray[np.floating], knee: float | NDArray[np.float64] = KNEE) -> NDArray[np.float64]:
     """Undo :func:`squash`."""
-    beyond = np.maximum(np.abs(z) - KNEE, 0.0)
-    result: NDArray[np.float64] = np.sign(z) * (np.minimum(np.abs(z), KNEE) + np.expm1(beyond))
+    beyond = np.maximum(np.abs(z) - knee, 0.0)
+    result: NDArray[np.float64] = np.sign(z) * (np.minimum(np.abs(z), knee) + np.expm1(beyond))
     return result
+
+
+def _knee(values: NDArray[np.float64], centre: float, scale: float) -> float:
+    """Return beyond which size a channel's values are compressed.
+
+    Compressing each channel by itself bends what is a line between two: a channel without bursts, as a level that
+    wanders out of its range, is taken as it is.
+    """
+    if not scale > 0:
+        return KNEE
+    size = np.abs(values[~np.isnan(values)] / scale - centre / scale)
+    return KNEE if (size > 2 * KNEE).any() or (size > KNEE).mean() > BURSTS else np.inf
 
 
 def _snapped(values: NDArray[np.float64], levels: NDArray[np.float64], within: float) -> NDArray[np.float64]:

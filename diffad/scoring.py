@@ -19,6 +19,8 @@ from diffad.caching import ForgetsCaches
 from diffad.evidence import (
     BESIDE_GAUSSIAN,
     CHUNK,
+    WHOLE,
+    NearestRow,
     ShapeModel,
     WindowModel,
     last_window,
@@ -54,6 +56,7 @@ WEIGHTS: dict[str, float] = {
     "quiet": 0.65,
     "missing": 1.0,
     "shape": 0.5,
+    "nearest": 0.5,
 }
 #: Key of the share of a window's entries that are visible, beside the kinds of evidence.
 VISIBLE = "visible"
@@ -69,6 +72,7 @@ class Lengths:
     quiet: tuple[int, ...]
     missing: tuple[int, ...]
     shape: tuple[int, ...]
+    nearest: tuple[int, ...]
 
     @classmethod
     def choose(cls, room: int, channels: int, kinds: tuple[str, ...]) -> Lengths:
@@ -81,12 +85,13 @@ class Lengths:
             tuple(n for n in QUIET_LENGTHS if n <= room and "quiet" in kinds),
             tuple(n for n in MISSING_LENGTHS if n <= room and "missing" in kinds),
             tuple(n for n in SHAPE_LENGTHS if n <= room and "shape" in kinds),
+            (1,) if "nearest" in kinds and channels > 1 else (),
         )
 
     @property
     def all(self) -> list[int]:
         """Every length once, in order."""
-        return sorted({*self.gaussian, *self.quiet, *self.missing, *self.shape})
+        return sorted({*self.gaussian, *self.quiet, *self.missing, *self.shape, *self.nearest})
 
     @property
     def longest(self) -> int:
@@ -100,6 +105,7 @@ class Models:
 
     windows: dict[int, WindowModel]
     shapes: dict[int, ShapeModel]
+    nearest: NearestRow | None
     lengths: Lengths
     centred: bool
 
@@ -108,7 +114,8 @@ class Models:
         """Fit to contiguous runs of standardised normal rows (n, channels), NaN = missing."""
         windows = {n: WindowModel.fit(_cut(runs, n), _after(n, centred), device) for n in lengths.gaussian}
         shapes = {n: ShapeModel.fit(_cut(runs, n), device) for n in lengths.shape}
-        return cls(windows, shapes, lengths, centred)
+        nearest = NearestRow.fit(torch.from_numpy(np.concatenate(runs)), device) if lengths.nearest else None
+        return cls(windows, shapes, nearest, lengths, centred)
 
     def __call__(self, rows: Array) -> dict[tuple[str, int], Array]:
         """Return evidence (n, channels) of every row, by kind and window length, and `VISIBLE` (n, 1)."""
@@ -138,6 +145,8 @@ class Models:
             yield "missing", missingness(windows)
         if length in self.shapes:
             yield "shape", self.shapes[length](windows)
+        if self.nearest is not None and length in self.lengths.nearest:
+            yield "nearest", self.nearest(windows[:, 0])
 
     def expected(self, rows: Array) -> NDArray[np.float64]:
         """Return what each row should have shown (n, channels), given everything around it.
@@ -281,7 +290,7 @@ class Scorer:
     def evidence(self, rows: Array) -> dict[str, Array]:
         """Return, per kind, the root of -log p of each row and channel, averaged over window lengths.
 
-        "window" has one column, the other kinds one per channel.
+        Kinds of all channels together have one column, the others one per channel.
         """
         return self.calibrated(self.models(rows)) or nothing(len(rows))
 
@@ -312,7 +321,8 @@ def combine(evidence: Mapping[str, Array], weights: Mapping[str, float], channel
 
     The kinds of one Gaussian are averaged; their mean, quietness, missing readings and shape are different
     reasons and enter a power mean.  Over channels a high power is nearly the maximum: one bad
-    sensor among many must show.  The whole window's part goes to the channels in their proportion.
+    sensor among many must show.  What all channels did together is one reason more, and goes to them in their
+    proportion.
     """
     n = len(next(iter(evidence.values())))
     gaussian = np.zeros((n, channels))
@@ -320,7 +330,7 @@ def combine(evidence: Mapping[str, Array], weights: Mapping[str, float], channel
     for kind, values in evidence.items():
         if kind in BESIDE_GAUSSIAN:
             others += (weights[kind] * values) ** KIND_POWER
-        elif kind not in ("window", "decoupled"):
+        elif kind not in (*WHOLE, "decoupled"):
             gaussian += weights[kind] * values
     if "decoupled" in evidence:
         share = weights["decoupled"]
@@ -330,6 +340,8 @@ def combine(evidence: Mapping[str, Array], weights: Mapping[str, float], channel
     ratio = (strange / np.maximum(top, 1e-12)) ** CHANNEL_POWER
     size = ratio.sum(1, keepdims=True)
     total = top * size ** (1 / CHANNEL_POWER)
+    if "nearest" in evidence:
+        total = (total**KIND_POWER + (weights["nearest"] * evidence["nearest"]) ** KIND_POWER) ** (1 / KIND_POWER)
     if "window" in evidence:
         total = total + weights["window"] * evidence["window"]
     even = np.full_like(ratio, 1 / max(1, channels))

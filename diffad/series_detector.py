@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -20,11 +20,12 @@ from diffad.cross_fitting import FOLDS
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector, Explanation
 from diffad.detector_fitting import Memory, Recipe, evidence_of_rows, fit_detector, standardised
-from diffad.evidence import KINDS
+from diffad.devices import device_of
+from diffad.evidence import KINDS, WHOLE
 from diffad.recordings import Recording
 from diffad.scaling import unsquash
 from diffad.series_imputer import SeriesImputer
-from diffad.series_input import SeriesInput, device_of
+from diffad.series_input import SeriesInput
 from diffad.standstill import warn_of_carried_forward
 from diffad.stream import Stream
 from diffad.telling import tell
@@ -42,7 +43,7 @@ class SeriesDetector(Detector, SeriesInput):
     1. Windows of several lengths around each row (or before it) are standardised.
     2. Each channel is judged *given everything else in the window* by a Gaussian in closed form:
        its energy, matched filters for spikes, levels and steps; too quiet is a fault, too; so is a
-       shape never met in training, and a sensor that loses many of its readings.
+       shape or a combination of readings never met in training, and a sensor that loses many of its readings.
     3. Each evidence becomes the probability that normal data look as strange, by cross-fitting on
        contiguous blocks; one fixed rule combines them.
     4. The same cross-fitted scores set the threshold and give p-values. Scores of the second half by
@@ -65,7 +66,7 @@ class SeriesDetector(Detector, SeriesInput):
         are: rare normal rows go with them. A few faults that stay cost little but a higher threshold.
     kinds : sequence of str or None, default=None
         Kinds of evidence to use; None is all of ``("energy", "local", "filter", "step",
-        "decoupled", "window", "quiet", "missing", "shape")``.
+        "decoupled", "window", "quiet", "missing", "shape", "nearest")``.
     model : SeriesImputer or None, default=None
         An imputer of the same channels whose residuals join the evidence as ``"model"``, as far as faults
         put into held-out normal rows say that they help (``weights_["model"]``); fitted ones are reused
@@ -253,7 +254,7 @@ class SeriesDetector(Detector, SeriesInput):
         Returns
         -------
         DataFrame of shape (n_timestamps, kinds x channels)
-            Columns ``"kind:channel"`` (``"window"`` has no channel): the root of minus the log
+            Columns ``"kind:channel"`` (``"window"`` and ``"nearest"`` have no channel): the root of minus the log
             probability that a normal row looks as strange, averaged over window lengths.
         """
         recording = self._open(X, groups)
@@ -262,7 +263,7 @@ class SeriesDetector(Detector, SeriesInput):
         parts = [self._evidence(raw) for raw in recording.series]
         for kind in parts[0]:
             values = _per_row(recording, [p[kind] for p in parts])
-            labels = [kind] if kind == "window" else [f"{kind}:{n}" for n in names]
+            labels = [kind] if kind in WHOLE else [f"{kind}:{n}" for n in names]
             columns |= dict(zip(labels, values.T, strict=True))
         return pd.DataFrame(columns, index=_index(recording))
 
@@ -318,11 +319,12 @@ class SeriesDetector(Detector, SeriesInput):
         centre: list[Scores] = []
         lower: list[Scores] = []
         upper: list[Scores] = []
+        knee = self.scaling_.knee[self.scaling_.modelled]
         for raw in recording.series:
             with pinned_defaults(), torch.no_grad():
                 expected, band = self._expected(standardised(raw, self.scaling_))
             for edge, offset in ((centre, 0.0), (lower, -band), (upper, band)):
-                edge.append(self.scaling_.inverse(unsquash(expected + offset)))
+                edge.append(self.scaling_.inverse(unsquash(expected + offset, knee)))
         tables = (self._shares(recording), centre, lower, upper)
         return Explanation(*(pd.DataFrame(_per_row(recording, t), index=index, columns=names) for t in tables))
 
@@ -349,14 +351,7 @@ class SeriesDetector(Detector, SeriesInput):
     def _check_parameters(self) -> None:
         if self.context not in ("both", "past"):
             raise ValueError(f"context must be 'both' or 'past', got {self.context!r}")
-        chosen = self.kinds
-        if chosen is not None and (
-            isinstance(chosen, str)
-            or not isinstance(chosen, Iterable)
-            or not list(chosen)
-            or not set(chosen) <= set(KINDS)
-        ):
-            raise ValueError(f"kinds must be None or some of {list(KINDS)}, got {self.kinds!r}")
+        self._chosen(KINDS)
         if self.model is not None and not isinstance(self.model, SeriesImputer):
             raise ValueError(f"model must be a SeriesImputer or None, got {self.model!r}")
         if self.model is not None and self.context == "past":
@@ -410,7 +405,7 @@ class SeriesDetector(Detector, SeriesInput):
     def _recipe(self, ahead: bool) -> Recipe:
         return Recipe(
             self.scaling_,
-            tuple(k for k in KINDS if self.kinds is None or k in self.kinds),
+            self._chosen(KINDS),
             self.context == "both",
             device_of(self.device),
             self.contamination,
@@ -477,8 +472,7 @@ class SeriesDetector(Detector, SeriesInput):
         modelled = self.scaling_.modelled
         if modelled.any():
             rows = standardised(raw, self.scaling_)
-            # No pinned defaults: their hooks cost half a row's time, and nothing here relies on them.
-            with torch.no_grad():
+            with pinned_defaults(), torch.no_grad():
                 found = self.scorer_.evidence_of_last(rows)
             share[modelled] = self.scorer_.by_channel(found, rows.shape[1])[0]
         return share

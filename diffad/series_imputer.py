@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from numbers import Integral, Real
-from typing import Any, Self
+from numbers import Integral
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -17,17 +17,20 @@ from sklearn.utils import Tags, check_random_state
 from tqdm.auto import tqdm
 
 from diffad import tracking
+from diffad.arguments import check_count, check_share
 from diffad.atomic import all_or_nothing
 from diffad.calibration import spread
 from diffad.defaults import pinned_defaults
+from diffad.devices import device_of
 from diffad.diffusion.masks import gap_kinds
 from diffad.fitting import fit_windows
 from diffad.held_out import LEAST_WINDOWS
 from diffad.model import Sampler, as_sampler
+from diffad.parameters import HoldsParameters
 from diffad.prior_fitting import WILD, fit_marginals
 from diffad.priors import PRIORS
 from diffad.recordings import Recording
-from diffad.series_input import SeriesInput, device_of
+from diffad.series_input import SeriesInput
 from diffad.telling import tell
 from diffad.training import Training, check_training
 from diffad.windows import Cover, Segment, segments
@@ -35,7 +38,7 @@ from diffad.windows import Cover, Segment, segments
 Array = NDArray[np.float32]
 
 
-class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
+class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsParameters):
     """Fill gaps in multivariate series with a masked conditional diffusion model.
 
     1. Windows of the recording are standardised; a Gaussian prior of whole windows gives the
@@ -112,6 +115,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
     (3, 400, 3)
     """
 
+    stands_for: ClassVar = {"training": lambda _: Training(), "sampler": as_sampler}
+
     def __init__(
         self,
         window: int = 48,
@@ -131,15 +136,6 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         self.regularize = regularize
         self.device = device
         self.random_state = random_state
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters, those of `training` and `sampler` (as ``training__max_steps``) also where these are defaults."""
-        nested = {key.partition("__")[0] for key in params if "__" in key} - set(params)
-        if "training" in nested and self.training is None:
-            self.training = Training()
-        if "sampler" in nested and isinstance(self.sampler, str):
-            self.sampler = Sampler(self.sampler)
-        return super().set_params(**params)
 
     @all_or_nothing
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
@@ -215,7 +211,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         array of shape (n_samples, *X.shape)
             Observed entries are repeated unchanged.
         """
-        _check_positive(n_samples, "n_samples")
+        check_count(n_samples, "n_samples")
         recording = self._open(X, groups)
         pieces = [np.repeat(s[None], n_samples, 0) for s in recording.series]
         for segment, samples, _, hidden in self._segments(recording, n_samples):
@@ -233,8 +229,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         n_samples : int, optional
             Instead of the estimator's.
         """
-        if not isinstance(q, Real) or not 0 < q < 1:
-            raise ValueError(f"q must lie strictly between 0 and 1, got {q!r}")
+        check_share(q, "q")
 
         def reduce(samples: Array, scales: Array, kind: NDArray[np.int64]) -> NDArray[np.float64]:
             return np.median(samples, 0) + spread(samples, *scales) * self.bands_.quantile(q, kind)
@@ -246,8 +241,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         self, X: Any, coverage: float = 0.9, groups: Any = None, n_samples: int | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the lower and upper edge of calibrated bands; they close on observed entries."""
-        if not isinstance(coverage, Real) or not 0 < coverage < 1:
-            raise ValueError(f"coverage must lie strictly between 0 and 1, got {coverage!r}")
+        check_share(coverage, "coverage")
         edges = ((1 - coverage) / 2, (1 + coverage) / 2)
 
         def reduce(samples: Array, scales: Array, kind: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -271,7 +265,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         if self.prior not in ("auto", *PRIORS, None):
             raise ValueError(f"prior must be one of {['auto', *PRIORS, None]}, got {self.prior!r}")
         check_training(self.training)
-        _check_positive(self.n_samples, "n_samples")
+        check_count(self.n_samples, "n_samples")
         self._sampler()
 
     def _sampler(self) -> Sampler:
@@ -279,7 +273,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
 
     def _n_samples(self, n_samples: int | None) -> int:
         n_samples = self.n_samples if n_samples is None else n_samples
-        _check_positive(n_samples, "n_samples")
+        check_count(n_samples, "n_samples")
         return n_samples
 
     def _reduce(self, X: Any, groups: Any, reduce: Any, n_samples: int | None) -> tuple[Recording, list[Any]]:
@@ -289,7 +283,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
         for segment, samples, scales, hidden in self._segments(recording, n_samples, everywhere=True):
             source = recording.series[segment.series]
             kinds = np.zeros(hidden.shape, np.int64)
-            kinds[:, self.scaling_.modelled] = _kinds(hidden[:, self.scaling_.modelled], self.window)
+            kinds[:, self.scaling_.modelled] = _kinds(hidden[:, self.scaling_.modelled], self.model_.length)
             values = self.scaling_.inverse(reduce(samples, scales, kinds[:, self.scaling_.modelled]))
             if pieces[segment.series] is None:
                 pieces[segment.series] = np.broadcast_to(source, (*values.shape[:-2], *source.shape)).copy()
@@ -315,7 +309,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput):
             if not self.scaling_.modelled.any():
                 yield from self._constants(recording, batch, n_samples or 1)
                 continue
-            cover = Cover.build(scaled, batch, self.window)
+            cover = Cover.build(scaled, batch, self.model_.length)
             noise = partial(cover.white_noise, self.seed_, scaled, batch, n_samples or 1)
             visible = ~np.isnan(cover.windows)
             hidden = ~visible & cover.inside[..., None]
@@ -368,8 +362,3 @@ def _kinds(hidden: NDArray[np.bool_], window: int) -> NDArray[np.int64]:
     blocks = torch.from_numpy(padded.reshape(len(padded) // window, window, channels))
     result: NDArray[np.int64] = gap_kinds(blocks).numpy().reshape(len(padded), channels)[:rows]
     return result
-
-
-def _check_positive(value: int, name: str) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")

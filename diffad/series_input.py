@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from diffad import recordings
-from diffad.column_names import check_names
-from diffad.recordings import Recording, as_floats
+from diffad.column_names import check_distinct, check_names
+from diffad.masked_arrays import unmasked
+from diffad.recordings import Recording
 from diffad.scaling import Scaling
 from diffad.telling import tell
 
@@ -25,13 +25,13 @@ class SeriesInput(BaseEstimator):
 
     def _read(self, X: Any, groups: Any, reset: bool) -> tuple[Recording, float | None]:
         if isinstance(X, pd.DataFrame):
+            check_distinct(X)
             validate_data(self, X, reset=reset, skip_check_array=True)
             if reset:
                 self._labels = list(X.columns)
             check_names(X, self.__dict__.get("_labels"))
             return recordings.read(X, groups, self.regularize, None if reset else self.period_)
-        if isinstance(X, np.ma.MaskedArray):
-            X = as_floats(X)
+        X = unmasked(X)
         if reset:
             self.__dict__.pop("_labels", None)
         panel = isinstance(X, np.ndarray) and X.ndim == 3
@@ -62,24 +62,3 @@ class SeriesInput(BaseEstimator):
     def _names(self) -> list[str]:
         """Return the channels' names, or their numbers as text."""
         return [str(n) for n in getattr(self, "_labels", range(self.n_features_in_))]
-
-
-def device_of(name: str) -> torch.device:
-    """Return the device of a name; "auto" is CUDA where there is one.
-
-    Examples
-    --------
-    >>> device_of("gpu")
-    Traceback (most recent call last):
-    ...
-    ValueError: device must be "auto", "cpu" or another device of torch, as "cuda", got 'gpu'
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f'device must be "auto", "cpu" or another device of torch, as "cuda", got {name!r}') from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f'device={name!r}, but torch finds no CUDA device here; give "auto" or "cpu"')
-    return device

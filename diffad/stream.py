@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from diffad.masked_arrays import unmasked
 from diffad.thresholds import MERGE
+from diffad.whole_files import replacing
 
 if TYPE_CHECKING:
     from diffad.series_detector import SeriesDetector
@@ -93,13 +95,12 @@ class Stream:
         """
         values = self._values(row)
         missing, stamp = self._clock(time)
-        if missing:
-            blank = np.full((min(missing, self._longest), values.shape[1]), np.nan)
-            self._rows = np.concatenate([self._rows, blank])
-        self._rows = np.concatenate([self._rows, values])[-self._longest :]
+        blank = np.full((min(missing, self._longest), values.shape[1]), np.nan)
+        rows = np.concatenate([self._rows, blank, values])[-self._longest :]
+        share = self.detector._share_of_last(rows)
+        # Only now: a row that could not be scored has not come.
+        self._rows, self._time = rows, stamp
         self._count += missing + 1
-        self._time = stamp
-        share = self.detector._share_of_last(self._rows)
         score = -float(share.sum())
         alarm = score < self.detector.offset_
         number = self._count - 1
@@ -114,9 +115,8 @@ class Stream:
     def save(self, file: str | Path) -> None:
         """Write the detector and the state, so that `Stream.load` goes on where this stopped."""
         data = pickle.dumps(self)
-        partial = Path(f"{file}.partial")
-        partial.write_bytes(data)
-        partial.replace(file)
+        with replacing(file) as draft:
+            draft.write_bytes(data)
 
     @staticmethod
     def load(file: str | Path) -> Stream:
@@ -148,9 +148,7 @@ class Stream:
             if set(given) != set(names):
                 raise ValueError(f"row has the channels {sorted(given)}, the detector was fitted on {names}")
             row = [given[n] for n in names]
-        if isinstance(row, np.ma.MaskedArray):
-            row = np.ma.filled(row.astype(np.float64), np.nan)
-        given_values = np.asarray(row, dtype=object)
+        given_values = np.asarray(unmasked(row), dtype=object)
         missing = np.array([value is pd.NA or value is pd.NaT for value in given_values.ravel()], dtype=bool)
         given_values = np.where(missing.reshape(given_values.shape), np.nan, given_values)
         values = given_values.astype(np.float64).reshape(1, -1)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
-import shutil
 import warnings
 import zlib
 from contextlib import suppress
@@ -15,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from diffad.telling import tell
+from diffad.whole_files import replacing
 
 WRITABLE = (".csv", ".csv.gz", ".txt", ".parquet", ".pq")
-#: Names of a first column of numbers that count time or rows.
-CLOCKS = ("time", "timestamp", "datetime", "date", "ts", "epoch", "unix", "index", "row")
+#: What names of a first column of numbers begin with where it counts time or rows.
+CLOCKS = re.compile(r"(time|timestamp|datetime|date|ts|t|epoch|unix|seconds?|secs?|index|rows?|samples?|id)([^a-z]|$)")
 #: Seconds since 1970 of the years that timestamps in numbers may be of, and their units in parts of a second.
 EPOCHS, UNITS = (6e8, 5e9), {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
 #: Year before which a text was read as a date that is none.
@@ -86,6 +85,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} is empty") from error
     except (pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as CSV: {error}") from error
+    _refuse_headless(path, separator)
     if not table.index.equals(pd.RangeIndex(len(table))):
         raise ValueError(f"{path}: its lines have more fields than its head of {table.shape[1]} names; add the names")
     bad = [line for w in said for line in re.findall(r"Skipping line (\d+)", str(w.message))]
@@ -104,6 +104,19 @@ def _separator(path: Path) -> tuple[str, str]:
         return ",", "."
     fields = lines.iloc[1:].str.split(separator).explode()
     return separator, "," if fields.str.fullmatch(r'\s*"?[+-]?\d+,\d+(e[+-]?\d+)?"?\s*', case=False).any() else "."
+
+
+def _refuse_headless(path: Path, separator: str) -> None:
+    """Raise where the first line holds readings: it would be lost as a head."""
+    names = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0].dropna()
+    numbers = pd.to_numeric(names.str.replace(",", "."), errors="coerce")
+    # Columns may be numbered.
+    if numbers.isna().iloc[1:].any() or numbers.isna().all() or (numbers.dropna() % 1 == 0).all():
+        return
+    raise ValueError(
+        f"{path}: its first line holds numbers ({', '.join(names[:3])}, ...) where the columns' names belong; put a line "
+        "of names before it"
+    )
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -141,21 +154,34 @@ def _without_clock(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     first = table.columns[0]
     name, values = str(first).strip().lower(), table[first].to_numpy(float)
     unnamed = name.startswith("unnamed:") or not name
-    if not (unnamed or name in CLOCKS) or len(values) < 2 or np.isnan(values).any():
+    clock = unnamed or CLOCKS.match(name) is not None
+    known = values[~np.isnan(values)]
+    if len(known) < 2:
         return table
-    for unit, parts in UNITS.items():
-        if EPOCHS[0] * parts <= values.min() and values.max() <= EPOCHS[1] * parts:
-            stamps = pd.DatetimeIndex(pd.to_datetime(table[first], unit=unit), name=first)
-            tell(f"{path}: column {first!r} is read as timestamps, from {stamps[0]} on")
-            return table.drop(columns=first).set_index(stamps)
+    steps = np.diff(known)
+    even = bool(np.ptp(steps) <= 1e-6 * np.abs(steps).max()) and bool(steps[0])
+    units = [
+        unit for unit, parts in UNITS.items() if EPOCHS[0] * parts <= known.min() and known.max() <= EPOCHS[1] * parts
+    ]
+    if units and (clock or even):
+        if len(known) < len(values):
+            line = int(np.isnan(values).argmax()) + 2
+            raise ValueError(f"{path}: line {line} has no timestamp in column {first!r}; remove it, or give its time")
+        stamps = pd.DatetimeIndex(pd.to_datetime(table[first], unit=units[0]), name=first)
+        tell(f"{path}: column {first!r} is read as timestamps, from {stamps[0]} on")
+        return table.drop(columns=first).set_index(stamps)
     rows = np.arange(len(values))
     if unnamed and (np.array_equal(values, rows) or np.array_equal(values, rows + 1)):
         tell(f"{path}: its first column, without a name, numbers the rows and is left out")
         return table.drop(columns=first)
-    if (np.diff(values) >= 0).all() and values[0] < values[-1]:
+    if clock and ((steps >= 0).all() or (steps <= 0).all()) and known[0] != known[-1]:
         raise ValueError(
-            f"{path}: its first column, {first!r}, counts time or rows ({values[0]:g}, {values[1]:g}, ...) and is no "
+            f"{path}: its first column, {first!r}, counts time or rows ({known[0]:g}, {known[1]:g}, ...) and is no "
             "sensor; write it as dates, or remove it"
+        )
+    if even and len(known) > 2:
+        tell(
+            f"{path}: its first column, {first!r}, grows by {steps[0]:g} from row to row; remove it if it is no sensor"
         )
     return table
 
@@ -231,26 +257,11 @@ def check_place(path: Path, *inputs: Path) -> None:
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table beside its place, then move it there: a full disk leaves nothing half-written.
-
-    A file that is replaced hands down its mode; a link is followed.
-    """
+    """Write a table whole or not at all; see :func:`diffad.whole_files.replacing`."""
     path = Path(path)
     check_writable(path)
-    place = path.resolve()
-    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
-    draft = place.with_name(f".{place.stem}-{secrets.token_hex(4)}{suffix}")
-    try:
-        if suffix in (".parquet", ".pq"):
+    with replacing(path) as draft:
+        if draft.suffix in (".parquet", ".pq"):
             table.to_parquet(draft)
         else:
             table.to_csv(draft, index=isinstance(table.index, pd.DatetimeIndex))
-        if place.exists():
-            shutil.copymode(place, draft)
-        os.replace(draft, place)
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise OSError(error.errno, f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)

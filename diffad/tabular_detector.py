@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -118,14 +118,7 @@ class TabularDetector(Detector, TableInput):
         """
         self._check_decision()
         self._refuse_clock()
-        chosen = self.kinds
-        if chosen is not None and (
-            isinstance(chosen, str)
-            or not isinstance(chosen, Iterable)
-            or not list(chosen)
-            or not set(chosen) <= set(KINDS)
-        ):
-            raise ValueError(f"kinds must be None or some of {list(KINDS)}, got {self.kinds!r}")
+        self._chosen(KINDS)
         table = self._table(X, reset=True)
         self.period_ = None
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -187,9 +180,8 @@ class TabularDetector(Detector, TableInput):
         """Fit the evidence to the kept rows, a random sample of many; return which, and their cross-fitted scores."""
         if len(kept) > MOST_ROWS:
             kept = np.sort(np.random.default_rng(seed).choice(kept, MOST_ROWS, replace=False))
-        kinds = tuple(k for k in KINDS if self.kinds is None or k in self.kinds)
         rows, owner = self.columns_.encode(table.iloc[kept]), self.columns_.owner
-        self.scorer_, normal = fit_rows(rows, owner, kinds, seed, self.contamination)
+        self.scorer_, normal = fit_rows(rows, owner, self._chosen(KINDS), seed, self.contamination)
         return kept, normal
 
     def _evidence(self, table: pd.DataFrame) -> dict[str, Scores]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -14,13 +14,15 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
+from diffad.arguments import check_share
 from diffad.atomic import all_or_nothing
 from diffad.defaults import pinned_defaults
+from diffad.devices import device_of
 from diffad.encoding import Columns
 from diffad.integers import whole_numbers
+from diffad.parameters import HoldsParameters
 from diffad.row_diffusion import RowDiffusion
 from diffad.row_filling_fitting import MOST_ROWS, PRIORS, fit_filler, sampled
-from diffad.series_input import device_of
 from diffad.tabular_input import TableInput
 from diffad.training import Training, check_training
 
@@ -30,7 +32,7 @@ Matrix = NDArray[np.float64]
 MOST_LEARNT = 50_000
 
 
-class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
+class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsParameters):
     """Fill gaps in tables of numbers and categories from p(hidden columns | the others).
 
     1. Numbers are brought to the scale of a normal, linearly or by their ranks (normal scores),
@@ -99,6 +101,8 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
     0  1.0    2.0   plus
     1 -1.0   -2.0  minus
     """
+
+    stands_for: ClassVar = {"training": lambda _: Training()}
 
     def __init__(
         self,
@@ -200,8 +204,7 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
         X : DataFrame or array
         q : float in (0, 1)
         """
-        if not 0 < q < 1:
-            raise ValueError(f"q must lie strictly between 0 and 1, got {q}")
+        check_share(q, "q")
         return self._quantiles(X, (q,))[0]
 
     def interval(self, X: Any, coverage: float = 0.9) -> tuple[Any, Any]:
@@ -209,8 +212,7 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput):
 
         The gaps of categories stay, see `category_probabilities`.
         """
-        if not 0 < coverage < 1:
-            raise ValueError(f"coverage must lie strictly between 0 and 1, got {coverage}")
+        check_share(coverage, "coverage")
         lower, upper = self._quantiles(X, ((1 - coverage) / 2, (1 + coverage) / 2))
         return lower, upper
 

@@ -9,7 +9,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
 
-from diffad.column_names import check_names
+from diffad.column_names import check_distinct, check_names
+from diffad.masked_arrays import unmasked
 
 
 class TableInput(BaseEstimator):
@@ -17,9 +18,8 @@ class TableInput(BaseEstimator):
 
     def _table(self, X: Any, reset: bool) -> pd.DataFrame:
         if isinstance(X, pd.DataFrame):
+            check_distinct(X)
             validate_data(self, X, reset=reset, skip_check_array=True)
-            if X.columns.has_duplicates:
-                raise ValueError(f"columns {list(X.columns[X.columns.duplicated()])} occur more than once; rename them")
             if not len(X):
                 raise ValueError("X holds no row")
             if reset:
@@ -32,7 +32,7 @@ class TableInput(BaseEstimator):
             return X
         if reset:
             self.__dict__.pop("_labels", None)
-        rows = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
+        rows = validate_data(self, unmasked(X), reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
         return pd.DataFrame(rows)
 
     def __sklearn_tags__(self) -> Tags:

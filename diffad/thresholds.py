@@ -74,13 +74,13 @@ class NormalScores:
         shape, scale = _tail(over)
         return start + float(stats.genpareto.isf(rate * n / len(over), shape, scale=scale))
 
-    def event_quantile(self, rate: float) -> float:
+    def event_quantile(self, rate: float, quiet: bool = False) -> float:
         """Return the score that merged events exceed `rate` times a row.
 
         Events are counted on the normal rows down to the level that `EVENTS_LEAST` rows exceed; rarer ones
         are extrapolated with as many rows per event as the rarest that were counted (the extremal
         index; Coles 2001, section 5.2).  Where events last so long that `EVENTS_SHARE` of the rows show fewer
-        than asked, the score that this share exceeds is returned, with a warning.
+        than asked, the score that this share exceeds is returned, with a warning unless `quiet`.
         """
         n = len(self.scores)
         most = EVENTS_SHARE if EVENTS_SHARE * n > EVENTS_LEAST else 0.5
@@ -92,10 +92,11 @@ class NormalScores:
         enough = np.flatnonzero(counts >= rate * n)
         if len(enough):
             return float(levels[enough[-1]])
-        tell(
-            f"{rate * n:.0f} events are asked for in {n} normal rows, but they last too long for that: alarms on "
-            f"{(self.scores > levels[0]).mean():.0%} of the rows merge into {counts[0]}; that is the threshold",
-        )
+        if not quiet:
+            tell(
+                f"{rate * n:.0f} events are asked for in {n} normal rows, but they last too long for that: alarms on "
+                f"{(self.scores > levels[0]).mean():.0%} of the rows merge into {counts[0]}; that is the threshold",
+            )
         return float(levels[0])
 
     def _events(self, level: float) -> int:
@@ -150,8 +151,8 @@ class FalseAlarmRate(Parameters):
         if not isinstance(self.rate, Real) or not 0 < self.rate < 1:
             raise ValueError(f"rate must lie strictly between 0 and 1, got {self.rate!r}")
 
-    def find(self, normal: NormalScores, period: float | None) -> float:
-        """Return the threshold on the score; `period` in seconds is not needed."""
+    def find(self, normal: NormalScores, period: float | None, quiet: bool = False) -> float:
+        """Return the threshold on the score; neither `period` in seconds nor `quiet` is needed."""
         return normal.quantile(self.rate)
 
 
@@ -180,15 +181,15 @@ class AlarmsPerDay(Parameters):
             if not isinstance(value, Real) or not 0 < float(value) < np.inf:
                 raise ValueError(f"{name} must be a positive number, got {value!r}")
 
-    def find(self, normal: NormalScores, period: float | None) -> float:
-        """Return the threshold on the score, given the sampling period in seconds."""
+    def find(self, normal: NormalScores, period: float | None, quiet: bool = False) -> float:
+        """Return the threshold on the score, given the sampling period in seconds; warn unless `quiet`."""
         if self.rows_per_day is None and period is None:
             raise ValueError(
                 "AlarmsPerDay needs to know how often rows come: give X a DatetimeIndex, or say "
                 "AlarmsPerDay(number, rows_per_day=...)"
             )
         per_day = self.rows_per_day or 86400 / float(period or 1)
-        return normal.event_quantile(self.number / per_day)
+        return normal.event_quantile(self.number / per_day, quiet)
 
 
 Threshold = FalseAlarmRate | AlarmsPerDay

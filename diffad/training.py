@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from tqdm.auto import tqdm
 from diffad.muon import Muon
 from diffad.parameters import Parameters
 from diffad.telling import tell
+from diffad.whole_files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -244,11 +244,10 @@ class _Loop:
         self.network.eval()
 
     def save(self, seconds: float) -> None:
-        """Write the checkpoint beside its place, then move it there: never half a file."""
+        """Write the checkpoint, never half of it."""
         if self.training.checkpoint is None:
             return
         path = Path(self.training.checkpoint)
-        temporary = path.with_name(path.name + ".partial")
         state = {
             "training": repr(replace(self.training, checkpoint=None, progress=False)),
             "origin": self.origin,
@@ -264,12 +263,10 @@ class _Loop:
             "history": self.history,
         }
         try:
-            torch.save(state, temporary)
-            os.replace(temporary, path)
+            with replacing(path) as draft:
+                torch.save(state, draft)
         except (OSError, RuntimeError) as error:  # torch has no error of its own for a full disk
             raise OSError(f"checkpoint {path} cannot be written: {error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _resume(self) -> None:
         path = self.training.checkpoint

@@ -167,9 +167,9 @@ def test_picture_of_detectability_has_a_map_and_its_scale(measured):
     assert len(figure.axes) == 2
     ax, scale = figure.axes
     assert [t.get_text() for t in ax.get_yticklabels()] == ["inlet", "outlet"]
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["drift", "noise", "shift"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == list(measured["kind"].unique())
     assert "standard deviations" in scale.get_ylabel()
-    first = measured.set_index(["channel", "kind"]).loc[("inlet", "drift")]
+    first = measured.set_index(["channel", "kind"]).loc[("inlet", measured["kind"].iloc[0])]
     assert ax.texts[0].get_text() == f"{first['size']:g}\n{first['rows']:.0f} rows"
     assert drawn(figure).startswith(b"\x89PNG")
 
@@ -177,6 +177,16 @@ def test_picture_of_detectability_has_a_map_and_its_scale(measured):
 def test_picture_gives_no_size_where_a_kind_has_none(measured):
     table = measured.iloc[:2].assign(kind="stuck", size=0.5, rows=3.0)
     assert {t.get_text() for t in plot_detectability(table).axes[0].texts} == {"found\n3 rows"}
+
+
+def test_picture_keeps_the_order_of_channels_and_has_a_colour_for_every_size():
+    channels = ["cpu1", "cpu10", "cpu2"][::-1]
+    table = pd.DataFrame({"channel": channels, "kind": "shift", "size": [10.0, 20.0, 40.0], "rows": 3.0})
+    ax, scale = plot_detectability(table).axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == channels
+    colours = ax.images[0].to_rgba(ax.images[0].get_array())
+    assert len({tuple(c) for c in colours.reshape(-1, 4)}) == 3
+    assert [t.get_text() for t in scale.get_yticklabels()] == ["10", "20", "40"]
 
 
 def test_picture_says_what_is_not_found(measured):

@@ -145,7 +145,7 @@ def test_every_method_refuses_other_channels(method, waves, table, fitted, on_ar
 
 def test_two_columns_of_one_name(table):
     X = table.set_axis(["flow", "power", "power"], axis=1)
-    refused(ValueError, lambda: small().fit(X), "unique column names", "'power'")
+    refused(ValueError, lambda: small().fit(X), "more than once", "'power'")
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "p_values"])
@@ -345,7 +345,7 @@ def test_parameters_of_another_type_are_refused_by_name(waves, options, word):
     [
         (lambda: FalseAlarmRate(0), ("rate", "between 0 and 1", "0")),
         (lambda: FalseAlarmRate(1.5), ("rate", "between 0 and 1", "1.5")),
-        (lambda: FalseAlarmRate().set_params(rate=-1), ("rate", "between 0 and 1")),
+        (lambda: FalseAlarmRate().but(rate=-1), ("rate", "between 0 and 1")),
         (lambda: AlarmsPerDay(0), ("number", "positive")),
         (lambda: AlarmsPerDay(1, rows_per_day=-5), ("rows_per_day", "positive", "-5")),
     ],

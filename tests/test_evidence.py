@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.signal import lfilter
+from scipy.spatial import cKDTree
 from scipy.stats import binomtest, multivariate_normal
 
 from diffad.evidence import (
@@ -21,6 +22,7 @@ from diffad.evidence import (
     GAPPY,
     LOCAL,
     UNREMARKABLE,
+    NearestRow,
     ShapeModel,
     WindowModel,
     last_window,
@@ -357,6 +359,27 @@ def test_quietness_says_nothing_where_most_differences_are_missing(missing):
         assert found == -np.inf
     else:
         assert found == pytest.approx(-np.log((known**2).mean() + 1e-6), rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 50, 9000])
+def test_the_nearest_row_is_that_of_a_tree(n):
+    rng = np.random.default_rng(0)
+    train, new = rng.standard_normal((n, 3)).astype(np.float32), rng.standard_normal((300, 3)).astype(np.float32)
+    new[:3] = train[0]
+    model = NearestRow.fit(torch.from_numpy(train), torch.device("cpu"))
+    kept = train[:: -(-n // NearestRow.MOST)]
+    expected = cKDTree(kept).query(new)[0] / np.sqrt(3)
+    np.testing.assert_allclose(model(torch.from_numpy(new))[:, 0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_rows_with_a_gap_have_no_nearest_one_and_none_are_learnt():
+    train = np.array([[0, 0], [np.nan, 5], [1, 1]], np.float32)
+    new = torch.tensor([[np.nan, 5.0], [0.0, 5.0]])
+    found = NearestRow.fit(torch.from_numpy(train), torch.device("cpu"))(new)[:, 0]
+    assert found[0] == -torch.inf
+    assert found[1].item() == pytest.approx(np.sqrt((1 + 16) / 2))
+    nothing = NearestRow.fit(torch.full((4, 2), torch.nan), torch.device("cpu"))
+    assert (nothing(new) == -torch.inf).all()
 
 
 def test_missing_readings_are_as_strange_as_a_binomial_test_says():

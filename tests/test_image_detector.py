@@ -266,6 +266,15 @@ def test_band_covers_90_percent_of_the_pixels_of_new_good_images(detector, new):
     assert (found.upper - found.lower).mean() < 0.25 * (np.quantile(new, 0.95) - np.quantile(new, 0.05))
 
 
+@pytest.mark.parametrize("counts", [True, False])
+def test_far_from_zero_expected_images_keep_their_digits(counts):
+    rng = np.random.default_rng(0)
+    near = rng.integers(0, 20, (40, 8, 8)) if counts else rng.random((40, 8, 8))
+    moved, plain = small().fit(near + 10**9).explain(near + 10**9), small().fit(near).explain(near)
+    np.testing.assert_allclose(moved.expected - 1e9, plain.expected, atol=0.02 * near.std())
+    np.testing.assert_allclose(moved.upper - moved.lower, plain.upper - plain.lower, rtol=0.02)
+
+
 # --- units, shapes ----------------------------------------------------------------------------------------
 
 

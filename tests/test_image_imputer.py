@@ -163,7 +163,7 @@ def test_samples_agree_with_averages_and_noise(imputer, new, factor, sigma):
 
 def test_generated_images_look_like_the_training_images(imputer, training):
     made = imputer.generate(600)
-    assert made.shape == (600, SIZE, SIZE) and made.dtype == np.float32
+    assert made.shape == (600, SIZE, SIZE) and made.dtype == training.dtype
     np.testing.assert_allclose(made.mean(0), training.mean(0), atol=1.0)
     np.testing.assert_allclose(np.cov(made.reshape(600, D).T), np.cov(training.reshape(-1, D).T), atol=2.2)
 
@@ -561,6 +561,18 @@ def test_images_far_from_zero_or_large_lose_no_precision(far):
     moved = ImageImputer(device="cpu").fit(far(images[:30])).transform(far(gaps))
     back = moved - 1e9 if far(0.0) else moved / 1e30
     np.testing.assert_allclose(back, plain, atol=5e-3)
+
+
+def test_generated_images_far_from_zero_differ_as_the_training_images_do():
+    images = np.random.default_rng(0).random((30, 8, 8)) * 1e-2
+    near, far = (ImageImputer(device="cpu").fit(images + offset).generate(20) for offset in (0.0, 1e6))
+    assert far.std() == pytest.approx(near.std(), rel=0.01)
+
+
+def test_training_on_too_few_images_is_told():
+    images = np.random.default_rng(0).random((7, 8, 8))
+    with pytest.warns(UserWarning, match="no network was trained: X has 7 images"):
+        assert ImageImputer(training=Training(max_steps=1)).fit(images).history_ == []
 
 
 def test_integers_of_more_than_16_bits_stay_as_they_are():

@@ -13,7 +13,7 @@ from scipy import stats
 
 import diffad.cross_fitting
 from diffad.cross_fitting import fit_scorer
-from diffad.evidence import BESIDE_GAUSSIAN, KINDS
+from diffad.evidence import BESIDE_GAUSSIAN, KINDS, WHOLE
 from diffad.scoring import CHANNEL_POWER, EXPECTED_LENGTH, KIND_POWER, WEIGHTS, combine, reweight
 from diffad.tails import LogTail
 
@@ -119,8 +119,8 @@ def test_evidence_that_many_normal_rows_share_is_not_strange(share):
 
 
 def evidence_of(strengths):
-    """Return evidence of every kind (n, channels); "window" has one column."""
-    return {k: s[:, :1] if k == "window" else s for k, s in zip(KINDS, strengths, strict=True)}
+    """Return evidence of every kind (n, channels); those of all channels together have one column."""
+    return {k: s[:, :1] if k in WHOLE else s for k, s in zip(KINDS, strengths, strict=True)}
 
 
 STRENGTHS = st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(0, 999)).map(
@@ -138,7 +138,8 @@ def test_shares_add_up_to_the_norm_over_kinds_and_channels(strengths):
     gaussian = (1 - share) * linear + share * evidence["decoupled"]
     reasons = [gaussian, *(WEIGHTS[k] * evidence[k] for k in BESIDE_GAUSSIAN)]
     by_channel = np.linalg.norm(reasons, ord=KIND_POWER, axis=0)
-    expected = np.linalg.norm(by_channel, ord=CHANNEL_POWER, axis=1) + WEIGHTS["window"] * evidence["window"][:, 0]
+    together = [np.linalg.norm(by_channel, ord=CHANNEL_POWER, axis=1), WEIGHTS["nearest"] * evidence["nearest"][:, 0]]
+    expected = np.linalg.norm(together, ord=KIND_POWER, axis=0) + WEIGHTS["window"] * evidence["window"][:, 0]
     np.testing.assert_allclose(shares.sum(1), expected, rtol=1e-9)
     assert (shares.argmax(1) == by_channel.argmax(1)).all()
 
@@ -158,9 +159,9 @@ def test_more_evidence_of_any_kind_is_a_higher_score(strengths, data):
         assert after[row] > before[row]
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k != "window"])
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in WHOLE])
 def test_one_strange_channel_among_many_gets_the_blame(kind):
-    evidence = {k: np.ones((1, 1 if k == "window" else 30)) for k in KINDS}
+    evidence = {k: np.ones((1, 1 if k in WHOLE else 30)) for k in KINDS}
     calm = combine(evidence, WEIGHTS, 30)
     np.testing.assert_allclose(calm, calm[0, 0], err_msg="equal evidence is equal blame")
     evidence[kind] = evidence[kind].copy()
@@ -172,7 +173,7 @@ def test_one_strange_channel_among_many_gets_the_blame(kind):
 
 
 def test_no_evidence_is_no_score_and_the_window_alone_blames_all_alike():
-    nothing = {k: np.zeros((2, 1 if k == "window" else 3)) for k in KINDS}
+    nothing = {k: np.zeros((2, 1 if k in WHOLE else 3)) for k in KINDS}
     assert (combine(nothing, WEIGHTS, 3) == 0).all()
     shares = combine({"window": np.array([[2.0], [0.0]])}, WEIGHTS, 3)
     np.testing.assert_allclose(shares, WEIGHTS["window"] * np.array([[2 / 3] * 3, [0] * 3]))
@@ -189,7 +190,7 @@ def test_every_known_row_is_scored_once_and_rows_without_a_value_are_left_out():
         np.testing.assert_array_equal(found, np.flatnonzero(~np.isnan(rows).all(1)))
     known = sum(len(r) for _, r in fitted.rows)
     assert known == 90 + 40 + 500 - 5
-    assert {k: v.shape for k, v in fitted.normal.items()} == {k: (known, 1 if k == "window" else 2) for k in KINDS}
+    assert {k: v.shape for k, v in fitted.normal.items()} == {k: (known, 1 if k in WHOLE else 2) for k in KINDS}
     assert np.isfinite(normal_score(fitted)).all()
     assert fitted.residual.shape == (known, 2)
     gone = np.isnan(np.concatenate([series[i][r] for i, r in fitted.rows]))
@@ -352,7 +353,7 @@ def test_recordings_too_short_for_the_kind_asked_for_are_not_strange(kind, rows)
 def labelled(seed, **strong):
     """Return evidence of 400 rows, the last 20 of them faults that some kinds see, and their labels."""
     rng = np.random.default_rng(seed)
-    evidence = {k: rng.exponential(size=(400, 1 if k == "window" else 3)) for k in KINDS}
+    evidence = {k: rng.exponential(size=(400, 1 if k in WHOLE else 3)) for k in KINDS}
     for kind, strength in strong.items():
         evidence[kind][380:, 0] += strength
     return evidence, np.arange(400) >= 380

@@ -106,7 +106,7 @@ def test_no_row(prior_only, frame):
 
 def test_two_columns_of_one_name(prior_only, frame):
     X = frame.set_axis(["flow", "power", "power"], axis=1)
-    refused(ValueError, lambda: prior_only().fit(X), "unique column names", "'power'")
+    refused(ValueError, lambda: prior_only().fit(X), "more than once", "'power'")
 
 
 def test_number_of_channels(prior_only, gaps):
@@ -263,7 +263,7 @@ def test_unknown_device_is_refused_by_name(waves):
 def test_bad_training(options, words):
     refused(ValueError, lambda: Training(**options), *words)
     if "mixing" not in options:
-        refused(ValueError, lambda: Training().set_params(**options), *words)
+        refused(ValueError, lambda: Training().but(**options), *words)
 
 
 @pytest.mark.parametrize(

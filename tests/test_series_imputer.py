@@ -522,3 +522,11 @@ def test_regularize_leaves_regular_rows_alone(prior_only, frame):
     a = prior_only(regularize=True).fit(frame).transform(frame)
     b = prior_only().fit(frame).transform(frame)
     pd.testing.assert_frame_equal(a, b, check_freq=False)
+
+
+def test_another_window_takes_part_from_the_next_fit_on(waves, gaps):
+    imputer = SeriesImputer(window=16, training=Training(max_steps=0)).fit(waves)
+    expected, band = imputer.transform(gaps), imputer.interval(gaps)
+    imputer.set_params(window=30)
+    np.testing.assert_array_equal(imputer.transform(gaps), expected)
+    np.testing.assert_array_equal(imputer.interval(gaps), band)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from diffad import SeriesDetector
 from diffad.stream import Stream
@@ -388,6 +389,27 @@ def test_rounded_readings_score_as_in_the_batch(waves, grid):
     stream = fitted.stream()
     live = [stream.update(row).score for row in new]
     np.testing.assert_allclose(live, fitted.score_samples(new), rtol=1e-4, atol=1e-5)
+
+
+def test_torchs_defaults_do_not_reach_a_stream(detector, live):
+    expected = running(detector, live).update([1.0, np.nan, 2.0]).score
+    stream = running(detector, live)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert stream.update([1.0, np.nan, 2.0]).score == expected
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_a_row_that_could_not_be_scored_has_not_come(detector, live, monkeypatch):
+    stream = running(detector, live)
+    time = stream._time + pd.Timedelta(seconds=detector.period_)
+    with monkeypatch.context() as broken:
+        broken.setattr(type(detector), "_share_of_last", lambda self, rows: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            stream.update([1.0, 2.0, 3.0], time)
+    assert stream.update([1.0, 2.0, 3.0], time).score == running(detector, live).update([1.0, 2.0, 3.0], time).score
 
 
 def test_a_detector_that_learnt_from_gaps_streams_as_it_scores(waves):

@@ -340,7 +340,7 @@ def test_a_column_that_counts_is_no_sensor_unless_it_is_named_like_one(tmp_path)
     table.to_csv(tmp_path / "x.csv", index=False)
     with pytest.raises(ValueError, match="counts time or rows"):
         read_table(tmp_path / "x.csv")
-    table.rename(columns={"time": "level"}).to_csv(tmp_path / "x.csv", index=False)
+    table.assign(time=table["time"] ** 2).rename(columns={"time": "level"}).to_csv(tmp_path / "x.csv", index=False)
     assert list(read_table(tmp_path / "x.csv").columns) == ["level", "a"]
     table.assign(time=[3, 1, 2, 5, 4]).to_csv(tmp_path / "x.csv", index=False)
     assert list(read_table(tmp_path / "x.csv").columns) == ["time", "a"]
@@ -363,3 +363,42 @@ def test_the_first_value_that_is_no_number_is_named(tmp_path, text, what):
 def test_a_folder_is_called_one(tmp_path):
     with pytest.raises(ValueError, match="is a folder"):
         read_table(tmp_path)
+
+
+def test_a_first_line_of_readings_is_no_head(tmp_path):
+    (tmp_path / "x.csv").write_text("0.0125,0.828\n0.3,0.4\n0.5,0.6\n")
+    with pytest.raises(ValueError, match=r"first line holds numbers \(0.0125, 0.828"):
+        read_table(tmp_path / "x.csv")
+    (tmp_path / "y.csv").write_text("2026-01-01,0.828\n2026-01-02,0.4\n")
+    with pytest.raises(ValueError, match="put a line of names before it"):
+        read_table(tmp_path / "y.csv")
+
+
+@pytest.mark.parametrize("head", ["0,1,2", ",0,1", "time,1,2", "a,0.5,b"])
+def test_numbered_columns_keep_their_numbers(tmp_path, head):
+    (tmp_path / "x.csv").write_text(f"{head}\n0.1,5,6\n0.3,4,5\n0.2,1,2\n")
+    assert len(read_table(tmp_path / "x.csv")) == 3
+
+
+def test_a_clock_without_one_of_its_times_is_refused(tmp_path):
+    (tmp_path / "x.csv").write_text("time,a\n1700000000,1\n,2\n1700000120,3\n")
+    with pytest.raises(ValueError, match="line 3 has no timestamp in column 'time'"):
+        read_table(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("name", ["t", "seconds", "time_s", "Time [s]", "id", "sample", "timestamp"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_clocks_of_other_names_are_no_sensors(tmp_path, name, sign):
+    pd.DataFrame({name: sign * np.arange(5.0) ** 2, "a": 1.0}).to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(ValueError, match="counts time or rows"):
+        read_table(tmp_path / "x.csv")
+
+
+def test_even_steps_under_another_name_are_told(tmp_path):
+    pd.DataFrame({"level": np.arange(5) / 2, "a": 1.0}).to_csv(tmp_path / "x.csv", index=False)
+    with pytest.warns(UserWarning, match="'level', grows by 0.5 from row to row"):
+        assert list(read_table(tmp_path / "x.csv").columns) == ["level", "a"]
+    seconds = 1_700_000_000 + 60 * np.arange(5)
+    pd.DataFrame({"when": seconds, "a": 1.0}).to_csv(tmp_path / "y.csv", index=False)
+    with pytest.warns(UserWarning, match="'when' is read as timestamps"):
+        assert list(read_table(tmp_path / "y.csv").columns) == ["a"]

@@ -21,7 +21,7 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from diffad import TabularImputer, row_filling_fitting
+from diffad import TabularImputer, Training, row_filling_fitting
 from diffad.metrics import crps
 
 METHODS = ["transform", "sample", "interval", "category_probabilities"]
@@ -457,3 +457,23 @@ def test_where_nothing_is_told_categories_keep_their_shares(seed):
     np.testing.assert_allclose(chances.mean(), shares, atol=0.08)
     hot = np.stack([unseen["line"] == c for c in chances.columns], 1)
     assert ((chances.to_numpy() - hot) ** 2).sum(1).mean() < ((shares - hot) ** 2).sum(1).mean() + 0.06
+
+
+@pytest.mark.parametrize("options", [{"training": Training(max_steps=1)}, {"prior": "kernel"}])
+def test_what_needs_more_rows_is_told(options):
+    X = np.random.default_rng(0).standard_normal((30, 3))
+    with pytest.warns(UserWarning, match="a Gaussian alone fills the gaps"):
+        assert TabularImputer(**options).fit(X).prior_ == "linear gaussian"
+
+
+def test_training_on_too_many_columns_is_told():
+    X = np.random.default_rng(0).standard_normal((120, 210))
+    with pytest.warns(UserWarning, match="no network was trained: X has 210 encoded columns"):
+        TabularImputer(training=Training(max_steps=1)).fit(X)
+
+
+@pytest.mark.parametrize("method", [lambda i, X: i.quantile(X, "a"), lambda i, X: i.interval(X, coverage="0.9")])
+def test_shares_that_are_no_numbers_are_refused_by_name(method):
+    X = np.random.default_rng(0).standard_normal((60, 2))
+    with pytest.raises(ValueError, match="must lie strictly between 0 and 1"):
+        method(TabularImputer().fit(X), X)

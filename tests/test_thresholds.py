@@ -173,7 +173,7 @@ def test_a_false_alarm_rate_lies_between_0_and_1(rate):
     with pytest.raises(ValueError, match=r"^rate must .* got"):
         FalseAlarmRate(rate)
     with pytest.raises(ValueError, match=r"^rate must .* got"):
-        FalseAlarmRate().set_params(rate=rate)
+        FalseAlarmRate().but(rate=rate)
     with pytest.raises(ValueError, match=r"^rate must .* got"):
         benjamini_hochberg([0.1, 0.2], rate=rate)
 

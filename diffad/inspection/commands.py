@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffad.whole_files import replacing
+
 if TYPE_CHECKING:
     from diffad.inspection.folders import Folder
 
@@ -39,9 +41,9 @@ def inspect(
         new = read_folder(folder, like=good, longest_side=longest_side)
         _warn(new, folder)
         inspection = Inspection.of(detector.fit(good.images), new, worst)
-        partial = output.with_name(output.name + ".partial")
-        partial.write_text(html(inspection, good, detector.normal_.scores), encoding="utf-8", errors="backslashreplace")
-        partial.replace(output)
+        page = html(inspection, good, detector.normal_.scores)
+        with replacing(output) as draft:
+            draft.write_text(page, encoding="utf-8", errors="backslashreplace")
     except (ValueError, TypeError, OSError) as error:
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
         raise typer.Exit(1) from None

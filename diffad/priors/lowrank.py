@@ -87,10 +87,9 @@ class LowRankPrior(OneCentre):
         centred = torch.where(known, x.double() - mean, 0.0)
         weight = known.double().mean(0).clamp(min=0.05)
         rank = max(1, min(rank, *centred.shape))
-        generator_state = torch.random.get_rng_state()
-        torch.manual_seed(0)  # svd_lowrank draws its test matrix from the global generator
-        _, values, vectors = torch.svd_lowrank(centred / weight.sqrt(), q=rank, niter=4)
-        torch.random.set_rng_state(generator_state)
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(0)  # svd_lowrank draws its test matrix from the global generator
+            _, values, vectors = torch.svd_lowrank(centred / weight.sqrt(), q=rank, niter=4)
         variance = (centred**2).mean(0) / weight
         noise = float((variance.sum() - (values**2).sum() / len(x)).clamp(min=0)) / len(variance)
         spread = (values**2 / len(x) - noise).clamp(min=0).sqrt()

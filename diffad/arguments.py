@@ -1,0 +1,36 @@
+"""Checks of arguments that several estimators take."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+
+def check_count(value: Any, name: str) -> None:
+    """Raise ValueError unless a value is an integer of at least 1.
+
+    Examples
+    --------
+    >>> check_count(0, "n_samples")
+    Traceback (most recent call last):
+    ...
+    ValueError: n_samples must be an integer of at least 1, got 0
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool | np.bool_) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+def check_share(value: Any, name: str) -> None:
+    """Raise ValueError unless a value is a number strictly between 0 and 1.
+
+    Examples
+    --------
+    >>> check_share(90, "coverage")
+    Traceback (most recent call last):
+    ...
+    ValueError: coverage must lie strictly between 0 and 1, got 90
+    """
+    if not isinstance(value, Real) or not 0 < float(value) < 1:
+        raise ValueError(f"{name} must lie strictly between 0 and 1, got {value!r}")

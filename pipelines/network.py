@@ -20,32 +20,37 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from diffad import TabularDetector, autolog
 from diffad.datasets import load_traffic
 from diffad.flows import load_flows
-from diffad.flows.alerts import FlowModel, Incidents, ecs_lines, incidents
+from diffad.flows.alerts import FlowModel
+from diffad.flows.ecs import ecs_lines
+from diffad.flows.incidents import Incidents, incidents
 
 
-def embedded() -> tuple[pd.DataFrame, pd.DataFrame, pd.Series]:
-    """Return normal flows, flows to judge and their labels."""
+def embedded() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return normal flows, flows to judge, and which of these belong to which attack."""
     flows, _ = load_traffic()
     first = int(flows["label"].notna().to_numpy().argmax())
-    table = flows.drop(columns=["label", "attack_id"])
-    return table.iloc[:first], table.iloc[first:].reset_index(drop=True), flows["label"].iloc[first:]
+    table, truth = flows.drop(columns=["label", "attack_id"]), flows[["label", "attack_id"]]
+    return table.iloc[:first], table.iloc[first:].reset_index(drop=True), truth.iloc[first:].reset_index(drop=True)
 
 
-def found(alerts: pd.DataFrame, score: np.ndarray, labels: pd.Series) -> pd.DataFrame:
-    """Return, per kind of attack, how many of its flows alarm and how well scores rank them."""
-    kinds, alarm = labels.to_numpy(dtype=object, na_value=""), np.zeros(len(labels), bool)
+def found(alerts: pd.DataFrame, score: np.ndarray, truth: pd.DataFrame) -> pd.DataFrame:
+    """Return, per kind of attack, how many were noticed, how many of their flows alarm, and how well scores rank these."""
+    kinds, alarm = truth["label"].to_numpy(dtype=object, na_value=""), np.zeros(len(truth), bool)
     alarm[alerts.index] = True
     normal = kinds == ""
     rows = []
     for kind in sorted(set(kinds) - {""}):
         here = kinds == kind
         both = here | normal
-        rows.append((kind, here.sum(), alarm[here].mean(), roc_auc_score(here[both], score[both])))
-    rows.append(("normal", normal.sum(), alarm[normal].mean(), np.nan))
-    table = pd.DataFrame(rows, columns=["kind", "flows", "share of alarms", "ROC-AUC"])
+        attacks, noticed = truth["attack_id"][here].nunique(), truth["attack_id"][here & alarm].nunique()
+        rows.append((kind, attacks, noticed, here.sum(), alarm[here].mean(), roc_auc_score(here[both], score[both])))
+    rows.append(("normal", 0, 0, normal.sum(), alarm[normal].mean(), np.nan))
+    table = pd.DataFrame(rows, columns=["kind", "attacks", "noticed", "flows", "share of alarms", "ROC-AUC"])
     print(
         f"all kinds: ROC-AUC {roc_auc_score(~normal, score):.3f}, PR-AUC {average_precision_score(~normal, score):.3f}"
     )
+    attack = pd.Series(~normal).loc[alerts.index].groupby(alerts["incident"]).any()
+    print(f"{int((~attack).sum())} of {len(attack)} incidents hold no flow of an attack")
     return table
 
 
@@ -72,31 +77,33 @@ def main() -> None:
     options = parser.parse_args()
     if (options.normal is None) != (options.new is None):
         parser.error("give both --normal and --new, or neither for the embedded flows")
-    labels = None
+    truth = None
     if options.normal and options.new:
         normal, new = load_flows(options.normal), load_flows(options.new)
     else:
-        normal, new, labels = embedded()
+        normal, new, truth = embedded()
 
     autolog()
     options.output.mkdir(parents=True, exist_ok=True)
     with mlflow.start_run(run_name="network"):
         model = FlowModel.fit(normal)
         model.save(options.output / "traffic.model")
-        threshold = model.threshold(options.alerts_per_day)
-        alerts = Incidents().assign(model.alerts(new, model.watch(), threshold))
+        limits = model.limits(options.alerts_per_day)
+        alerts = Incidents().assign(model.alerts(new, model.watch(), limits))
         grouped = incidents(alerts)
         (options.output / "alerts.jsonl").write_text("".join(line + "\n" for line in ecs_lines(alerts)))
         grouped.to_csv(options.output / "incidents.csv", index=False)
         print(f"{len(alerts)} alerts in {len(grouped)} incidents among {len(new)} flows; the strangest:")
         for row in grouped.head(12).itertuples():
             print(f"  {row.source:14s} {row.alerts:5d} flows, {row.destinations} hosts, {row.ports} ports: {row.why}")
-        if labels is not None:
+        if truth is not None:
             score = -model.detector.score_samples(model.watch().update(new))
-            table = found(alerts, score, labels)
+            table = found(alerts, score, truth)
             print(table.round(3).to_string(index=False))
             table.to_csv(options.output / "found.csv", index=False)
-            mlflow.log_metrics({f"alarms/{r.kind}": float(r[3]) for r in table.itertuples()})
+            mlflow.log_metrics(
+                {f"alarms/{kind}": share for kind, share in zip(table["kind"], table["share of alarms"], strict=True)}
+            )
         mlflow.log_params({"normal_flows": len(normal), "flows_per_day": round(model.flows_per_day)})
         mlflow.log_metrics({"alerts": len(alerts), "incidents": len(grouped)})
         if options.nsl_kdd:

@@ -1,6 +1,6 @@
 """Network traffic: flow logs of any common kind as one table, features of flows, explained alerts.
 
-`load_flows` -> `FlowFeatures` -> `diffad.TabularDetector` -> `diffad.flows.alerts`.
+`load_flows` -> `FlowFeatures` -> `diffad.TabularDetector` -> `FlowModel.alerts` -> incidents, ECS lines.
 """
 
 from __future__ import annotations

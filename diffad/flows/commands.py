@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffad.whole_files import replacing
+
 if TYPE_CHECKING:
     import pandas as pd
 
-    from diffad.flows.alerts import FlowModel
+    from diffad.flows.alerts import FlowModel, Limits
 
 flows = typer.Typer(help="Learn what traffic is normal, and find what is not.", no_args_is_help=True)
 
@@ -89,52 +91,51 @@ def score(
             raise ValueError(f"{log} is a folder; name a file")
         check_place(output, log, model)
         judge = FlowModel.load(model)
-        threshold = judge.threshold(alerts_per_day)
+        limits = judge.limits(alerts_per_day)
         if follow:
             state = state or output.with_name(output.name + ".state")
             check_place(state, log, model, output)
-            _follow(log, judge, output, threshold, format, state, timezone)
+            _follow(log, judge, output, limits, format, state, timezone)
         else:
-            _score(log, judge, output, threshold, format, timezone)
+            _score(log, judge, output, limits, format, timezone)
     except (ValueError, TypeError, OSError, ImportError) as error:
         _fail(error)
 
 
-def _score(log: Path, model: FlowModel, output: Path, threshold: float, format: str, timezone: str) -> None:
+def _score(log: Path, model: FlowModel, output: Path, limits: Limits, format: str, timezone: str) -> None:
     import pandas as pd
 
-    from diffad.flows.alerts import Incidents, ecs_lines, incidents, why
+    from diffad.flows.ecs import ecs_lines
+    from diffad.flows.incidents import Incidents, incidents
     from diffad.flows.readers import no_flows, read_flows
+    from diffad.flows.reasons import why
 
     watch, grouping = model.watch(), Incidents()
     # An hour without traffic has the same columns as any other.
-    n_flows, parts = 0, [grouping.assign(model.alerts(no_flows(), model.watch(), threshold))]
+    n_flows, parts = 0, [grouping.assign(model.alerts(no_flows(), model.watch(), limits))]
     for chunk in read_flows(log, format, timezone=timezone):
         n_flows += len(chunk)
-        parts.append(grouping.assign(model.alerts(chunk, watch, threshold)))
+        parts.append(grouping.assign(model.alerts(chunk, watch, limits)))
     alerts = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
-    partial = output.with_name(output.name + ".partial")
-    if output.suffix == ".csv":
-        alerts.assign(reasons=alerts["reasons"].map(why)).to_csv(partial, index=False)
-    else:
-        partial.write_text("".join(line + "\n" for line in ecs_lines(alerts)))
-    partial.replace(output)
+    with replacing(output) as draft:
+        if output.suffix == ".csv":
+            alerts.assign(reasons=alerts["reasons"].map(why)).to_csv(draft, index=False)
+        else:
+            draft.write_text("".join(line + "\n" for line in ecs_lines(alerts)))
     found = incidents(alerts) if len(alerts) else alerts
     typer.echo(f"{len(alerts)} alerts in {len(found)} incidents among {n_flows} flows; written to {output}")
     for row in found.head(20).itertuples():
         typer.echo(f"  {row.incident}  {row.alerts} flows to {row.destinations} hosts, {row.ports} ports: {row.why}")
 
 
-def _follow(
-    log: Path, model: FlowModel, output: Path, threshold: float, format: str, state: Path, timezone: str
-) -> None:
+def _follow(log: Path, model: FlowModel, output: Path, limits: Limits, format: str, state: Path, timezone: str) -> None:
     from diffad.flows.follow import Follower
 
     if output.suffix == ".csv":
         raise ValueError(f"--follow appends JSON lines; {output} is named like a CSV file, give it another ending")
     if not log.exists() and not state.exists() and format == "auto":
         raise FileNotFoundError(f"there is no file {log}; say --format zeek or another to wait for it")
-    follower = Follower(log, model, output, threshold, format, state, timezone)
+    follower = Follower(log, model, output, limits, format, state, timezone)
     typer.echo(f"following {log}; alerts go to {output}; stop with Ctrl-C")
     try:
         follower.run()

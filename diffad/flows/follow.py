@@ -16,10 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from diffad.flows.alerts import FlowModel, Incidents, Watch, ecs_lines
+from diffad.flows.alerts import FlowModel, Limits, Watch
+from diffad.flows.ecs import ecs_lines
+from diffad.flows.incidents import Incidents
 from diffad.flows.readers import format_of, line_parser
 from diffad.flows.table import ReadReport
 from diffad.telling import tell
+from diffad.whole_files import replacing
 
 #: Bytes of the log that are read at a time; bounds memory.
 BATCH_BYTES = 4 << 20
@@ -68,8 +71,8 @@ class Follower:
     model : FlowModel
     output : Path
         Appended to; cut back to the last complete batch at a restart.
-    threshold : float
-        As of `FlowModel.threshold`.
+    limits : Limits
+        As of `FlowModel.limits`.
     format : str
         As of `diffad.flows.read_flows`; "auto" waits for the log's first line.
     state : Path
@@ -83,13 +86,13 @@ class Follower:
         log: Path,
         model: FlowModel,
         output: Path,
-        threshold: float,
+        limits: Limits,
         format: str,
         state: Path,
         timezone: str = "UTC",
     ) -> None:
         self.log, self.model, self.output = log, model, output
-        self.threshold, self.format, self.state_file, self.timezone = threshold, format, state, timezone
+        self.limits, self.format, self.state_file, self.timezone = limits, format, state, timezone
         self.state = self._restored()
         if not self.state_file.exists():
             self._save()  # how long the output was before, should the first batch be broken off
@@ -159,7 +162,7 @@ class Follower:
             tell(f"{self.log}: {report}")
         text = b""
         if len(flows):
-            alerts = state.incidents.assign(self.model.alerts(flows, state.watch, self.threshold))
+            alerts = state.incidents.assign(self.model.alerts(flows, state.watch, self.limits))
             text = "".join(line + "\n" for line in ecs_lines(alerts)).encode()
         with self.output.open("ab") as file:
             file.write(text)
@@ -171,12 +174,10 @@ class Follower:
         self._save()
 
     def _save(self) -> None:
-        partial = self.state_file.with_name(self.state_file.name + ".partial")
-        with partial.open("wb") as file:
+        with replacing(self.state_file) as draft, draft.open("wb") as file:
             pickle.dump(self.state, file)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(self.state_file)
 
     def _restored(self) -> State:
         if not self.state_file.exists():

@@ -16,8 +16,11 @@ from typer.testing import CliRunner
 
 from diffad.cli import app
 from diffad.flows import load_flows, read_flows
-from diffad.flows.alerts import FlowModel, Incidents, ecs_lines, incidents
+from diffad.flows.alerts import FlowModel, Limits
+from diffad.flows.ecs import ecs_lines
 from diffad.flows.follow import Follower
+from diffad.flows.incidents import Incidents, incidents
+from diffad.flows.reasons import why
 from diffad.flows.thinning import Thinned
 
 HEADER = (
@@ -76,7 +79,7 @@ def model(folder):
 @pytest.fixture(scope="module")
 def alerts(folder, model):
     flows = load_flows(folder / "new.log")
-    return Incidents().assign(model.alerts(flows, model.watch(), model.threshold(20)))
+    return Incidents().assign(model.alerts(flows, model.watch(), model.limits(20)))
 
 
 def test_attacks_are_found_and_normal_traffic_is_left_alone(alerts):
@@ -166,14 +169,14 @@ def test_flows_without_ports_or_state_are_explained(folder, model):
     ping = "1100001.0 C1 10.0.0.3 - 203.0.113.5 - icmp - 500.0 90000000 0 - 800000 0".replace(" ", "\t") + "\n"
     (folder / "ping.log").write_text(HEADER + "".join(normal(50, 2, 1_100_000.0)) + ping)
     flows = load_flows(folder / "ping.log")
-    found = model.alerts(flows, model.watch(), model.threshold(20))
+    found = model.alerts(flows, model.watch(), model.limits(20))
     assert (found["protocol"] == "icmp").sum() == 1
     assert json.loads(ecs_lines(Incidents().assign(found))[-1])["network"]["transport"] == "icmp"
 
 
 def test_no_flows_are_no_alerts(folder, model):
     nothing = load_flows(folder / "new.log").head(0)
-    assert list(model.alerts(nothing, model.watch(), 1.0)["reasons"]) == []
+    assert list(model.alerts(nothing, model.watch(), Limits(1.0, 1.0))["reasons"]) == []
 
 
 def test_a_short_log_makes_a_model_without_its_long_windows(tmp_path):
@@ -182,16 +185,18 @@ def test_a_short_log_makes_a_model_without_its_long_windows(tmp_path):
     with pytest.warns(UserWarning, match="log_connections_600s"):
         model = FlowModel.fit(flows)
     assert not any(name.endswith("600s") for name in model.features.columns_)
-    assert len(model.alerts(flows, model.watch(), model.threshold(50))) < 25
+    assert len(model.alerts(flows, model.watch(), model.limits(50))) < 25
 
 
 def test_a_log_in_chunks_makes_the_same_model(folder, model):
     chunked = FlowModel.fit(read_flows(folder / "good.log", chunk_rows=700))
     assert (chunked.n_flows, chunked.flows_per_day) == (4000, model.flows_per_day)
-    assert chunked.threshold(20) == model.threshold(20)
+    assert chunked.limits(20) == model.limits(20)
     flows = load_flows(folder / "new.log")
     pd.testing.assert_frame_equal(
-        chunked.alerts(flows, chunked.watch(), 2.0), model.alerts(flows, model.watch(), 2.0), check_exact=True
+        chunked.alerts(flows, chunked.watch(), Limits(2.0, 2.0)),
+        model.alerts(flows, model.watch(), Limits(2.0, 2.0)),
+        check_exact=True,
     )
 
 
@@ -203,7 +208,7 @@ def test_of_a_log_larger_than_memory_evenly_spread_flows_are_learnt_from(folder,
     # About every fourth flow; what its source did lately is counted among all.
     assert 200 < len(thinned.detector.normal_.scores) < 300
     flows = load_flows(folder / "new.log")
-    found = thinned.alerts(flows, thinned.watch(), thinned.threshold(20))
+    found = thinned.alerts(flows, thinned.watch(), thinned.limits(20))
     assert {SCANNER, THIEF} <= set(found["source"])
 
 
@@ -234,7 +239,7 @@ def test_how_rows_come_does_not_change_which_are_kept():
 def test_a_log_that_looks_strange_as_a_whole_is_doubted(folder, model):
     flows = load_flows(folder / "good.log").assign(state="...AP.SF", service=pd.NA)
     with pytest.warns(UserWarning, match="4000 of 4000 flows are alerts"):
-        model.alerts(flows, model.watch(), model.threshold(20))
+        model.alerts(flows, model.watch(), model.limits(20))
 
 
 def test_a_wrong_clock_does_not_take_an_incident_with_it(folder, model):
@@ -253,7 +258,7 @@ def test_a_wrong_clock_does_not_take_an_incident_with_it(folder, model):
 
 def test_reasons_lie_outside_what_is_normal(folder, model):
     flows = load_flows(folder / "new.log")
-    found = model.alerts(flows, model.watch(), model.threshold(20))
+    found = model.alerts(flows, model.watch(), model.limits(20))
     for reason in (reason for reasons in found["reasons"] for reason in reasons):
         if not isinstance(reason["value"], str | None) and reason["lower"] is not None:
             assert not reason["lower"] < reason["value"] < reason["upper"], reason
@@ -291,11 +296,13 @@ def test_a_connection_older_than_the_log_does_not_make_its_past_known(folder, mo
 
 
 def test_more_alerts_a_day_are_a_lower_threshold(model):
-    assert model.threshold(1) > model.threshold(20) > model.threshold(500)
+    few, some, many = (model.limits(n) for n in (1, 20, 500))
+    assert few.flow > some.flow > many.flow
+    assert few.source > some.source > many.source
     with pytest.raises(ValueError, match="alerts_per_day"):
-        model.threshold(0)
+        model.limits(0)
     with pytest.raises(ValueError, match="alerts_per_day"):
-        model.threshold(1e9)
+        model.limits(1e9)
 
 
 def test_a_pause_starts_another_incident():
@@ -335,7 +342,7 @@ def test_too_few_flows_are_refused(folder):
 
 def expected_lines(model, path):
     flows = load_flows(path)
-    found = Incidents().assign(model.alerts(flows, model.watch(), model.threshold(20)))
+    found = Incidents().assign(model.alerts(flows, model.watch(), model.limits(20)))
     return ecs_lines(found)
 
 
@@ -349,7 +356,7 @@ def same(found, expected):
 
 
 def follower(model, where):
-    return Follower(where / "conn.log", model, where / "out.jsonl", model.threshold(20), "zeek", where / "state")
+    return Follower(where / "conn.log", model, where / "out.jsonl", model.limits(20), "zeek", where / "state")
 
 
 def catch_up(watch):
@@ -469,7 +476,7 @@ def test_another_file_in_the_place_of_the_log_is_read_from_its_beginning(folder,
 def test_the_format_of_a_log_shows_with_its_first_line(folder, model, tmp_path):
     log = tmp_path / "conn.log"
     log.write_text("")
-    watch = Follower(log, model, tmp_path / "out", model.threshold(20), "auto", tmp_path / "state")
+    watch = Follower(log, model, tmp_path / "out", model.limits(20), "auto", tmp_path / "state")
     assert watch.step() == 0
     log.write_bytes(b"\xef\xbb\xbf" + (folder / "new.log").read_bytes())
     catch_up(watch)
@@ -494,7 +501,7 @@ def test_times_without_a_zone_are_of_the_zone_given(folder, model, tmp_path, fol
         "2024-06-23 12:34:56.535,1.550,6,10.1.1.5,56730,93.184.216.34,4444,...AP.SF,11000,67000000,1\n"
     )
     if follow:
-        Follower(log, model, out, 0.0, "auto", tmp_path / "state", "Europe/Berlin").step()
+        Follower(log, model, out, Limits(0.01, 0.01), "auto", tmp_path / "state", "Europe/Berlin").step()
     else:
         options = ["--model", str(folder / "traffic.model"), "--timezone", "Europe/Berlin", "-o", str(out)]
         done = CliRunner().invoke(app, ["flows", "score", str(log), "--alerts-per-day", "2000", *options])
@@ -542,7 +549,7 @@ def test_a_killed_follower_loses_and_repeats_nothing(folder, tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     model = FlowModel.load(folder / "traffic.model")
-    watch = Follower(log, model, out, model.threshold(20), "zeek", state)
+    watch = Follower(log, model, out, model.limits(20), "zeek", state)
     catch_up(watch)
     same(out.read_text().splitlines(), expected_lines(model, folder / "new.log"))
 
@@ -610,3 +617,22 @@ def test_a_state_without_following_is_refused(folder, tmp_path):
     ]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 1 and "--follow" in done.output
+
+
+def test_a_source_that_is_a_little_strange_for_long_is_an_incident(folder, model):
+    """Transfers twice as large as usual, each of which is met now and then."""
+    (folder / "slow.log").write_text(HEADER + "".join(normal(3000, 4, 1_190_000.0)))
+    flows = load_flows(folder / "slow.log")
+    slow = (flows["source"] == "10.0.0.3") & (flows.index > 1500)
+    flows.loc[slow, ["duration", "bytes_out", "bytes_in"]] *= 2.0
+    limits = model.limits(20)
+    found = Incidents().assign(model.alerts(flows, model.watch(), limits))
+    lasting = found[found["reasons"].map(lambda reasons: reasons[0]["feature"] == "source_strangeness")]
+    by_source = lasting["source"].value_counts()
+    assert by_source.index[0] == "10.0.0.3"
+    assert by_source.iloc[0] > 0.8 * len(lasting)
+    assert (lasting["severity"] >= 1).all()
+    assert "strangeness of this source's latest flows" in why(lasting["reasons"].iloc[0])
+    assert json.loads(ecs_lines(lasting)[0])["diffad"]["reasons"][0]["upper"] == pytest.approx(limits.source)
+    alone = -model.detector.score_samples(model.watch().update(flows)) > limits.flow
+    assert len(lasting) > 2 * alone[slow].sum(), "most of these flows are meant to be hardly strange by themselves"

@@ -7,7 +7,7 @@ models of everything.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ Block = tuple[int, int, int]
 FOLDS = 4
 #: Rows that half of the training data must have to say how it predicts the other half.
 AHEAD_LEAST = 100
+#: Power of its rise, ahead, by which evidence counts less, and the most that counts.
+DISTRUST, MOST_RISE = 2.0, 10.0
 #: Share of the normal entries that must be missing for whole windows to have tails of their own.
 MISSING = 0.02
 #: Rows whose normal scores are kept; more say little about a tail and cost memory.
@@ -112,14 +114,34 @@ def fit_scorer(
     return CrossFit(scorer, {kind: v[new] for kind, v in normal.items()}, rows, np.concatenate(residual)[new])
 
 
-def scores_ahead(
+@dataclass(frozen=True)
+class Ahead:
+    """How well the first half of normal rows foretells the second.
+
+    Attributes
+    ----------
+    expected : list of array (n,)
+        Cross-fitted scores of the first half, one array per block.
+    seen : array (n,)
+        Scores of the second half by models of the first.
+    trust : dict of kind to float
+        Factor, at most 1, of the weights of kinds that go by single rows of training: rows of another time are not
+        near to any, and say so of whatever comes.
+    """
+
+    expected: list[NDArray[np.float64]]
+    seen: NDArray[np.float64]
+    trust: dict[str, float]
+
+
+def look_ahead(
     series: list[Array],
     kinds: tuple[str, ...],
     weights: Mapping[str, float],
     centred: bool,
     device: torch.device,
     remembered: Sequence[Array] = (),
-) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]] | None:
+) -> Ahead | None:
     """Score the second half of normal series by models of the first: how well does cross-fitting foretell it?
 
     Cross-fitting judges each block by rows on both sides of it, so it does not see drift.
@@ -131,12 +153,8 @@ def scores_ahead(
 
     Returns
     -------
-    expected : list of array (n,)
-        Cross-fitted scores of the first half, one array per block.
-    seen : array (n,)
-        Scores of the second half.
-    None
-        Where a half has fewer than `AHEAD_LEAST` rows, or a channel shows nothing in the first.
+    Ahead or None
+        None where a half has fewer than `AHEAD_LEAST` rows, or a channel shows nothing in the first.
     """
     half = sum(len(s) for s in series) // 2
     if half < AHEAD_LEAST:
@@ -148,19 +166,40 @@ def scores_ahead(
         return None
     fitted = fit_scorer(first, kinds, weights, centred, device, remembered)
     scorer, channels = fitted.scorer, series[0].shape[1]
-    found = []
+    found: dict[str, list[Array]] = {kind: [] for kind in fitted.normal}
     for rows, middle in zip(series, middles, strict=True):
         if middle == len(rows):
             continue
         before = max(0, middle - scorer.models.lengths.longest)
-        scores = scorer.by_channel(scorer.evidence(rows[before:]), channels).sum(1)[middle - before :]
-        found.append(scores[~np.isnan(rows[middle:]).all(1)])
-    seen = np.concatenate(found)
-    if len(seen) < AHEAD_LEAST:
+        known = ~np.isnan(rows[middle:]).all(1)
+        for kind, values in scorer.evidence(rows[before:]).items():
+            found[kind].append(values[middle - before :][known])
+    later = {kind: np.concatenate(parts) for kind, parts in found.items()}
+    if len(next(iter(later.values()))) < AHEAD_LEAST:
         return None
+    trust = {k: _trust(fitted.normal[k], later[k]) for k in later if k == "nearest"}
+    scorer = replace(scorer, weights=trusted(weights, trust))
     edges = np.cumsum([len(r) for _, r in fitted.rows])[:-1]
     expected = np.split(scorer.by_channel(fitted.normal, channels).sum(1), edges)
-    return [block for block in expected if len(block)], seen
+    seen = scorer.by_channel(later, channels).sum(1)
+    return Ahead([block for block in expected if len(block)], seen, trust)
+
+
+def trusted(weights: Mapping[str, float], trust: Mapping[str, float]) -> dict[str, float]:
+    """Return weights of which some count less.
+
+    Examples
+    --------
+    >>> trusted({"energy": 0.2, "nearest": 0.5}, {"nearest": 0.5})
+    {'energy': 0.2, 'nearest': 0.25}
+    """
+    return {kind: weight * trust.get(kind, 1.0) for kind, weight in weights.items()}
+
+
+def _trust(expected: Array, seen: Array) -> float:
+    """Return by how much less evidence is to count that rose from one half of the normal rows to the other."""
+    rise = float(seen.mean()) / max(float(expected.mean()), 1e-12)
+    return float(np.clip(rise, 1.0, MOST_RISE) ** -DISTRUST)
 
 
 class _Gathered:

@@ -30,7 +30,7 @@ SPACING = 4
 def detectability(
     detector: SeriesDetector,
     X_normal: Any,
-    kinds: Sequence[str] = tuple(FAULTS),
+    kinds: str | Sequence[str] = tuple(FAULTS),
     sizes: Sequence[float] = SIZES,
     n_events: int = 10,
     length: int = 25,
@@ -45,7 +45,7 @@ def detectability(
         Fitted; its threshold is the promised false-alarm rate.
     X_normal : DataFrame or array of shape (n_timestamps, n_features)
         Normal rows that were not fitted on, at least ``4 * length`` of them.
-    kinds : sequence of str, default=all of `diffad.faults.FAULTS`
+    kinds : str or sequence of str, default=all of `diffad.faults.FAULTS`
     sizes : sequence of float, default=(0.5, 1, 2, 3, 5, 8)
         In standard deviations of the channel around the fault.
     n_events : int, default=10
@@ -76,6 +76,7 @@ def detectability(
         raise ValueError(f"share must lie in (0, 1], got {share}")
     if np.ndim(X_normal) != 2:
         raise ValueError(f"X_normal must be one series of shape (n_timestamps, n_features), got {np.shape(X_normal)}")
+    kinds = [kinds] if isinstance(kinds, str) else kinds
     rng = check_random_state(random_state)
     X_normal = on_grid(detector, X_normal)
     n, channels = np.shape(X_normal)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffad.cross_fitting import CrossFit, fit_scorer, scores_ahead
+from diffad.cross_fitting import Ahead, CrossFit, fit_scorer, look_ahead, trusted
 from diffad.held_out import held_out, split
 from diffad.model import MaskedDiffusion
 from diffad.model_evidence import ModelEvidence, admitted_share, with_model
@@ -51,8 +51,6 @@ class Recipe:
         Share of the rows that may be faults.
     model : (MaskedDiffusion, Scaling) or None
         Whose residuals are judged, too, and its units.
-    ahead : bool
-        Also score the second half by models of the first.
     """
 
     scaling: Scaling
@@ -61,7 +59,6 @@ class Recipe:
     device: torch.device
     contamination: float
     model: tuple[MaskedDiffusion, Scaling] | None
-    ahead: bool
 
 
 @dataclass(frozen=True)
@@ -99,8 +96,8 @@ class FittedDetector:
     model_evidence : ModelEvidence or None
     normal : NormalScores
         Of the rows fitted on, by models that had not seen them.
-    halves : (list of array, array) or None
-        See :func:`diffad.cross_fitting.scores_ahead`.
+    ahead : Ahead or None
+        How well the first half of the rows foretells the second.
     band : array (channels,)
         Half the width of the 90 % band around expected values, in standardised units.
     memory : Memory
@@ -109,7 +106,7 @@ class FittedDetector:
     scorer: Scorer
     model_evidence: ModelEvidence | None
     normal: NormalScores
-    halves: tuple[list[Rows], Rows] | None
+    ahead: Ahead | None
     band: Rows
     memory: Memory
 
@@ -127,7 +124,7 @@ def fit_detector(
         Rows known to be faults.
     recipe : Recipe
     memory : Memory, optional
-        Models learn from it as well; normal scores, halves and band are of `raw` alone, so that decisions fit
+        Models learn from it as well; normal scores, the look ahead and the band are of `raw` alone, so that decisions fit
         the present.
     """
     memory = memory or Memory([], WEIGHTS)
@@ -137,7 +134,9 @@ def fit_detector(
     kept = normal_only
     for _ in range(TRIMMING if recipe.contamination else 0):
         kept = _trimmed(normal_only, _cross_fit(kept, recipe, memory.weights, earlier).scorer, recipe.contamination)
-    fitted = _cross_fit(kept, recipe, memory.weights, earlier)
+    ahead = look_ahead(kept, recipe.kinds, memory.weights, recipe.centred, recipe.device, earlier)
+    trust = ahead.trust if ahead else {}
+    fitted = _cross_fit(kept, recipe, trusted(memory.weights, trust), earlier)
     if not fitted.scorer.models.lengths.all:
         tell(
             f"X is too short for the evidence {list(recipe.kinds)}: nothing will look strange; give more rows",
@@ -145,7 +144,9 @@ def fit_detector(
     if any(f.any() for f in faulty):
         fitted = _reweighted(fitted, series, faulty)
     normal_rows = [np.where(np.isnan(k).all(1, keepdims=True), np.nan, r) for k, r in zip(kept, raw, strict=True)]
-    together = Memory([*memory.series, *normal_rows], fitted.scorer.weights).thinned()
+    # Later rows will tell anew whom to trust.
+    weights = trusted(fitted.scorer.weights, {kind: 1 / factor for kind, factor in trust.items()})
+    together = Memory([*memory.series, *normal_rows], weights).thinned()
     model_evidence = None
     if recipe.model is not None:
         fitted, model_evidence = _join_model(fitted, normal_rows, recipe, memory.series)
@@ -155,9 +156,7 @@ def fit_detector(
         fitted.scorer,
         model_evidence,
         NormalScores(normal, edges),
-        scores_ahead(kept, recipe.kinds, memory.weights, recipe.centred, recipe.device, earlier)
-        if recipe.ahead
-        else None,
+        ahead,
         _band(fitted.residual),
         together,
     )

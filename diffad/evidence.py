@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -269,9 +269,15 @@ def missingness(windows: Tensor) -> Tensor:
     """
     shown = ~windows.isnan()
     rows = shown.any(2)
-    missing = (rows[:, :, None] & ~shown).sum(1).numpy()
-    surprise = -binom.logsf(missing - 1, rows.sum(1).numpy()[:, None], GAPPY) - UNREMARKABLE
-    return torch.from_numpy(surprise.clip(min=0)) * shown.any(1)
+    missing = (rows[:, :, None] & ~shown).sum(1)
+    return _surprise(windows.shape[1])[rows.sum(1)[:, None], missing] * shown.any(1)
+
+
+@cache
+def _surprise(length: int) -> Tensor:
+    """Return :func:`missingness` by the number of rows and, up to it, of missing readings, (length + 1, length + 1)."""
+    rows, missing = np.mgrid[: length + 1, : length + 1]
+    return torch.from_numpy((-binom.logsf(missing - 1, rows, GAPPY) - UNREMARKABLE).clip(min=0))
 
 
 @dataclass(frozen=True)
@@ -389,7 +395,7 @@ class ShapeModel(ForgetsCaches):
 
 
 @dataclass(frozen=True)
-class NearestRow:
+class NearestRow(ForgetsCaches):
     """Distance of each row to the nearest row of training: a combination of readings never met.
 
     Relations between channels that are no plane, as a product, a square or what a state forbids, are nowhere in a
@@ -407,6 +413,8 @@ class NearestRow:
     MOST = 4000
     #: Rows compared at once; bounds memory.
     TOGETHER = 256
+    #: Distance, in standard deviations, below which rows are the same: small differences of large squares have no digits.
+    SAME = 0.01
 
     @classmethod
     def fit(cls, rows: Tensor, device: torch.device) -> NearestRow:
@@ -416,17 +424,18 @@ class NearestRow:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return distances (n, 1) of rows (n, channels); -inf where something is missing, or nothing was learnt."""
-        result = torch.full((len(rows), 1), -torch.inf)
-        whole = ~rows.isnan().any(1)
-        if not len(self.references) or not whole.any():
-            return result
-        size = self.references.square().sum(1)
-        parts = rows[whole].to(size.device).split(self.TOGETHER)
-        nearest = torch.cat([torch.addmm(size, part, self.references.mT, alpha=-2).argmin(1) for part in parts])
-        # Worked out anew: the small difference of large squares has lost its digits.
-        apart = rows[whole] - self.references[nearest].cpu()
-        result[whole, 0] = apart.square().mean(1).sqrt()
-        return result
+        if not len(self.references):
+            return torch.full((len(rows), 1), -torch.inf)
+        # Comparing with NaN yields NaN.
+        rows = rows.to(self.references.device)
+        parts = rows.split(self.TOGETHER)
+        nearest = [torch.addmm(self._size, part, self.references.mT, alpha=-2).amin(1) for part in parts]
+        squared = (torch.cat(nearest) + rows.square().sum(1)) / rows.shape[1]
+        return squared.clamp(min=self.SAME**2).sqrt().nan_to_num(-torch.inf)[:, None].cpu()
+
+    @cached_property
+    def _size(self) -> Tensor:
+        return self.references.square().sum(1)
 
 
 def _blocks(holes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

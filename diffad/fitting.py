@@ -1,4 +1,4 @@
-"""From standardised series to a fitted, gated and calibrated model: what imputers and detectors share.
+"""From standardised series to the fitted, gated and calibrated model behind a `SeriesImputer`.
 
 Data flow one way: series -> held-out blocks -> prior -> fill -> network -> gate -> bands.
 """

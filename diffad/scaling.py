@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffad.caching import ForgetsCaches
 from diffad.marginals import Marginals
 
 #: Share of a channel's values that must equal one value for it to be a level at which the channel rests.
@@ -22,7 +24,7 @@ BURSTS = 1e-3
 
 
 @dataclass(frozen=True)
-class Scaling:
+class Scaling(ForgetsCaches):
     """Centre, scale and bounds per channel, learnt from rows that may hold NaN.
 
     The scale is the standard deviation of the values clipped to 8 robust deviations (of the median
@@ -48,7 +50,7 @@ class Scaling:
         knee = np.array([_knee(*c) for c in zip(rows.T, centre, scale, strict=True)])
         return cls(centre, scale, lower, upper, tuple(c[4] for c in columns), knee)
 
-    @property
+    @cached_property
     def modelled(self) -> NDArray[np.bool_]:
         """Channels that vary: the others are filled with their constant, or stay missing."""
         return np.nan_to_num(self.scale) > 0

@@ -393,16 +393,17 @@ class SeriesDetector(Detector, SeriesInput):
             self.highest_normal_, self.band_ = 0.0, np.zeros(0)
             self._decide(NormalScores.of_blocks([np.zeros(len(r)) for r in raw]))
             return
-        # Asked for a share of the training rows, a threshold needs no foresight.
         share_of_training = bool(self.contamination) and self.threshold is None
-        fitted = fit_detector(raw, faulty, self._recipe(ahead=not share_of_training), memory)
+        fitted = fit_detector(raw, faulty, self._recipe(), memory)
         self.scorer_, self.weights_ = fitted.scorer, fitted.scorer.weights
         self.model_evidence_, self.memory_ = fitted.model_evidence, fitted.memory
         self.highest_normal_, self.band_ = float(fitted.normal.scores.max()), fitted.band
         training = np.concatenate([self._score(r).sum(1) for r in raw]) if share_of_training else None
-        self._decide(fitted.normal, training, fitted.halves)
+        self._decide(
+            fitted.normal, training, None if fitted.ahead is None else (fitted.ahead.expected, fitted.ahead.seen)
+        )
 
-    def _recipe(self, ahead: bool) -> Recipe:
+    def _recipe(self) -> Recipe:
         return Recipe(
             self.scaling_,
             self._chosen(KINDS),
@@ -410,7 +411,6 @@ class SeriesDetector(Detector, SeriesInput):
             device_of(self.device),
             self.contamination,
             None if self.model is None else (self.model_.model_, self.model_.scaling_),
-            ahead,
         )
 
     def _expected(self, rows: NDArray[np.float32]) -> tuple[Scores, Scores]:

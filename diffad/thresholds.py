@@ -178,7 +178,7 @@ class AlarmsPerDay(Parameters):
             value = getattr(self, name)
             if value is None and name == "rows_per_day":
                 continue
-            if not isinstance(value, Real) or not 0 < float(value) < np.inf:
+            if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < np.inf:
                 raise ValueError(f"{name} must be a positive number, got {value!r}")
 
     def find(self, normal: NormalScores, period: float | None, quiet: bool = False) -> float:

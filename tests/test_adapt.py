@@ -234,7 +234,7 @@ def test_an_error_on_the_way_changes_nothing(untouched, monkeypatch):
     def broken(*args):
         raise MemoryError("no memory left")
 
-    monkeypatch.setattr("diffad.detector_fitting.scores_ahead", broken)
+    monkeypatch.setattr("diffad.detector_fitting.look_ahead", broken)
     with pytest.raises(MemoryError):
         untouched.adapt(2 * process(300, 5))
 

@@ -6,13 +6,15 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from diffad.cli import app
+import diffad
+from diffad.cli import COMMANDS, app
 from diffad.tables import read_table, write_table
 
 
@@ -248,3 +250,11 @@ def test_a_column_with_the_name_of_an_edge_is_not_overwritten(tmp_path):
     table.to_csv(tmp_path / "x.csv", index=False)
     done = CliRunner().invoke(app, ["impute", str(tmp_path / "x.csv"), "--steps", "0"])
     assert done.exit_code == 1 and "a_lower" in done.output
+
+
+@pytest.mark.parametrize("python", COMMANDS)
+def test_messages_that_are_reworded_for_the_shell_are_still_said(python):
+    """A message that changes in the library would reach the shell with advice for Python."""
+    said = "".join(file.read_text() for file in Path(diffad.__file__).parent.rglob("*.py") if file.name != "cli.py")
+    said = re.sub(r'"\s*\n\s*f?"', "", said)
+    assert python in said or all(part in said for part in re.split(r"number|X_normal", python) if part.strip(" ():="))

@@ -153,6 +153,13 @@ def test_unknown_kinds_and_sizes_without_size_are_refused(detector, normal):
         detectability(detector, normal, kinds=("shift",), sizes=(0.0, 1.0))
 
 
+def test_one_kind_may_be_given_by_its_name(detector, normal):
+    options = {"sizes": (3.0,), "n_events": 2}
+    pd.testing.assert_frame_equal(
+        detectability(detector, normal, "shift", **options), detectability(detector, normal, ("shift",), **options)
+    )
+
+
 @pytest.mark.parametrize("options", [{"sizes": ()}, {"length": 0}, {"n_events": 0}, {"share": 1.5}])
 def test_parameters_that_make_no_sense_are_refused_by_name(detector, normal, options):
     with pytest.raises(ValueError, match=next(iter(options))):

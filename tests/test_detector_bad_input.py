@@ -347,6 +347,7 @@ def test_parameters_of_another_type_are_refused_by_name(waves, options, word):
         (lambda: FalseAlarmRate(1.5), ("rate", "between 0 and 1", "1.5")),
         (lambda: FalseAlarmRate().but(rate=-1), ("rate", "between 0 and 1")),
         (lambda: AlarmsPerDay(0), ("number", "positive")),
+        (lambda: AlarmsPerDay(True), ("number", "positive", "True")),
         (lambda: AlarmsPerDay(1, rows_per_day=-5), ("rows_per_day", "positive", "-5")),
     ],
 )

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import diffad.cross_fitting
-from diffad.cross_fitting import fit_scorer
+import diffad.scoring
+from diffad.cross_fitting import fit_scorer, look_ahead, trusted
 from diffad.evidence import BESIDE_GAUSSIAN, KINDS, WHOLE
 from diffad.scoring import CHANNEL_POWER, EXPECTED_LENGTH, KIND_POWER, WEIGHTS, combine, reweight
 from diffad.tails import LogTail
@@ -384,3 +385,31 @@ def test_labels_change_each_weight_by_two_at_most(seed):
 def test_faults_that_stand_out_already_change_no_weight():
     evidence, faulty = labelled(0, **dict.fromkeys(KINDS, 50.0))
     assert reweight(evidence, faulty, WEIGHTS, 3) == WEIGHTS
+
+
+def test_labels_that_hardly_matter_change_no_weight(monkeypatch):
+    evidence, faulty = labelled(0)
+    monkeypatch.setattr(diffad.scoring, "average_precision_score", lambda y, s: 0.5 + 1e-3 * float(s.mean() % 1))
+    assert reweight(evidence, faulty, WEIGHTS, 3) == WEIGHTS
+
+
+@pytest.mark.parametrize("drifts", [False, True])
+def test_rows_of_another_time_lose_the_nearest_ones_their_trust(drifts):
+    """A counter is never again where it was: that no row is near says nothing."""
+    rows = process(1600, 0)
+    if drifts:
+        rows[:, 0] += np.linspace(0, 20, len(rows), dtype=np.float32)
+    with torch.no_grad():
+        ahead = look_ahead([rows], KINDS, WEIGHTS, True, CPU)
+    assert set(ahead.trust) == {"nearest"}
+    if drifts:
+        assert ahead.trust["nearest"] < 0.3, ahead.trust
+    else:
+        assert ahead.trust["nearest"] > 0.8, ahead.trust
+    assert trusted(WEIGHTS, ahead.trust)["nearest"] == WEIGHTS["nearest"] * ahead.trust["nearest"]
+    assert trusted(WEIGHTS, ahead.trust)["energy"] == WEIGHTS["energy"]
+
+
+def test_kinds_that_do_not_go_by_single_rows_are_trusted():
+    with torch.no_grad():
+        assert look_ahead([process(400, 0)], ("energy", "shape"), WEIGHTS, True, CPU).trust == {}

@@ -314,7 +314,7 @@ def test_a_failed_save_leaves_the_old_file(cause, detector, live, tmp_path, monk
     elif cause == "write":
         monkeypatch.setattr(Path, "write_bytes", full)
     else:
-        monkeypatch.setattr(Path, "replace", full)
+        monkeypatch.setattr("os.replace", full)
     with pytest.raises((OSError, AttributeError, pickle.PicklingError)):
         stream.save(file)
     monkeypatch.undo()

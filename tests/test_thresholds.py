@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.ndimage import maximum_filter1d
 
+from diffad import SeriesDetector
 from diffad.thresholds import (
     MERGE,
     TAIL_LEAST,
@@ -316,3 +317,13 @@ def test_a_few_rows_do_not_show_drift():
     assert not drifted(np.full(64 * 5 - 1, 1e-3))
     assert not drifted(np.array([]))
     assert drifted(np.full(64 * 10, 1e-3))
+
+
+@pytest.mark.parametrize(("rise", "factor"), [(0.5, 1.0), (1.0, 1.0), (1.44, 1.2), (100.0, 1.5)])
+def test_a_threshold_rises_half_way_with_training_data_that_drift_and_no_further(rise, factor):
+    scores = np.random.default_rng(0).random(1000) + 1
+    steady, drifting = SeriesDetector(), SeriesDetector()
+    for detector, later in ((steady, scores), (drifting, rise * scores)):
+        detector.period_ = None
+        detector._decide(NormalScores.of_blocks([scores]), halves=([scores], later))
+    assert drifting.offset_ == pytest.approx(factor * steady.offset_)

@@ -41,8 +41,8 @@ KINDS = ("nearest", "neighbours", "nearest_manhattan", "neighbours_manhattan", "
 CROWD = "crowd"
 #: Size of the crowd, in numbers of possible faults.
 CROWD_SIZE = 1.5
-#: Exponent of the mean over kinds, and how much the mixture counts in it: the others all ask much the same neighbours.
-POWER, MIXTURE = 4, 3.0
+#: Exponent of the mean over kinds.
+POWER = 4
 
 
 @dataclass(frozen=True)
@@ -205,9 +205,7 @@ def score(evidence: Mapping[str, Matrix]) -> Matrix:
 
     The crowd has as much to say as all others together.
     """
-    kinds = [kind for kind in evidence if kind != CROWD]
-    weights = [MIXTURE if kind == "mixture" else 1.0 for kind in kinds]
-    mean = np.average([evidence[kind] ** POWER for kind in kinds], 0, weights)
+    mean = np.mean([e**POWER for kind, e in evidence.items() if kind != CROWD], 0)
     if CROWD in evidence:
         mean = (mean + evidence[CROWD] ** POWER) / 2
     return np.asarray(mean ** (1 / POWER))

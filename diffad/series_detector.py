@@ -91,6 +91,18 @@ class SeriesDetector(Detector, SeriesInput):
         Up to 20,000 of the normal rows fitted on, in their own units, for `adapt`; stored with the detector.
     scaling_ : Scaling
         Centre and scale per channel.
+    constant_ : ConstantChannels
+        Levels of the channels that never moved: moving at all is their alarm.
+    scorer_ : Scorer
+        Evidence of all kinds, its tails and weights.
+    model_evidence_ : ModelEvidence or None
+        The residuals of `model`.
+    band_ : array of shape (n_modelled_channels,)
+        Half the width of the 90 % band around expected values, in standard deviations.
+    highest_normal_ : float
+        The strangest cross-fitted training row.
+    period_ : float or None
+        Seconds between rows; None without timestamps.
     n_features_in_ : int
         Number of channels.
 

@@ -68,6 +68,8 @@ class TabularDetector(Detector, TableInput):
         Cross-fitted scores of the training rows.
     columns_ : Columns
         How columns became numbers.
+    scorer_ : RowScorer
+        Evidence of all kinds, and its tails.
     n_features_in_ : int
 
     References

@@ -72,6 +72,10 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
         Step, seconds, training and held-out loss of the network; empty without one.
     columns_ : Columns
         How columns became numbers.
+    filler_ : Filler
+        The model of rows, with its bands.
+    seed_ : int
+        Of the samples.
     n_features_in_ : int
 
     Notes

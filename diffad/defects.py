@@ -127,7 +127,7 @@ KINDS: dict[str, tuple[Callable[[tuple[int, int], np.random.Generator], Mask], P
 }
 
 
-def inject(
+def draw_defects(
     images: Images, rng: np.random.Generator, kinds: Sequence[str] = tuple(KINDS), pool: Images | None = None
 ) -> tuple[Images, NDArray[np.bool_], NDArray[np.str_]]:
     """Put one random defect into each image.
@@ -151,7 +151,7 @@ def inject(
     Examples
     --------
     >>> good = np.random.default_rng(0).random((4, 32, 32, 1)).astype("float32")
-    >>> bad, mask, kind = inject(good, np.random.default_rng(1), ["hole"])
+    >>> bad, mask, kind = draw_defects(good, np.random.default_rng(1), ["hole"])
     >>> bool(np.abs(bad - good)[~mask].mean() < np.abs(bad - good)[mask].mean()), kind.tolist()
     (True, ['hole', 'hole', 'hole', 'hole'])
     """

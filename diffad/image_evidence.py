@@ -63,7 +63,7 @@ CHUNK = 256
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ImageRecipe:
     """How to fit priors.
 
     Attributes
@@ -80,7 +80,7 @@ class Recipe:
     shifts: bool = True
 
 
-def learnt_from(contrast: Contrast, images: Images, recipe: Recipe) -> torch.Tensor:
+def learnt_from(contrast: Contrast, images: Images, recipe: ImageRecipe) -> torch.Tensor:
     """Return images as priors and texture learn from them, and altered copies."""
     return enlarged(torch.from_numpy(contrast.plain(images)), recipe.augmentation)
 
@@ -101,7 +101,7 @@ class Priors:
     moved: SpanPrior
 
     @classmethod
-    def fit(cls, contrast: Contrast, images: Images, recipe: Recipe) -> Priors:
+    def fit(cls, contrast: Contrast, images: Images, recipe: ImageRecipe) -> Priors:
         """Fit to good images (n, height, width, channels) and altered copies of them."""
         x = learnt_from(contrast, images, recipe)
         still = SpanPrior.fit(x.flatten(1).to(recipe.device))

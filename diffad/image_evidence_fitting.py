@@ -20,17 +20,17 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from diffad.augmentation import Augmentation
 from diffad.contrast import Contrast
-from diffad.defects import inject
+from diffad.defects import draw_defects
 from diffad.image_evidence import (
     BLOBS,
     SHIFTS,
     WIDEST,
     ImageModel,
+    ImageRecipe,
     Images,
     Judged,
     OfTexture,
     Priors,
-    Recipe,
     blur,
     judged,
     learnt_from,
@@ -74,7 +74,7 @@ def fit_images(
 ) -> tuple[ImageModel, NDArray[np.float64]]:
     """Fit to good images (n, height, width, channels) and score each by a model that has not seen it."""
     contrast = Contrast.fit(images)
-    recipe = Recipe(device, augmentation)
+    recipe = ImageRecipe(device, augmentation)
     shifts, use = _gates(contrast, images, recipe)
     recipe = replace(recipe, shifts=shifts)
     fold = fold_of(len(images))
@@ -105,7 +105,7 @@ def _in_order(parts: list[NDArray[Any]], fold: NDArray[np.int64]) -> NDArray[Any
 
 
 def _textures(
-    contrast: Contrast, images: Images, fold: NDArray[np.int64], recipe: Recipe, use: Use
+    contrast: Contrast, images: Images, fold: NDArray[np.int64], recipe: ImageRecipe, use: Use
 ) -> tuple[list[OfTexture], OfTexture]:
     """Return filters and units for every `TEXTURE_FOLDS`-th fold, which have seen none of these, and of all images."""
     plain, visible = contrast.plain(images), seen(images)
@@ -163,13 +163,13 @@ def _trials(contrast: Contrast, images: Images) -> Iterator[Trial]:
         images = np.where(missing, contrast.moments(images)[0], images).astype(images.dtype)
     for held in range(0, GATE_PARTS, 2):
         train, good, lost = images[part != held], images[part == held], missing[part == held]
-        drawn, where, _ = inject(np.concatenate([good] * GATE_DRAWN), rng, pool=train)
+        drawn, where, _ = draw_defects(np.concatenate([good] * GATE_DRAWN), rng, pool=train)
         lost_again = np.concatenate([lost] * GATE_DRAWN)
         good[lost], drawn[lost_again] = np.nan, np.nan
         yield Trial(train, good, drawn, where & ~lost_again.any(3))
 
 
-def _gates(contrast: Contrast, images: Images, recipe: Recipe) -> tuple[bool, Use | None]:
+def _gates(contrast: Contrast, images: Images, recipe: ImageRecipe) -> tuple[bool, Use | None]:
     """Return whether shifted images join the prior, and how texture is used, by defects drawn into unseen images."""
     still, moved = [], []
     shiftable = (1 + len(SHIFTS)) * len(images) <= images[0].size  # or they would span whatever an image can show
@@ -193,7 +193,7 @@ def _only_hottest(judge: Judge) -> list[float]:
     return [1.0, *[0.0] * (judge.good_evidence.shape[1] - 1)]
 
 
-def _use_of_texture(judges: list[Judge], recipe: Recipe) -> Use | None:
+def _use_of_texture(judges: list[Judge], recipe: ImageRecipe) -> Use | None:
     """Return how texture joins scores and maps, where drawn defects stand out more by it; None if in neither."""
     if side_of(judges[0].trial.good.shape) < LEAST_SIDE:
         return None
@@ -269,7 +269,7 @@ class Judge:
         return self.model.evidence(self.damaged)
 
 
-def _second_look(model: ImageModel, images: Images, fold: NDArray[np.int64], recipe: Recipe) -> SecondLook:
+def _second_look(model: ImageModel, images: Images, fold: NDArray[np.int64], recipe: ImageRecipe) -> SecondLook:
     """Calibrate on good images of several folds, each seen by a prior that was fitted without its fold."""
     looks = []
     for f in np.unique(np.linspace(0, fold.max(), LOOKED_FOLDS).round()):

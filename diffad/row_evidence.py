@@ -126,7 +126,7 @@ class RowModels:
 
 
 @dataclass(frozen=True)
-class Filler:
+class GaussianFill:
     """Conditional means of a Gaussian for missing entries: what is missing is no evidence.
 
     Attributes
@@ -143,7 +143,7 @@ class Filler:
     blocks: list[NDArray[np.int64]]
 
     @classmethod
-    def fit(cls, rows: Matrix, owner: NDArray[np.int64]) -> Filler:
+    def fit(cls, rows: Matrix, owner: NDArray[np.int64]) -> GaussianFill:
         """Learn from rows (n, d), NaN = missing, and the column behind each entry."""
         x = torch.from_numpy(rows)
         mean, covariance, _ = ledoit_wolf(x, ~x.isnan())
@@ -189,7 +189,7 @@ class RowScorer:
 
     models: RowModels
     tails: dict[str, LogTail]
-    filler: Filler
+    filler: GaussianFill
 
     def evidence(self, rows: Matrix) -> dict[str, Matrix]:
         """Return -log p of each row (n,), by kind."""
@@ -237,7 +237,7 @@ def fit_rows(
     if len(rows) < LEAST_ROWS:
         raise ValueError(f"X holds {len(rows)} rows (n_samples={len(rows)}); at least {LEAST_ROWS} are needed to fit")
     rng = np.random.default_rng(seed)
-    filler = Filler.fit(rows, owner)
+    filler = GaussianFill.fit(rows, owner)
     filled = filler(rows)
     n_components = best_components(filled) if "mixture" in kinds else 1
     n_folds = min(FOLDS, len(rows))

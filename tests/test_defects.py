@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffad.defects import KINDS, inject
+from diffad.defects import KINDS, draw_defects
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -13,7 +13,7 @@ from diffad.defects import KINDS, inject
 def test_a_defect_changes_most_where_its_mask_lies(kind, shape):
     good = np.random.default_rng(0).standard_normal((12, *shape)).astype(np.float32)
     before = good.copy()
-    bad, mask, kinds = inject(good, np.random.default_rng(1), [kind])
+    bad, mask, kinds = draw_defects(good, np.random.default_rng(1), [kind])
     np.testing.assert_array_equal(good, before)
     assert set(kinds) == {kind} and mask.shape == good.shape[:3] and np.isfinite(bad).all()
     change = np.abs(bad - good).mean(3)
@@ -23,7 +23,7 @@ def test_a_defect_changes_most_where_its_mask_lies(kind, shape):
 def test_one_seed_draws_the_same_defects_and_missing_pixels_stay_missing():
     good = np.random.default_rng(0).standard_normal((10, 16, 16, 1)).astype(np.float32)
     good[:, 3] = np.nan
-    first, second = (inject(good, np.random.default_rng(2)) for _ in range(2))
+    first, second = (draw_defects(good, np.random.default_rng(2)) for _ in range(2))
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
     assert np.isnan(first[0][:, 3]).all()

@@ -15,7 +15,7 @@ from diffad.priors.gaussian import NUGGET
 from diffad.row_evidence import (
     KINDS,
     MOST_DIMENSIONS,
-    Filler,
+    GaussianFill,
     Mixture,
     RowModels,
     best_components,
@@ -181,7 +181,7 @@ def filled():
     holes = gaussian(40, 5, 1)
     holes[np.random.default_rng(2).random(holes.shape) < 0.3] = np.nan
     holes[0], holes[1] = np.nan, gaussian(1, 5, 3)[0]
-    return Filler.fit(train, np.arange(5)), train.mean(0), ledoit_wolf(train)[0] + NUGGET * np.eye(5), holes
+    return GaussianFill.fit(train, np.arange(5)), train.mean(0), ledoit_wolf(train)[0] + NUGGET * np.eye(5), holes
 
 
 def test_filler_gives_the_conditional_mean(filled):

@@ -17,8 +17,9 @@ ATOM = 0.02
 SAME = 1e-5
 #: Standard deviations at which values are cut: beyond, squares leave the range of float32.
 FARTHEST = 1e12
-#: Standard deviations up to which values of channels that burst are taken as they are.
-KNEE = 4.0
+#: Standard deviations up to which values are taken as they are: of channels that burst, and of the others, whose level
+#: may wander, but which a reading of -9999 must not carry along.
+KNEE, CALM_KNEE = 4.0, 16.0
 #: A channel bursts where more than this share of its values is beyond the knee, or any is twice as far.
 BURSTS = 1e-3
 
@@ -39,7 +40,7 @@ class Scaling(ForgetsCaches):
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     levels: tuple[NDArray[np.float64], ...]  # per channel, rising
-    knee: NDArray[np.float64]  # in standard deviations; infinite for a channel that never bursts
+    knee: NDArray[np.float64]  # in standard deviations, from where on detection compresses values
     marginals: Marginals | None = None  # of the modelled channels in standardised units
 
     @classmethod
@@ -96,7 +97,7 @@ def _knee(values: NDArray[np.float64], centre: float, scale: float) -> float:
     if not scale > 0:
         return KNEE
     size = np.abs(values[~np.isnan(values)] / scale - centre / scale)
-    return KNEE if (size > 2 * KNEE).any() or (size > KNEE).mean() > BURSTS else np.inf
+    return KNEE if (size > 2 * KNEE).any() or (size > KNEE).mean() > BURSTS else CALM_KNEE
 
 
 def _snapped(values: NDArray[np.float64], levels: NDArray[np.float64], within: float) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from diffad.marginals import Marginals
-from diffad.scaling import Scaling
+from diffad.scaling import CALM_KNEE, KNEE, Scaling, squash, unsquash
 
 #: Readings of two decimals, as sensors give them.
 VALUES = st.integers(-(10**8), 10**8).map(lambda i: i / 100) | st.integers(-5, 5).map(float) | st.just(np.nan)
@@ -139,3 +139,19 @@ def test_bent_channels_bound_what_a_wild_reading_can_do():
     assert (np.diff(z[:, 0]) < 0).all()
     assert z[0, 0] < 40
     np.testing.assert_allclose(scaling.inverse(z), wild, rtol=1e-5)
+
+
+def test_only_channels_that_burst_are_compressed_early():
+    rng = np.random.default_rng(0)
+    calm, burst = rng.standard_normal(5000), rng.standard_t(2, 5000)
+    one_wild = np.r_[rng.standard_normal(4999), 1e6]
+    rows = np.column_stack([calm, burst, one_wild, np.full(5000, 7.0), np.full(5000, np.nan)])
+    assert Scaling.fit(rows).knee.tolist() == [CALM_KNEE, KNEE, KNEE, KNEE, KNEE]
+    assert Scaling.fit(1e-200 * rows[:, :2]).knee.tolist() == [CALM_KNEE, KNEE]
+
+
+@given(st.floats(-1e6, 1e6), st.sampled_from([KNEE, CALM_KNEE]))
+def test_compressing_can_be_undone(z, knee):
+    back = unsquash(squash(np.array([z]), knee), knee)
+    np.testing.assert_allclose(back, z, rtol=1e-9, atol=1e-9)
+    assert abs(squash(np.array([z]), knee)[0]) <= abs(z) + 1e-9

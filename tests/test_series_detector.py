@@ -400,6 +400,21 @@ def test_a_combination_never_met_is_found_though_no_plane_holds_it():
     assert found["all"] > found["linear"] + 0.05, found
 
 
+def test_a_line_between_channels_holds_where_their_level_has_never_been():
+    """Two tanks that fill beyond all they showed in training, and the difference of their gauges."""
+
+    def gauges(n, level, seed):
+        rng = np.random.default_rng(seed)
+        x, y = np.array([[1.0], [3.0]]) * level + lfilter([1], [1, -0.95], rng.standard_normal((2, n)))
+        return np.c_[x, y, y - x + 0.3 * rng.standard_normal(n)]
+
+    detector = SeriesDetector(kinds=["energy", "local", "filter"]).fit(gauges(2000, np.zeros(2000), 0))
+    beyond = gauges(600, np.linspace(0, 12, 600), 1)
+    assert alarm_rate(detector, beyond) < 0.1
+    beyond[500:520, 2] += 3.0
+    assert (detector.predict(beyond)[500:520] == -1).mean() > 0.8
+
+
 def lossy(x, share, channel=slice(None)):
     """Return rows in which a share of the readings of some channels is lost at random."""
     holes = np.zeros(x.shape, bool)

@@ -1,5 +1,4 @@
-"""Evidence that a window is not normal: closed forms of a Gaussian, quietness, missing readings,
-shapes and rows never met.
+"""Evidence that a window is not normal: of a Gaussian, too quiet, readings lost, shapes and rows never met.
 
 Every kind looks at the windows of one recording, a window per row, and returns one number per row
 and channel, larger = stranger.  The numbers of different kinds have different units;
@@ -28,10 +27,12 @@ from diffad.caching import ForgetsCaches
 from diffad.priors import GaussianPrior
 from diffad.priors.gaussian import fill_missing, visible_distance
 
-#: Kinds of evidence in their order; what they see is said at :class:`WindowModel` and below.
-KINDS = ("energy", "local", "filter", "step", "decoupled", "window", "quiet", "missing", "shape", "nearest")
+#: Kinds of evidence that are closed forms of one Gaussian; see :class:`WindowModel`.
+GAUSSIAN = ("energy", "local", "filter", "step", "decoupled", "window")
 #: Those of single channels that are no closed form of the Gaussian, each a reason of its own.
 BESIDE_GAUSSIAN = ("quiet", "missing", "shape")
+#: All of them, in their order.
+KINDS = (*GAUSSIAN, *BESIDE_GAUSSIAN, "nearest")
 #: Those of all channels together, with one column.
 WHOLE = ("window", "nearest")
 
@@ -399,7 +400,7 @@ class NearestRow(ForgetsCaches):
     """Distance of each row to the nearest row of training: a combination of readings never met.
 
     Relations between channels that are no plane, as a product, a square or what a state forbids, are nowhere in a
-    Gaussian.
+    Gaussian.  The distance is the small-noise limit of the kernel prior's denoiser (Livernoche et al. 2024).
 
     Attributes
     ----------

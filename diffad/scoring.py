@@ -19,6 +19,7 @@ from diffad.caching import ForgetsCaches
 from diffad.evidence import (
     BESIDE_GAUSSIAN,
     CHUNK,
+    GAUSSIAN,
     WHOLE,
     NearestRow,
     ShapeModel,
@@ -81,7 +82,7 @@ class Lengths:
         # Where even a short window is too long, the longest that fits joins those that are shorter still.
         fitting = tuple(sorted({*(n for n in LENGTHS if n <= most), min(most, SHORT)}))
         return cls(
-            fitting if set(kinds) - set(BESIDE_GAUSSIAN) else (),
+            fitting if set(kinds) & set(GAUSSIAN) else (),
             tuple(n for n in QUIET_LENGTHS if n <= room and "quiet" in kinds),
             tuple(n for n in MISSING_LENGTHS if n <= room and "missing" in kinds),
             tuple(n for n in SHAPE_LENGTHS if n <= room and "shape" in kinds),

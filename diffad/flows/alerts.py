@@ -1,6 +1,7 @@
 """From flows to explained alerts: a model of normal traffic, and what is strange about a flow or about its source.
 
-Data flow one way: flow table -> features -> detector -> strangeness of flows -> of sources -> alerts with reasons.
+Data flow one way: flow table -> features -> detector -> strangeness of flows -> of those who made them -> alerts with
+reasons.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from diffad.whole_files import replacing
 HELD_OUT = 0.25
 #: Fewest flows to learn from, and most of which features are held in memory.
 FEWEST, MOST = 200, 400_000
+#: Whose latest flows are looked at together, in the words of a reason.
+WHOSE = {"source": "this source's latest flows", "pair": "this source's latest flows to this destination"}
 #: Share of alerts among flows from which on the log itself is in doubt.
 MOST_ALERTS = 0.5
 #: Share of the flows at either end of a log that may have a wrong clock.
@@ -38,10 +41,11 @@ DAY = 86_400.0
 
 @dataclass(frozen=True)
 class Limits:
-    """Strangeness from which on there is an alert: of a flow by itself, and of its source's latest flows."""
+    """Strangeness from which on there is an alert: of a flow by itself, of its source's latest, of its pair's latest."""
 
     flow: float
     source: float
+    pair: float
 
 
 @dataclass
@@ -53,7 +57,7 @@ class Watch:
     """
 
     stream: FlowStream
-    persistence: Persistence
+    lasting: dict[str, Persistence]
     begin: pd.Timestamp | None = None
 
     def update(self, flows: pd.DataFrame) -> pd.DataFrame:
@@ -77,8 +81,8 @@ class Watch:
 class FlowModel:
     """What normal traffic looks like: features, a detector, and how much traffic a day brings.
 
-    A flow alarms by itself, or because its source's latest flows are strange on the whole: either may use up half of
-    the alerts asked for.
+    A flow alarms by itself, or because the latest flows of its source, or of its source to its destination, are
+    strange on the whole: each may use up a third of the alerts asked for.
 
     Examples
     --------
@@ -91,7 +95,7 @@ class FlowModel:
     features: FlowFeatures
     detector: TabularDetector
     usual: float
-    sources: NormalScores
+    lasting: dict[str, NormalScores]
     flows_per_day: float
     n_flows: int
 
@@ -111,7 +115,7 @@ class FlowModel:
         features, table, n_flows = _features_of_all([flows] if isinstance(flows, pd.DataFrame) else flows)
         if n_flows < FEWEST:
             raise ValueError(f"flows holds {n_flows} flows; a model of normal traffic takes at least {FEWEST}")
-        start, source, table = table["start"], table["source"], table[features.columns_]
+        start, whose, table = table["start"], table[list(WHOSE)], table[features.columns_]
         cut = int((1 - HELD_OUT) * len(table))
         usable = table.iloc[:cut].notna().any()
         if not usable.all():
@@ -126,15 +130,17 @@ class FlowModel:
         detector.recalibrate(table.iloc[cut:])
         normal = detector.normal_.scores
         usual = float(np.minimum(normal, MOST_NATS).mean())
-        sources = NormalScores.of_blocks([Persistence(usual).update(source.iloc[cut:], normal)])
+        lasting = {
+            who: NormalScores.of_blocks([Persistence(usual).update(whose[who].iloc[cut:], normal)]) for who in WHOSE
+        }
         # Some flows with a wrong clock must not stretch the log.
         first, last = start.quantile([TAIL, 1 - TAIL])
         seconds = (last - first).total_seconds()
-        return cls(features, detector, usual, sources, (1 - 2 * TAIL) * n_flows * DAY / max(seconds, 1.0), n_flows)
+        return cls(features, detector, usual, lasting, (1 - 2 * TAIL) * n_flows * DAY / max(seconds, 1.0), n_flows)
 
     def watch(self) -> Watch:
         """Return what goes through a log with `alerts`; it can be pickled between chunks."""
-        return Watch(self.features.stream(), Persistence(self.usual))
+        return Watch(self.features.stream(), {who: Persistence(self.usual) for who in WHOSE})
 
     def limits(self, alerts_per_day: float) -> Limits:
         """Return the strangeness that normal traffic passes so many times a day."""
@@ -143,11 +149,12 @@ class FlowModel:
                 f"alerts_per_day must lie between 0 and the {self.flows_per_day:.0f} flows of a day, "
                 f"got {alerts_per_day!r}"
             )
-        rate = alerts_per_day / self.flows_per_day / 2
-        return Limits(self.detector.normal_.quantile(rate), self.sources.quantile(rate))
+        rate = alerts_per_day / self.flows_per_day / (1 + len(WHOSE))
+        lasting = {who: scores.quantile(rate) for who, scores in self.lasting.items()}
+        return Limits(flow=self.detector.normal_.quantile(rate), **lasting)
 
     def alerts(self, flows: pd.DataFrame, watch: Watch, limits: Limits) -> pd.DataFrame:
-        """Return the flows that are stranger than the limits, or whose sources are, with scores and reasons.
+        """Return the flows that are stranger than the limits, or those who made them, with scores and reasons.
 
         Parameters
         ----------
@@ -161,41 +168,47 @@ class FlowModel:
         Returns
         -------
         DataFrame
-            The columns of the flows, ``score``, ``severity`` (how many times the limit is reached, by the flow or its
-            source), ``p_value`` and ``reasons`` (list of dict with ``feature``, ``value``, ``expected``, ``lower``,
+            The columns of the flows, ``score``, ``severity`` (how many times the limit is reached, by the flow, its
+            source or its pair), ``p_value`` and ``reasons`` (list of dict with ``feature``, ``value``, ``expected``, ``lower``,
             ``upper`` and ``text``).
         """
         table = watch.update(flows)
         score = -self.detector.score_samples(table) if len(table) else np.zeros(0)
-        lasting = watch.persistence.update(flows["source"], score)
-        strange = np.flatnonzero((score > limits.flow) | (lasting > limits.source))
+        whose = _whose(flows)
+        lasting = pd.DataFrame({who: watch.lasting[who].update(whose[who], score) for who in WHOSE})
+        upper = pd.Series({who: getattr(limits, who) for who in WHOSE})
+        strange = np.flatnonzero((score > limits.flow) | (lasting > upper).any(axis=1))
         if len(strange) > MOST_ALERTS * len(flows) and len(flows) >= FEWEST:
             tell(
                 f"{len(strange)} of {len(flows)} flows are alerts: is this log of the same kind and sensor as the normal "
                 "one? States, services and byte counts differ between formats; fit on a log of this one",
             )
         found = flows.iloc[strange].copy()
-        score, lasting = score[strange], lasting[strange]
+        score, lasting = score[strange], lasting.iloc[strange]
         found["score"] = score
-        found["severity"] = np.maximum(score / limits.flow, lasting / limits.source)
-        # Of two looks at a flow the better one is told.
-        both = np.minimum(self.detector.normal_.p_values(score), self.sources.p_values(lasting))
-        found["p_value"] = np.minimum(1.0, 2 * both)
+        found["severity"] = np.maximum(score / limits.flow, (lasting / upper).max(axis=1).to_numpy())
+        # Of several looks at a flow the best one is told.
+        looks = [
+            self.detector.normal_.p_values(score),
+            *(self.lasting[w].p_values(lasting[w].to_numpy()) for w in WHOSE),
+        ]
+        found["p_value"] = np.minimum(1.0, len(looks) * np.min(looks, axis=0))
         reasons = reasons_of(table.iloc[strange], self.detector) if len(strange) else []
-        for own, mean in zip(reasons, lasting, strict=True):
-            if mean > limits.source:
-                own.insert(0, self._lasting(float(mean), limits))
+        for own, (_, means) in zip(reasons, lasting.iterrows(), strict=True):
+            worst = (means / upper).idxmax()
+            if means[worst] > upper[worst]:
+                own.insert(0, self._lasting(worst, means[worst], upper[worst]))
         found["reasons"] = reasons
         return found
 
-    def _lasting(self, mean: float, limits: Limits) -> dict[str, Any]:
+    def _lasting(self, who: str, mean: float, upper: float) -> dict[str, Any]:
         return {
-            "feature": "source_strangeness",
-            "value": mean,
+            "feature": f"{who}_strangeness",
+            "value": float(mean),
             "expected": self.usual,
             "lower": 0.0,
-            "upper": limits.source,
-            "text": f"strangeness of this source's latest flows {mean:.3g}, normal below {limits.source:.3g}",
+            "upper": float(upper),
+            "text": f"strangeness of {WHOSE[who]} {mean:.3g}, normal below {upper:.3g}",
         }
 
     def save(self, path: str | Path) -> None:
@@ -220,15 +233,21 @@ class FlowModel:
 def _features_of_all(chunks: Iterable[pd.DataFrame]) -> tuple[FlowFeatures, pd.DataFrame, int]:
     """Return fitted features, those of evenly spread flows beside their ``start``, and how many flows there were."""
     features, thinned = FlowFeatures(), Thinned(MOST)
-    watch = Watch(features.whole_stream(), Persistence(0.0))
+    watch = Watch(features.whole_stream(), {})
     known: pd.Series | bool = False
     for flows in chunks:
         table = watch.stream.update(flows)
         known = table.notna().any() | known
-        thinned.add(watch.without_past(table, flows).assign(start=flows["start"], source=flows["source"]))
+        thinned.add(watch.without_past(table, flows).assign(start=flows["start"], **_whose(flows)))
     if not thinned.seen:
         return features, pd.DataFrame(), 0
     assert isinstance(known, pd.Series)
     features.columns_ = list(known.index[known])
     table = thinned.table()
-    return features, filled(table[features.columns_]).assign(start=table["start"], source=table["source"]), thinned.seen
+    others = ["start", *WHOSE]
+    return features, filled(table[features.columns_]).join(table[others]), thinned.seen
+
+
+def _whose(flows: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return who made each flow: its source, and the pair of its source and its destination."""
+    return {"source": flows["source"], "pair": flows["source"].str.cat(flows["destination"], sep=" ")}

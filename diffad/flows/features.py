@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from diffad.flows.context import SourceContext
+from diffad.flows.rhythm import Rhythm
 from diffad.flows.table import COLUMNS
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
@@ -52,19 +53,21 @@ class FlowFeatures(TransformerMixin, BaseEstimator):
       ``ephemeral`` (from 32768 on); ``direction``: ``internal``, ``outbound``, ``inbound``, ``external``,
       ``multicast`` (or broadcast) or ``unknown``
     - of the source in each window w: ``log_connections_w``, ``log_peers_w``, ``log_ports_w`` (different destinations
-      and destination ports), ``failed_share_w``, ``log_bytes_out_w``; the present flow counts. See
-      `diffad.flows.context`.
+      and destination ports), ``failed_share_w``, ``log_bytes_out_w``; of the destination ``log_sources_w`` (different
+      sources); the present flow counts. See `diffad.flows.context`.
+    - ``log_interval_ms`` and ``log_jitter_percent``: how regularly the source comes back to this port of the destination;
+      missing until it did five times. See `diffad.flows.rhythm`.
 
     `transform` takes a table for a log of its own; `stream` goes through one in chunks, with equal results.
 
     Parameters
     ----------
     windows : sequence of float, default=(10.0, 600.0)
-        Lengths of the windows in seconds: bursts, and what is slow on purpose. Five columns each.
+        Lengths of the windows in seconds: bursts, and what is slow on purpose. Six columns each.
     inside : sequence of str, default=None
         Networks of one's own, as ``"192.0.2.0/24"``; None takes the private ones.
     max_flows : int, default=200_000
-        Windows hold flows among so many latest ones of all sources; bounds memory at about 60 bytes each.
+        Windows and rhythms hold flows among so many latest ones of all sources; bounds memory at about 150 bytes each.
 
     Attributes
     ----------
@@ -144,14 +147,16 @@ class FlowFeatures(TransformerMixin, BaseEstimator):
             inside = tuple(ip_network(network) for network in (PRIVATE if self.inside is None else self.inside))
         except ValueError as error:
             raise ValueError(f"inside must hold networks such as '192.0.2.0/24': {error}") from error
-        return FlowStream(SourceContext(windows, int(self.max_flows)), inside, columns)
+        return FlowStream(windows, int(self.max_flows), inside, columns)
 
 
 class FlowStream:
     """Features of a log that comes in chunks; `FlowFeatures.stream` makes it."""
 
-    def __init__(self, context: SourceContext, inside: Networks, columns: list[str] | None) -> None:
-        self.context = context
+    def __init__(self, windows: tuple[float, ...], max_flows: int, inside: Networks, columns: list[str] | None) -> None:
+        self.sources = SourceContext(windows, max_flows)
+        self.destinations = SourceContext(windows, max_flows)
+        self.rhythm = Rhythm(max_flows)
         self.inside = inside
         self.columns = columns
 
@@ -162,12 +167,18 @@ class FlowStream:
             raise ValueError(f"this is no flow table as of diffad.flows.load_flows: it lacks {lacking}")
         if flows["start"].isna().any():
             raise ValueError("start is missing in some flows; drop them: flows = flows.dropna(subset='start')")
-        lately = self.context.update(flows)
+        lately = pd.concat([self.sources.update(flows), self._visits(flows), self.rhythm.update(flows)], axis=1)
         for name in [name for name in lately if not name.startswith("failed")]:
             lately[name] = np.log1p(lately[name])
         lately.columns = [name if name.startswith("failed") else f"log_{name}" for name in lately]
         features = pd.concat([_of_flows(flows, self.inside), lately], axis=1)
         return features if self.columns is None else filled(features[self.columns])
+
+    def _visits(self, flows: pd.DataFrame) -> pd.DataFrame:
+        """Return how many different sources lately spoke to the destination of each flow."""
+        turned = flows.assign(source=flows["destination"], destination=flows["source"])
+        peers = self.destinations.update(turned).filter(regex="^peers_")
+        return peers.rename(columns=lambda name: name.replace("peers", "sources"))
 
 
 def filled(features: pd.DataFrame) -> pd.DataFrame:

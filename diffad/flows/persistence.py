@@ -1,6 +1,6 @@
-"""What a source did in a row: many flows that are each a little strange are one that is very strange.
+"""What happened in a row: many flows that are each a little strange are one that is very strange.
 
-An exponentially weighted mean of the strangeness of a source's flows (EWMA control chart; Roberts 1959, "Control chart
+An exponentially weighted mean of the strangeness of the flows of a source, or of a pair of hosts (EWMA control chart; Roberts 1959, "Control chart
 tests based on geometric moving averages").  Password guessing, a slow drain or a flood hide in flows that are hardly
 strange one by one.
 """
@@ -19,8 +19,8 @@ Scores = NDArray[np.float64]
 SHARE = 0.1
 #: Most that one flow counts, in nats: a single strange flow is told by itself.
 MOST = 5.0
-#: Sources remembered at least; twice as many at most.
-SOURCES = 100_000
+#: Sources (or pairs) remembered at least; twice as many at most.
+REMEMBERED = 100_000
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Persistence:
             result[i] = mean + SHARE * (float(value) - mean)
             self.means[source] = (float(result[i]), self.flows + int(i))
         self.flows += len(strangeness)
-        if len(self.means) > 2 * SOURCES:
-            kept = sorted(self.means, key=lambda source: self.means[source][1])[-SOURCES:]
+        if len(self.means) > 2 * REMEMBERED:
+            kept = sorted(self.means, key=lambda source: self.means[source][1])[-REMEMBERED:]
             self.means = {source: self.means[source] for source in kept}
         return result

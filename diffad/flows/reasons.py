@@ -51,7 +51,7 @@ def _reason(name: str, value: Any, explanation: Explanation, row: int) -> dict[s
         values = [v if pd.isna(v) else float(np.expm1(v)) for v in values]
     values = [None if pd.isna(v) else v for v in values]
     shown = [_shown(plain, v) for v in values]
-    label = plain.removesuffix("_ms").replace("_", " ")
+    label = plain.removesuffix("_ms").removesuffix("_percent").replace("_", " ")
     normal = f"normal {shown[1]}" if values[2] is None else f"normal {shown[2]} to {shown[3]}"
     keys = ("value", "expected", "lower", "upper")
     return {"feature": plain, **dict(zip(keys, values, strict=True)), "text": f"{label} {shown[0]}, {normal}"}
@@ -65,6 +65,8 @@ def _shown(name: str, value: Any) -> str:
         return value
     if name.endswith("_ms"):
         return f"{value / 1000:.3g} s"
+    if name.endswith("_percent"):
+        return f"{value:.3g} %"
     if name.startswith("bytes"):
         for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
             if value >= size:

@@ -176,7 +176,7 @@ def test_flows_without_ports_or_state_are_explained(folder, model):
 
 def test_no_flows_are_no_alerts(folder, model):
     nothing = load_flows(folder / "new.log").head(0)
-    assert list(model.alerts(nothing, model.watch(), Limits(1.0, 1.0))["reasons"]) == []
+    assert list(model.alerts(nothing, model.watch(), Limits(1.0, 1.0, 1.0))["reasons"]) == []
 
 
 def test_a_short_log_makes_a_model_without_its_long_windows(tmp_path):
@@ -194,8 +194,8 @@ def test_a_log_in_chunks_makes_the_same_model(folder, model):
     assert chunked.limits(20) == model.limits(20)
     flows = load_flows(folder / "new.log")
     pd.testing.assert_frame_equal(
-        chunked.alerts(flows, chunked.watch(), Limits(2.0, 2.0)),
-        model.alerts(flows, model.watch(), Limits(2.0, 2.0)),
+        chunked.alerts(flows, chunked.watch(), Limits(2.0, 2.0, 2.0)),
+        model.alerts(flows, model.watch(), Limits(2.0, 2.0, 2.0)),
         check_exact=True,
     )
 
@@ -299,6 +299,7 @@ def test_more_alerts_a_day_are_a_lower_threshold(model):
     few, some, many = (model.limits(n) for n in (1, 20, 500))
     assert few.flow > some.flow > many.flow
     assert few.source > some.source > many.source
+    assert few.pair > some.pair > many.pair
     with pytest.raises(ValueError, match="alerts_per_day"):
         model.limits(0)
     with pytest.raises(ValueError, match="alerts_per_day"):
@@ -501,7 +502,7 @@ def test_times_without_a_zone_are_of_the_zone_given(folder, model, tmp_path, fol
         "2024-06-23 12:34:56.535,1.550,6,10.1.1.5,56730,93.184.216.34,4444,...AP.SF,11000,67000000,1\n"
     )
     if follow:
-        Follower(log, model, out, Limits(0.01, 0.01), "auto", tmp_path / "state", "Europe/Berlin").step()
+        Follower(log, model, out, Limits(0.01, 0.01, 0.01), "auto", tmp_path / "state", "Europe/Berlin").step()
     else:
         options = ["--model", str(folder / "traffic.model"), "--timezone", "Europe/Berlin", "-o", str(out)]
         done = CliRunner().invoke(app, ["flows", "score", str(log), "--alerts-per-day", "2000", *options])
@@ -636,3 +637,16 @@ def test_a_source_that_is_a_little_strange_for_long_is_an_incident(folder, model
     assert json.loads(ecs_lines(lasting)[0])["diffad"]["reasons"][0]["upper"] == pytest.approx(limits.source)
     alone = -model.detector.score_samples(model.watch().update(flows)) > limits.flow
     assert len(lasting) > 2 * alone[slow].sum(), "most of these flows are meant to be hardly strange by themselves"
+
+
+def test_a_host_that_is_a_little_strange_to_another_for_long_is_told_with_that_other(folder, model):
+    """Transfers two thirds larger to one of the two servers that a host speaks to."""
+    (folder / "pair.log").write_text(HEADER + "".join(normal(6000, 6, 1_190_000.0)))
+    flows = load_flows(folder / "pair.log")
+    slow = (flows["source"] == "10.0.0.3") & (flows["destination"] == "10.0.1.1") & (flows.index > 1500)
+    flows.loc[slow, ["duration", "bytes_out", "bytes_in"]] *= 1.6
+    found = model.alerts(flows, model.watch(), model.limits(20))
+    of_pair = found[found["reasons"].map(lambda reasons: "pair_strangeness" in {r["feature"] for r in reasons})]
+    assert of_pair[["source", "destination"]].value_counts().index[0] == ("10.0.0.3", "10.0.1.1")
+    assert (of_pair["source"] == "10.0.0.3").mean() > 0.9
+    assert "strangeness of this source's latest flows to this destination" in why(of_pair["reasons"].iloc[0])

@@ -44,7 +44,7 @@ def test_one_flow_alone_cannot_make_a_source_strange():
 
 
 def test_memory_is_bounded_and_the_latest_sources_stay(monkeypatch):
-    monkeypatch.setattr(persistence, "SOURCES", 10)
+    monkeypatch.setattr(persistence, "REMEMBERED", 10)
     lasting = Persistence(1.0)
     for k in range(0, 1000, 5):
         lasting.update(pd.Series([f"s{k + i}" for i in range(5)]), np.full(5, 3.0))

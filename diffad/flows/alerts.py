@@ -20,7 +20,7 @@ from diffad.flows.features import FlowFeatures, FlowStream, filled
 from diffad.flows.persistence import MOST as MOST_NATS
 from diffad.flows.persistence import Persistence
 from diffad.flows.reasons import reasons_of
-from diffad.flows.thinning import Thinned
+from diffad.flows.thinning import Latest, Thinned
 from diffad.tabular_detector import TabularDetector
 from diffad.telling import tell
 from diffad.thresholds import NormalScores
@@ -28,8 +28,8 @@ from diffad.whole_files import replacing
 
 #: Share of the flows, the last, that are not fitted on but set the threshold: traffic of another hour.
 HELD_OUT = 0.25
-#: Fewest flows to learn from, and most of which features are held in memory.
-FEWEST, MOST = 200, 400_000
+#: Fewest flows to learn from, most of which features are held in memory, and those kept of the last, all in a row.
+FEWEST, MOST, LATEST = 200, 400_000, 100_000
 #: Whose latest flows are looked at together, in the words of a reason.
 WHOSE = {"source": "this source's latest flows", "pair": "this source's latest flows to this destination"}
 #: Share of alerts among flows from which on the log itself is in doubt.
@@ -112,10 +112,10 @@ class FlowModel:
             Share of the flows that may be attacks. Say no more than there are: rare normal flows go with them, and
             then set a threshold that attacks do not reach.
         """
-        features, table, n_flows = _features_of_all([flows] if isinstance(flows, pd.DataFrame) else flows)
-        if n_flows < FEWEST:
-            raise ValueError(f"flows holds {n_flows} flows; a model of normal traffic takes at least {FEWEST}")
-        start, whose, table = table["start"], table[list(WHOSE)], table[features.columns_]
+        seen = _seen([flows] if isinstance(flows, pd.DataFrame) else flows)
+        if seen.n_flows < FEWEST:
+            raise ValueError(f"flows holds {seen.n_flows} flows; a model of normal traffic takes at least {FEWEST}")
+        features, table = seen.features, seen.spread[seen.features.columns_]
         cut = int((1 - HELD_OUT) * len(table))
         usable = table.iloc[:cut].notna().any()
         if not usable.all():
@@ -128,15 +128,15 @@ class FlowModel:
             table = table[features.columns_]
         detector = TabularDetector(contamination=contamination).fit(table.iloc[:cut])
         detector.recalibrate(table.iloc[cut:])
-        normal = detector.normal_.scores
+        # What happens in a row can be seen in flows in a row only, of which none is left out.
+        latest = seen.latest.iloc[-(len(table) - cut) :] if len(table) == seen.n_flows else seen.latest
+        normal = -detector.score_samples(latest[features.columns_])
         usual = float(np.minimum(normal, MOST_NATS).mean())
-        lasting = {
-            who: NormalScores.of_blocks([Persistence(usual).update(whose[who].iloc[cut:], normal)]) for who in WHOSE
-        }
+        lasting = {who: NormalScores.of_blocks([Persistence(usual).update(latest[who], normal)]) for who in WHOSE}
         # Some flows with a wrong clock must not stretch the log.
-        first, last = start.quantile([TAIL, 1 - TAIL])
-        seconds = (last - first).total_seconds()
-        return cls(features, detector, usual, lasting, (1 - 2 * TAIL) * n_flows * DAY / max(seconds, 1.0), n_flows)
+        first, last = seen.spread["start"].quantile([TAIL, 1 - TAIL])
+        per_day = (1 - 2 * TAIL) * seen.n_flows * DAY / max((last - first).total_seconds(), 1.0)
+        return cls(features, detector, usual, lasting, per_day, seen.n_flows)
 
     def watch(self) -> Watch:
         """Return what goes through a log with `alerts`; it can be pickled between chunks."""
@@ -230,22 +230,34 @@ class FlowModel:
         return model
 
 
-def _features_of_all(chunks: Iterable[pd.DataFrame]) -> tuple[FlowFeatures, pd.DataFrame, int]:
-    """Return fitted features, those of evenly spread flows beside their ``start``, and how many flows there were."""
-    features, thinned = FlowFeatures(), Thinned(MOST)
+@dataclass(frozen=True)
+class _Seen:
+    """What is kept of a log: fitted features, those of evenly spread and of the latest flows, how many there were.
+
+    The tables have the columns of `WHOSE` beside the features, and ``start``.
+    """
+
+    features: FlowFeatures
+    spread: pd.DataFrame
+    latest: pd.DataFrame
+    n_flows: int
+
+
+def _seen(chunks: Iterable[pd.DataFrame]) -> _Seen:
+    features, thinned, latest = FlowFeatures(), Thinned(MOST), Latest(LATEST)
     watch = Watch(features.whole_stream(), {})
     known: pd.Series | bool = False
     for flows in chunks:
         table = watch.stream.update(flows)
         known = table.notna().any() | known
-        thinned.add(watch.without_past(table, flows).assign(start=flows["start"], **_whose(flows)))
+        table = filled(watch.without_past(table, flows)).assign(start=flows["start"], **_whose(flows))
+        thinned.add(table)
+        latest.add(table)
     if not thinned.seen:
-        return features, pd.DataFrame(), 0
+        return _Seen(features, pd.DataFrame(), pd.DataFrame(), 0)
     assert isinstance(known, pd.Series)
     features.columns_ = list(known.index[known])
-    table = thinned.table()
-    others = ["start", *WHOSE]
-    return features, filled(table[features.columns_]).join(table[others]), thinned.seen
+    return _Seen(features, thinned.table(), latest.table(), thinned.seen)
 
 
 def _whose(flows: pd.DataFrame) -> dict[str, pd.Series]:

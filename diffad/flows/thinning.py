@@ -1,4 +1,4 @@
-"""Evenly spread rows of a table that comes in chunks and has no known end, in bounded memory."""
+"""Evenly spread rows, and the last ones, of a table that comes in chunks and has no known end, in bounded memory."""
 
 from __future__ import annotations
 
@@ -63,6 +63,38 @@ class Thinned:
         if not self._halvings:
             return np.ones(len(rows), bool)
         return np.asarray(_mixed(rows.index.to_numpy(np.uint64)) >> np.uint64(64 - self._halvings) == 0)
+
+
+@dataclass
+class Latest:
+    """The last rows.
+
+    Parameters
+    ----------
+    most : int
+        Rows kept.
+
+    Examples
+    --------
+    >>> latest = Latest(most=3)
+    >>> for start in (0, 5):
+    ...     latest.add(pd.DataFrame({"x": range(start, start + 5)}))
+    >>> latest.table()["x"].tolist()
+    [7, 8, 9]
+    """
+
+    most: int
+    _parts: list[pd.DataFrame] = field(default_factory=list)
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """Take the next rows."""
+        self._parts.append(rows)
+        while sum(len(part) for part in self._parts[1:]) >= self.most:
+            del self._parts[0]
+
+    def table(self) -> pd.DataFrame:
+        """Return what is kept, in the order it came."""
+        return pd.concat(self._parts).iloc[-self.most :]
 
 
 def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:

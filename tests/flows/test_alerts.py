@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from diffad.cli import app
+from diffad.datasets import load_traffic
 from diffad.flows import load_flows, read_flows
 from diffad.flows.alerts import FlowModel, Limits
 from diffad.flows.ecs import ecs_lines
@@ -210,6 +211,22 @@ def test_of_a_log_larger_than_memory_evenly_spread_flows_are_learnt_from(folder,
     flows = load_flows(folder / "new.log")
     found = thinned.alerts(flows, thinned.watch(), thinned.limits(20))
     assert {SCANNER, THIEF} <= set(found["source"])
+
+
+def test_limits_of_a_thinned_log_hold_what_they_promise(monkeypatch):
+    """What one source does in a row is not what every sixteenth flow shows."""
+    flows, _ = load_traffic()
+    normal = flows[: int(flows["label"].notna().to_numpy().argmax())].drop(columns=["label", "attack_id"])
+    cut = 3 * len(normal) // 4
+    monkeypatch.setattr("diffad.flows.alerts.MOST", cut // 6)
+    monkeypatch.setattr("diffad.flows.alerts.LATEST", cut // 4)
+    model = FlowModel.fit(normal[:cut])
+    later, watch = normal[cut:], model.watch()
+    score = -model.detector.score_samples(watch.update(later))
+    for who, lasting in watch.lasting.items():
+        of = later["source"] if who == "source" else later["source"] + " " + later["destination"]
+        limit = model.lasting[who].quantile(0.005)
+        assert (lasting.update(of, score) > limit).mean() < 0.008
 
 
 @pytest.mark.parametrize("period", [2, 4, 10])

@@ -25,6 +25,7 @@ from diffad.devices import device_of
 from diffad.diffusion.masks import gap_kinds
 from diffad.fitting import fit_windows
 from diffad.held_out import LEAST_WINDOWS
+from diffad.long_gaps import DRAWS, across, long_runs, stretches
 from diffad.model import Sampler, as_sampler
 from diffad.parameters import HoldsParameters
 from diffad.prior_fitting import WILD, fit_marginals
@@ -33,7 +34,7 @@ from diffad.recordings import Recording
 from diffad.series_input import SeriesInput
 from diffad.telling import tell
 from diffad.training import Training, check_training
-from diffad.windows import Cover, Segment, segments
+from diffad.windows import Cover, Segment, segments, white_noise
 
 Array = NDArray[np.float32]
 
@@ -49,6 +50,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
     4. Bands are calibrated on the same held-out windows.
     5. A recording of any length is covered by overlapping windows that share one noise field, so
        that samples blend without seams.
+    6. Gaps longer than half a window are also gone through from both sides, each window taking for
+       given what the one before it filled (:mod:`diffad.long_gaps`): levels, trends and phases live on.
 
     Parameters
     ----------
@@ -330,6 +333,29 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
                 missing = np.isnan(recording.series[segment.series][segment.start : segment.stop])
                 if everywhere or missing.any():
                     yield segment, values, width, missing
+        if self.scaling_.modelled.any():
+            yield from self._long_gaps(recording, scaled, n_samples)
+
+    def _long_gaps(
+        self, recording: Recording, scaled: list[Array], n_samples: int | None
+    ) -> Iterator[tuple[Segment, Array, Array, NDArray[np.bool_]]]:
+        """Yield, as `_segments` does, what windows alone do not know: gaps longer than half of one."""
+        modelled = self.scaling_.modelled
+        for k, rows in enumerate(scaled):
+            if len(rows) <= self.model_.length:
+                continue
+            runs = long_runs(np.isnan(rows), self.model_.length)
+            for start, stop in stretches(runs, self.model_.length):
+                here = slice(start, stop)
+                draws = max(n_samples or 0, DRAWS)
+                noise = white_noise(self.seed_, rows, np.arange(start, stop), draws)
+                with pinned_defaults():
+                    told, better = across(self.model_, rows[here], runs[here], noise)
+                samples = told.middle + told.deviations[:n_samples] if n_samples else told.middle[None]
+                scales = np.stack([np.sqrt(told.variance), np.ones_like(told.variance)])
+                missing = np.zeros(recording.series[k][here].shape, bool)
+                missing[:, modelled] = better
+                yield Segment(k, start, stop), samples, scales, missing
 
     def _constants(
         self, recording: Recording, batch: list[Segment], n_samples: int

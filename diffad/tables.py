@@ -1,160 +1,150 @@
-"""Reading and writing recordings as CSV or Parquet files."""
+"""Recordings from CSV or Parquet files and back: which column is the clock, and that all others are numbers."""
 
 from __future__ import annotations
 
 import os
 import re
-import warnings
-import zlib
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from diffad.csv_files import Place, first_misfit, read_csv
 from diffad.telling import tell
+from diffad.timestamps import are_times_of_day, timestamps
 from diffad.whole_files import replacing
 
-WRITABLE = (".csv", ".csv.gz", ".txt", ".parquet", ".pq")
+CSV, PARQUET = (".csv", ".csv.gz", ".txt", ".tsv"), (".parquet", ".pq")
+WRITABLE = (*CSV, *PARQUET)
 #: What names of a first column of numbers begin with where it counts time or rows.
-CLOCKS = re.compile(r"(time|timestamp|datetime|date|ts|t|epoch|unix|seconds?|secs?|index|rows?|samples?|id)([^a-z]|$)")
+CLOCKS = re.compile(
+    r"(time|timestamp|datetime|date|ts|t|epoch|unix|elapsed|seconds?|secs?|minutes?|hours?|index|rows?|samples?|id"
+    r"|zeit|zeitstempel|zeitpunkt|messzeit|uhrzeit|datum|sekunden?|minuten?|stunden?|zeile"
+    r"|temps|horodatage|heure|secondes?|heures?|tiempo|fecha|hora|marca|segundos?|minutos?|horas?)([^a-zäöüéè]|$)"
+)
+#: What spreadsheets add to a date.
+MIDNIGHT = re.compile(r"[ T]0?0:00(:00(\.0+)?)?$")
 #: Seconds since 1970 of the years that timestamps in numbers may be of, and their units in parts of a second.
 EPOCHS, UNITS = (6e8, 5e9), {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
-#: Year before which a text was read as a date that is none.
-FIRST_YEAR = 1900
-#: Lines that tell how a CSV file separates its fields.
-PROBED = 20
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a recording; a first column of timestamps becomes the index.
 
-    CSV may be separated by commas, semicolons or tabs; with the latter two, numbers may have decimal commas. Seconds
-    since 1970 (or milli-, micro-, nanoseconds) are timestamps as well; a first column without a name that numbers the
-    rows is left out.
+    CSV may be separated by commas, semicolons or tabs, with decimal points or commas, in UTF-8, UTF-16 or Windows-1252;
+    lines before the names of the columns, and a line of units after them, are left out. A first column of dates and a
+    second of times of day are one clock. Seconds since 1970 (or milli-, micro-, nanoseconds) are timestamps as well; a
+    first column without a name that numbers the rows is left out. In a column of numbers, words without a digit
+    ("Bad", "No Data") are missing values.
 
     Parameters
     ----------
-    path : path to a ``.csv``, ``.csv.gz``, ``.txt``, ``.parquet`` or ``.pq`` file
+    path : path to a ``.csv``, ``.csv.gz``, ``.txt``, ``.tsv``, ``.parquet`` or ``.pq`` file
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is empty, broken, of another kind, holds columns that are not numbers, or a first one that counts time
-        or rows, which is no sensor.
+        If it is empty, broken, of another kind, holds infinity or columns that are not numbers, or a first one that
+        counts time or rows, which is no sensor.
 
     Warns
     -----
     UserWarning
-        With the numbers of lines of a CSV that had too many fields and were left out (fields that a line lacks
-        are missing values), and where numbers are read as timestamps or left out as row numbers.
+        With the numbers of lines of a CSV that were left out (fields that a line lacks are missing values), words that
+        were read as missing, and where numbers are read as timestamps or left out as row numbers, or dates may be
+        read in several ways.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file")
-    kind = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
-    if kind in (".parquet", ".pq"):
-        table = _read_parquet(path)
-    elif kind in (".csv", ".csv.gz", ".txt"):
-        table = _read_csv(path)
+    kind = _kind(path)
+    if kind in PARQUET:
+        table, place = _read_parquet(path)
+    elif kind in CSV:
+        table, place = read_csv(path)
     else:
-        raise ValueError(f"{path} is neither CSV nor Parquet: expected .csv, .csv.gz or .parquet, got {kind!r}")
+        advice = "; save it as CSV" if kind.startswith((".xls", ".ods")) else ""
+        raise ValueError(f"{path} is neither CSV nor Parquet: expected .csv, .csv.gz or .parquet, got {kind!r}{advice}")
     if table.empty:
         raise ValueError(f"{path} holds no rows")
-    return _index_by_time(table, path)
+    return _of_channels(_with_clock(_without_row_numbers(table, path), path, place), path, place)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _kind(path: Path) -> str:
+    """Return the ending that says what a file is; .csv.gz is one ending."""
+    return ("".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix).lower()
+
+
+def _read_parquet(path: Path) -> tuple[pd.DataFrame, Place]:
     try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            separator, decimal = _separator(path)
-            table = pd.read_csv(
-                path,
-                sep=separator,
-                decimal=decimal,
-                on_bad_lines="warn",
-                float_precision="round_trip",
-                low_memory=False,
-            )
-    except pd.errors.EmptyDataError as error:
-        raise ValueError(f"{path} is empty") from error
-    except (pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as CSV: {error}") from error
-    _refuse_headless(path, separator)
-    if not table.index.equals(pd.RangeIndex(len(table))):
-        raise ValueError(f"{path}: its lines have more fields than its head of {table.shape[1]} names; add the names")
-    bad = [line for w in said for line in re.findall(r"Skipping line (\d+)", str(w.message))]
-    if bad:
-        some = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
-        tell(f"{path}: left out {len(bad)} lines with too many fields: {some}")
-    return table
-
-
-def _separator(path: Path) -> tuple[str, str]:
-    """Return what separates the fields of a CSV file, and its decimal sign."""
-    lines = pd.read_csv(path, sep="\0", header=None, nrows=PROBED, dtype=str, engine="c", quoting=3)[0].astype(str)
-    counts = {sign: lines.iloc[0].count(sign) for sign in ",;\t"}
-    separator = max(counts, key=lambda sign: counts[sign])
-    if separator == ",":
-        return ",", "."
-    fields = lines.iloc[1:].str.split(separator).explode()
-    return separator, "," if fields.str.fullmatch(r'\s*"?[+-]?\d+,\d+(e[+-]?\d+)?"?\s*', case=False).any() else "."
-
-
-def _refuse_headless(path: Path, separator: str) -> None:
-    """Raise where the first line holds readings: it would be lost as a head."""
-    names = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0].dropna()
-    numbers = pd.to_numeric(names.str.replace(",", "."), errors="coerce")
-    # Columns may be numbered.
-    if numbers.isna().iloc[1:].any() or numbers.isna().all() or (numbers.dropna() % 1 == 0).all():
-        return
-    raise ValueError(
-        f"{path}: its first line holds numbers ({', '.join(names[:3])}, ...) where the columns' names belong; put a line "
-        "of names before it"
-    )
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path)
+        return pd.read_parquet(path), lambda row: f"row {row}"
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
 
 
-def _index_by_time(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+# --- the clock ----------------------------------------------------------------------------------------------
+
+
+def _without_row_numbers(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return a table without a first column that has no name and numbers the rows."""
+    first, rows = table.columns[0], np.arange(len(table))
+    if not _unnamed(first) or not pd.api.types.is_integer_dtype(table[first]) or len(table) < 2:
+        return table
+    values = table[first].to_numpy(float)
+    if not np.array_equal(values, rows) and not np.array_equal(values, rows + 1):
+        return table
+    tell(f"{path}: its first column, without a name, numbers the rows and is left out")
+    return table.drop(columns=first)
+
+
+def _unnamed(name: object) -> bool:
+    return not str(name).strip() or str(name).startswith("Unnamed: ")
+
+
+def _with_clock(table: pd.DataFrame, path: Path, place: Place) -> pd.DataFrame:
+    """Return a table whose index is the clock that its first column, or the first two, are."""
+    if isinstance(table.index, pd.DatetimeIndex) or not table.shape[1]:
+        return table
     first = table.columns[0]
     if pd.api.types.is_numeric_dtype(table[first]):
-        table = _without_clock(table, path)
-    else:
-        try:
-            stamps = _timestamps(table[first], path)
-        except (ValueError, TypeError) as error:
-            mostly_numbers = pd.to_numeric(table[first], errors="coerce").notna().mean() > 0.5
-            why = f"{_no_number(table[first])} is none" if mostly_numbers else error
-            raise ValueError(f"{path}: column {first!r} holds neither numbers nor timestamps: {why}") from error
-        table = table.drop(columns=first).set_index(pd.DatetimeIndex(stamps, name=first))
-    if not table.shape[1]:
-        raise ValueError(f"{path} holds {first!r} and no column of numbers")
-    text = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c]) and table[c].notna().any()]
-    if text:
-        raise ValueError(
-            f"{path}: columns {[str(c) for c in text]} are not numbers, such as {_no_number(table[text[0]])}; "
-            "remove or encode them first"
-        )
-    return table.astype({c: float for c in table.columns if table[c].isna().all()})
+        return _without_counter(table, path, place)
+    try:
+        joined = _date_and_time(table, path)
+        if joined is not None:
+            return table.drop(columns=table.columns[:2]).set_index(joined)
+        if not are_times_of_day(table[first]):
+            clock = pd.DatetimeIndex(timestamps(table[first], str(path)), name=first)
+            return table.drop(columns=first).set_index(clock)
+    except (ValueError, TypeError) as error:
+        _refuse_long_format(table, first, path)
+        mostly_numbers = pd.to_numeric(table[first], errors="coerce").notna().mean() > 0.5
+        why = f"{_no_number(table[first], place)} is none" if mostly_numbers else error
+        raise ValueError(f"{path}: column {first!r} holds neither numbers nor timestamps: {why}") from error
+    raise ValueError(f"{path}: column {first!r} holds times of day without a date; join it with the date")
 
 
-def _without_clock(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+def _date_and_time(table: pd.DataFrame, path: Path) -> pd.DatetimeIndex | None:
+    """Return the clock of a first column of dates and a second of times of day, in either order, if they are."""
+    for date, time in (table.columns[:2], table.columns[1::-1]) if table.shape[1] > 1 else ():
+        if not are_times_of_day(table[time]) or pd.api.types.infer_dtype(table[date], skipna=True) != "string":
+            continue
+        days = table[date].str.replace(MIDNIGHT, "", regex=True)
+        if not days.str.contains(":").any():
+            return pd.DatetimeIndex(timestamps(days + " " + table[time], str(path)), name=f"{date} {time}")
+    return None
+
+
+def _without_counter(table: pd.DataFrame, path: Path, place: Place) -> pd.DataFrame:
     """Return a table whose first column of numbers is a sensor: what counts time becomes the index."""
     first = table.columns[0]
-    name, values = str(first).strip().lower(), table[first].to_numpy(float)
-    unnamed = name.startswith("unnamed:") or not name
-    clock = unnamed or CLOCKS.match(name) is not None
+    name, values = str(first).strip(" #").lower(), table[first].to_numpy(float)
+    clock = _unnamed(first) or CLOCKS.match(name) is not None
     known = values[~np.isnan(values)]
     if len(known) < 2:
         return table
@@ -163,17 +153,13 @@ def _without_clock(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     units = [
         unit for unit, parts in UNITS.items() if EPOCHS[0] * parts <= known.min() and known.max() <= EPOCHS[1] * parts
     ]
-    if units and (clock or even):
+    if units and (clock or even or (steps > 0).all()):
         if len(known) < len(values):
-            line = int(np.isnan(values).argmax()) + 2
-            raise ValueError(f"{path}: line {line} has no timestamp in column {first!r}; remove it, or give its time")
+            where = place(int(np.isnan(values).argmax()))
+            raise ValueError(f"{path}: {where} has no timestamp in column {first!r}; remove it, or give its time")
         stamps = pd.DatetimeIndex(pd.to_datetime(table[first], unit=units[0]), name=first)
         tell(f"{path}: column {first!r} is read as timestamps, from {stamps[0]} on")
         return table.drop(columns=first).set_index(stamps)
-    rows = np.arange(len(values))
-    if unnamed and (np.array_equal(values, rows) or np.array_equal(values, rows + 1)):
-        tell(f"{path}: its first column, without a name, numbers the rows and is left out")
-        return table.drop(columns=first)
     if clock and ((steps >= 0).all() or (steps <= 0).all()) and known[0] != known[-1]:
         raise ValueError(
             f"{path}: its first column, {first!r}, counts time or rows ({known[0]:g}, {known[1]:g}, ...) and is no "
@@ -186,58 +172,70 @@ def _without_clock(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     return table
 
 
-def _no_number(column: pd.Series) -> str:
-    """Return the first value that is none, and its line in a file with a head."""
-    wrong = (column.notna() & pd.to_numeric(column, errors="coerce").isna()).to_numpy()
-    return (
-        f"{column.iloc[int(wrong.argmax())]!r} in line {int(wrong.argmax()) + 2}" if wrong.any() else str(column.dtype)
-    )
+# --- the channels -------------------------------------------------------------------------------------------
 
 
-def _timestamps(texts: pd.Series, path: Path) -> pd.Series:
-    """Read timestamps; days and months in an order that the file does not tell come with a warning."""
-    dotted = texts.astype(str).str.match(r"\s*\d{1,2}\.\d{1,2}\.\d{4}").any()
-    slashed = texts.astype(str).str.match(r"\s*\d{1,2}[/-]\d{1,2}[/-]\d{4}").any()
-    if not (dotted or slashed):
-        return _parsed(texts, dayfirst=False)
-    found = {}
-    for dayfirst in (True, False):
+def _of_channels(table: pd.DataFrame, path: Path, place: Place) -> pd.DataFrame:
+    """Return a table of numbers, or raise."""
+    if not table.shape[1]:
+        raise ValueError(f"{path} holds {table.index.name!r} and no column of numbers")
+    table = table.astype({name: float for name in table.columns if _of_flags(table[name])})
+    text = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
+    if text:
+        _refuse_long_format(table, text[0], path)
+        raise ValueError(
+            f"{path}: columns {[str(c) for c in text]} are not numbers, such as {_no_number(table[text[0]], place)}; "
+            "remove or encode them first"
+        )
+    for name, column in table.select_dtypes("float").items():
+        infinite = np.isinf(column.to_numpy(float))
+        if infinite.any():
+            raise ValueError(
+                f"{path}: column {name!r} holds infinity in {place(int(infinite.argmax()))}; leave the field empty if "
+                "the reading is missing"
+            )
+    return table
+
+
+def _of_flags(column: pd.Series) -> bool:
+    """Return whether a column holds nothing, or flags and gaps, which have no type of their own."""
+    known = column.dropna()
+    return not len(known) or (column.dtype == object and all(isinstance(v, bool | np.bool_) for v in known))
+
+
+def _no_number(column: pd.Series, place: Place) -> str:
+    """Return the first value that is none, and where it is."""
+    row = first_misfit(column)
+    return str(column.dtype) if row is None else f"{column.iloc[row]!r} in {place(row)}"
+
+
+def _refuse_long_format(table: pd.DataFrame, names: Any, path: Path) -> None:
+    """Raise where each row is one reading of the channel that a column names: times then repeat."""
+    tags = table[names].dropna()
+    values = [c for c in table.columns if pd.api.types.is_numeric_dtype(table[c])]
+    if not values or tags.nunique() < 2 or 2 * tags.nunique() > len(tags):
+        return
+    clocks = {table.index.name: table.index} if isinstance(table.index, pd.DatetimeIndex) else {}
+    for other in table.columns.drop([names, *values]):
         with suppress(ValueError, TypeError):
-            found[dayfirst] = _parsed(texts, dayfirst)
-    if not found or len(found) == 1:
-        return next(iter(found.values())) if found else _parsed(texts, dayfirst=False)
-    if found[True].equals(found[False]) or dotted:  # nobody writes months first with dots
-        return found[True]
-    ordered = [dayfirst for dayfirst, stamps in found.items() if stamps.is_monotonic_increasing]
-    if len(ordered) == 1:
-        return found[ordered[0]]
-    tell(
-        f"{path}: {texts.iloc[0]!r} is read with the month first; write dates as {found[False].iloc[0]:%Y-%m-%d} to "
-        "leave no doubt",
-    )
-    return found[False]
+            clocks[other] = pd.DatetimeIndex(timestamps(table[other], str(path)))
+    for name, clock in clocks.items():
+        if clock.has_duplicates:
+            some = ", ".join(repr(tag) for tag in tags.unique()[:3])
+            raise ValueError(
+                f"{path}: each line is one reading of what column {names!r} names ({some}, ...); make a column of each: "
+                f"table.pivot(index={name!r}, columns={names!r}, values={values[-1]!r})"
+            )
 
 
-def _parsed(texts: pd.Series, dayfirst: bool) -> pd.Series:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Could not infer format|Parsing dates in")
-        try:
-            stamps = pd.to_datetime(texts, dayfirst=dayfirst)
-        except ValueError as error:
-            if "utc=True" not in str(error):
-                raise
-            stamps = pd.to_datetime(texts, utc=True)  # the clock was changed on the way
-    if stamps.dt.year.min() < FIRST_YEAR:
-        raise ValueError(f"{texts.iloc[int(stamps.argmin())]!r} would be a date of the year {stamps.min().year}")
-    return stamps
+# --- writing ------------------------------------------------------------------------------------------------
 
 
 def check_writable(path: str | Path, *inputs: Path) -> None:
     """Raise before any work is done for a file that `write_table` could not write, or that would replace `inputs`."""
     path = Path(path)
-    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
-    if suffix not in WRITABLE:
-        raise ValueError(f"{path}: cannot write {suffix!r}; use one of {WRITABLE}")
+    if _kind(path) not in WRITABLE:
+        raise ValueError(f"{path}: cannot write {_kind(path)!r}; use one of {WRITABLE}")
     check_place(path, *inputs)
 
 
@@ -257,11 +255,15 @@ def check_place(path: Path, *inputs: Path) -> None:
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table whole or not at all; see :func:`diffad.whole_files.replacing`."""
+    """Write a table whole or not at all, with its index unless that only numbers the rows.
+
+    See :func:`diffad.whole_files.replacing`.
+    """
     path = Path(path)
     check_writable(path)
     with replacing(path) as draft:
-        if draft.suffix in (".parquet", ".pq"):
+        if _kind(path) in PARQUET:
             table.to_parquet(draft)
         else:
-            table.to_csv(draft, index=isinstance(table.index, pd.DatetimeIndex))
+            numbered = table.index.name is None and table.index.equals(pd.RangeIndex(len(table)))
+            table.to_csv(draft, sep="\t" if _kind(path) == ".tsv" else ",", index=not numbered)

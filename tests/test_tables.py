@@ -13,7 +13,7 @@ import pytest
 
 from diffad.tables import read_table, write_table
 
-KINDS = [".csv", ".csv.gz", ".parquet", ".pq"]
+KINDS = [".csv", ".csv.gz", ".tsv", ".CSV", ".parquet", ".pq"]
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_head_without_rows(tmp_path):
 def test_unknown_kind(tmp_path):
     path = tmp_path / "x.xlsx"
     path.write_bytes(b"PK")
-    refused(ValueError, path, ".csv", ".parquet", ".xlsx")
+    refused(ValueError, path, ".csv", ".parquet", ".xlsx", "save it as CSV")
 
 
 def test_text_in_a_channel(tmp_path):
@@ -349,9 +349,9 @@ def test_a_column_that_counts_is_no_sensor_unless_it_is_named_like_one(tmp_path)
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ('a,b\n"1,5",2\n"2,5",3\n', "'1,5' would be a date of the year 1"),
-        ("a,b\n1,2\n2,3\nERR,4\n", "'ERR' in line 4"),
-        ("a,b\n1,2\n2,-\n3,4\n", r"columns \['b'\] are not numbers, such as '-' in line 3"),
+        ("a,b\n1,2\n2,3\n2e,4\n", "'2e' in line 4"),
+        ("a,b\n1,2\n2,3-\n3,4\n", r"columns \['b'\] are not numbers, such as '3-' in line 3"),
+        ("a,b\n1,2\n2,inf\n3,4\n", "column 'b' holds infinity in line 3"),
     ],
 )
 def test_the_first_value_that_is_no_number_is_named(tmp_path, text, what):
@@ -386,7 +386,9 @@ def test_a_clock_without_one_of_its_times_is_refused(tmp_path):
         read_table(tmp_path / "x.csv")
 
 
-@pytest.mark.parametrize("name", ["t", "seconds", "time_s", "Time [s]", "id", "sample", "timestamp"])
+@pytest.mark.parametrize(
+    "name", ["t", "seconds", "time_s", "Time [s]", "id", "sample", "timestamp", "Zeit", "Elapsed (s)", "Temps", "fecha"]
+)
 @pytest.mark.parametrize("sign", [1, -1])
 def test_clocks_of_other_names_are_no_sensors(tmp_path, name, sign):
     pd.DataFrame({name: sign * np.arange(5.0) ** 2, "a": 1.0}).to_csv(tmp_path / "x.csv", index=False)
@@ -402,3 +404,67 @@ def test_even_steps_under_another_name_are_told(tmp_path):
     pd.DataFrame({"when": seconds, "a": 1.0}).to_csv(tmp_path / "y.csv", index=False)
     with pytest.warns(UserWarning, match="'when' is read as timestamps"):
         assert list(read_table(tmp_path / "y.csv").columns) == ["a"]
+
+
+@pytest.mark.parametrize("name", ["Zeitstempel", "Uhrzeit", "whatever"])
+def test_epochs_that_grow_unevenly_are_timestamps_under_any_name(tmp_path, name):
+    seconds = 1_700_000_000 + np.array([0, 61, 119, 183])
+    pd.DataFrame({name: seconds, "a": 1.0}).to_csv(tmp_path / "x.csv", index=False)
+    with pytest.warns(UserWarning, match=f"'{name}' is read as timestamps"):
+        assert (read_table(tmp_path / "x.csv").index == pd.to_datetime(seconds, unit="s")).all()
+
+
+def test_a_date_and_a_time_of_day_are_one_clock(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("Datum;Uhrzeit;T\n01.02.24;23:30;1,5\n01.02.24;24:00;2,5\n")
+    table = read_table(path)
+    assert table.index.tolist() == [pd.Timestamp("2024-02-01 23:30"), pd.Timestamp("2024-02-02")]
+    assert table.index.name == "Datum Uhrzeit" and list(table.columns) == ["T"]
+    path.write_text("Uhrzeit;Datum;T\n23:30:00;01.02.24 00:00:00;1,5\n00:00:00;02.02.24 00:00:00;2,5\n")
+    assert read_table(path).index.equals(table.index)
+    path.write_text("Zeit;Uhrzeit;T\n01.02.24 23:30:00;23:30:00;1,5\n02.02.24 00:00:00;00:00:00;2,5\n")
+    refused(ValueError, path, "'Uhrzeit'", "not numbers", "'23:30:00' in line 2")
+
+
+def test_times_of_day_without_a_date_are_refused(tmp_path):
+    (tmp_path / "x.csv").write_text("time,a\n00:00:00,1\n00:01:00,2\n")
+    refused(ValueError, tmp_path / "x.csv", "column 'time' holds times of day without a date; join it with the date")
+
+
+def test_two_digit_years_keep_their_order_through_a_file(tmp_path):
+    (tmp_path / "x.csv").write_text("t;a\n13.02.24 00:00;1\n01.03.24 00:00;2\n")
+    assert read_table(tmp_path / "x.csv").index.tolist() == [pd.Timestamp("2024-02-13"), pd.Timestamp("2024-03-01")]
+
+
+def test_behind_row_numbers_comes_the_clock(tmp_path):
+    clock = pd.date_range("2024-02-01", periods=4, freq="h")
+    pd.DataFrame({"t": clock, "a": np.arange(4.0)}).to_csv(tmp_path / "x.csv")
+    with pytest.warns(UserWarning, match="numbers the rows"):
+        assert (read_table(tmp_path / "x.csv").index == clock).all()
+
+
+@pytest.mark.parametrize("first", ["tag", "when"])
+def test_one_reading_a_line_is_told_how_to_become_a_table(tmp_path, first):
+    clock = np.repeat(pd.date_range("2024-02-01", periods=4, freq="h"), 2)
+    table = pd.DataFrame({"when": clock, "tag": ["T", "P"] * 4, "value": np.arange(8.0)})
+    table[[first, *table.columns.drop(first)]].to_csv(tmp_path / "x.csv", index=False)
+    refused(ValueError, tmp_path / "x.csv", "table.pivot(index='when', columns='tag', values='value')")
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        pd.period_range("2024-01", periods=3, freq="M"),
+        pd.Index([5, 6, 9]),
+        pd.RangeIndex(3, name="row"),
+        pd.Index(["x", "y", "z"]),
+    ],
+)
+def test_an_index_that_says_something_is_written(tmp_path, index):
+    write_table(pd.DataFrame({"a": [1.0, 2.0, 3.0]}, index), tmp_path / "x.csv")
+    assert pd.read_csv(tmp_path / "x.csv").iloc[:, 0].astype(str).tolist() == index.astype(str).tolist()
+
+
+def test_the_index_of_a_parquet_file_is_its_clock(table, tmp_path):
+    write_table(table.assign(b=1_700_000_000 + 60 * np.arange(5))[["b", "a"]], tmp_path / "x.parquet")
+    assert (read_table(tmp_path / "x.parquet").index == table.index).all()

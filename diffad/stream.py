@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from diffad.masked_arrays import unmasked
 from diffad.thresholds import MERGE
+from diffad.timestamps import timestamp
 from diffad.whole_files import replacing
 
 if TYPE_CHECKING:
@@ -149,14 +151,10 @@ class Stream:
                 raise ValueError(f"row has the channels {sorted(given)}, the detector was fitted on {names}")
             row = [given[n] for n in names]
         given_values = np.asarray(unmasked(row), dtype=object)
-        missing = np.array([value is pd.NA or value is pd.NaT for value in given_values.ravel()], dtype=bool)
-        given_values = np.where(missing.reshape(given_values.shape), np.nan, given_values)
-        values = given_values.astype(np.float64).reshape(1, -1)
-        if values.shape[1] != len(names):
-            raise ValueError(f"row has {values.shape[1]} values, the detector was fitted on {len(names)} channels")
-        if np.isinf(values).any():
-            raise ValueError("row holds infinity; give NaN for what is missing")
-        return values
+        if given_values.size != len(names):
+            raise ValueError(f"row has {given_values.size} values, the detector was fitted on {len(names)} channels")
+        pairs = zip(names, given_values.ravel(), strict=True)
+        return np.array([[_reading(name, value) for name, value in pairs]])
 
     def _clock(self, time: Any) -> tuple[int, pd.Timestamp | None]:
         """Return how many rows are missing before this one, and its time."""
@@ -169,7 +167,7 @@ class Stream:
             raise ValueError(
                 f"time is the number {time}, of no known unit; give a timestamp: pd.Timestamp({time}, unit='s')"
             )
-        stamp = pd.Timestamp(time)
+        stamp = timestamp(time)
         if stamp is pd.NaT:
             raise ValueError("time is missing (NaT); leave it out, or give the row's timestamp")
         if self._time is None:
@@ -185,3 +183,18 @@ class Stream:
                 "give one row a period"
             )
         return (round(seconds / period) - 1 if period else 0), stamp
+
+
+def _reading(channel: str, value: Any) -> float:
+    """Return the number that a channel's value is, or raise by the channel's name."""
+    if value is None or value is pd.NA or value is pd.NaT:
+        return math.nan
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"channel {channel!r} holds {value!r}, which is no number; give NaN for what is missing"
+        ) from None
+    if math.isinf(number):
+        raise ValueError(f"channel {channel!r} holds infinity; give NaN for what is missing")
+    return number

@@ -196,9 +196,10 @@ BAD = {
     "missing name": (lambda row: row.drop("power"), 1, ("power",)),
     "surplus name": (lambda row: {**row, "extra": 0.0}, 1, ("extra",)),
     "other name": (lambda row: row.rename({"power": "load"}), 1, ("load", "power")),
-    "infinity": (lambda row: [np.inf, 0.0, 0.0], 1, ("infinity", "NaN")),
+    "infinity": (lambda row: [np.inf, 0.0, 0.0], 1, ("'flow'", "infinity", "NaN")),
     "minus infinity": (lambda row: {**row, "flow": -np.inf}, 1, ("infinity",)),
-    "text": (lambda row: {**row, "flow": "off"}, 1, ("off",)),
+    "text": (lambda row: {**row, "flow": "off"}, 1, ("'flow'", "'off'", "NaN")),
+    "decimal comma": (lambda row: [1.0, "12,5", 2.0], 1, ("'pressure'", "'12,5'")),
     "clock backwards": (lambda row: row, -1, ("backwards", "order")),
     "clock stands": (lambda row: row, 0, ("backwards", "order")),
 }
@@ -351,6 +352,17 @@ def test_the_clock_decides_what_is_near(rows_between, events):
     first = stream.update([2.0], index[0])
     second = stream.update([2.0], index[0] + (rows_between + 1) * PERIOD)
     assert (first.event, second.event) == (0, events - 1)
+
+
+@pytest.mark.parametrize("time", ["04.03.2026 10:00", "4/3/26 10:00", "10:00"])
+def test_a_time_that_may_be_read_in_several_ways_is_refused(time, detector, live):
+    with pytest.raises(ValueError, match=r"ISO text, as .*, or a pandas Timestamp"):
+        running(detector, live).update(live.iloc[40], time)
+
+
+def test_a_time_in_iso_text_is_that_timestamp(detector, live):
+    expected = running(detector, live).update(live.iloc[40], live.index[40])
+    assert running(detector, live).update(live.iloc[40], live.index[40].isoformat()) == expected
 
 
 @pytest.mark.parametrize("time", [1_700_000_000, 1.7e9, np.int64(5)])

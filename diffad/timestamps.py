@@ -166,27 +166,48 @@ def _of_figures(texts: pd.Series, source: str) -> pd.Series:
         return _by_parts(texts, YEAR_FIRST, {"year": (0, 1, 2)})["year"]
     sign, year = first[2], "%Y" if len(first[4]) == 4 else "%y"
     formats = {"day": f"%d{sign}%m{sign}{year}", "month": f"%m{sign}%d{sign}{year}"}
-    clocks = _in_one_format(texts, formats) or _by_parts(texts, YEAR_LAST, {"day": (2, 1, 0), "month": (2, 0, 1)})
+    orders = {"day": (2, 1, 0), "month": (2, 0, 1)}
+    if year == "%y":
+        formats["year"], orders["year"] = f"%y{sign}%m{sign}%d", (0, 1, 2)
+    clocks = _in_one_format(texts, formats) or _by_parts(texts, YEAR_LAST, orders)
     return _in_order(clocks, sign, texts, source)
 
 
 def _in_order(clocks: dict[str, pd.Series], sign: str, texts: pd.Series, source: str) -> pd.Series:
     """Return the clock of the one order of day and month that suits all rows."""
+    year_first = clocks.pop("year", None)
+    if not clocks and year_first is not None:
+        return year_first
     # Nobody writes months first with dots.
-    if len(clocks) == 1 or sign == "." or clocks["day"].equals(clocks["month"]):
-        return next(iter(clocks.values()))
-    forward = [first for first, clock in clocks.items() if clock.is_monotonic_increasing]
-    if len(forward) == 1:
-        return clocks[forward[0]]
-    first = "month"
-    if forward and (clocks["day"] - clocks["day"].dt.normalize()).nunique() > 1:
-        # Readings of several a day leap at midnight where their days are taken for months.
-        first = min(("month", "day"), key=lambda order: clocks[order].diff().max())
+    if sign == "." and "day" in clocks:
+        return clocks["day"]
+    first, certain = _likely_order(clocks)
+    if year_first is not None and year_first.is_monotonic_increasing:
+        certain &= _span(year_first) >= _span(clocks[first])
+    if certain:
+        return clocks[first]
     tell(
         f"{source}: {texts.iloc[0]!r} is read with the {first} first; write dates as {clocks[first].iloc[0]:%Y-%m-%d} to "
         "leave no doubt"
     )
     return clocks[first]
+
+
+def _likely_order(clocks: dict[str, pd.Series]) -> tuple[str, bool]:
+    """Return whether the day or the month comes first, and whether that is certain."""
+    if len(clocks) == 1 or clocks["day"].equals(clocks["month"]):
+        return next(iter(clocks)), True
+    forward = [first for first, clock in clocks.items() if clock.is_monotonic_increasing]
+    if len(forward) == 1:
+        return forward[0], True
+    if forward and (clocks["day"] - clocks["day"].dt.normalize()).nunique() > 1:
+        # Readings of several a day leap at midnight where their days are taken for months.
+        return min(("month", "day"), key=lambda order: clocks[order].diff().max()), False
+    return "month", False
+
+
+def _span(clock: pd.Series) -> pd.Timedelta:
+    return clock.max() - clock.min()
 
 
 def _in_one_format(texts: pd.Series, dates: dict[str, str]) -> dict[str, pd.Series]:
@@ -204,9 +225,7 @@ def _in_one_format(texts: pd.Series, dates: dict[str, str]) -> dict[str, pd.Seri
 def _by_parts(texts: pd.Series, form: re.Pattern[str], orders: dict[str, tuple[int, int, int]]) -> dict[str, pd.Series]:
     """Read texts that need not be alike in every order, of places of year, month and day, that all of them allow."""
     parts = _groups(texts, form, texts)
-    figures = parts[[0, 2, 3]].astype(int).set_axis(range(3), axis=1)
-    short = parts[[0, 2, 3]].map(len).max(axis=1) == 2
-    figures[2] += np.where(short, np.where(figures[2] < LAST_CENTURY, 2000, 1900), 0)
+    figures = parts[[0, 2, 3]].set_axis(range(3), axis=1)
     times = _groups(parts[4], DAY_AND_TIME, texts)
     clocks, wrong = {}, []
     for first, places in orders.items():
@@ -222,7 +241,9 @@ def _by_parts(texts: pd.Series, form: re.Pattern[str], orders: dict[str, tuple[i
 
 def _dates(figures: pd.DataFrame, places: tuple[int, int, int]) -> pd.Series:
     """Return dates with NaT where there is no such day."""
-    year, month, day = (figures[place] for place in places)
+    year, month, day = (figures[place].astype(int) for place in places)
+    short = figures[places[0]].str.len() < 4
+    year += np.where(short, np.where(year < LAST_CENTURY, 2000, 1900), 0)
     return pd.to_datetime(pd.DataFrame({"year": year, "month": month, "day": day}), errors="coerce")
 
 

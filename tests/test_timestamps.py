@@ -53,7 +53,8 @@ def test_what_was_written_is_read(written, clock, moments, late):
     if "." in written:
         moments = moments[:-1]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        # Two figures for a year may also come first.
+        warnings.simplefilter("ignore" if written.endswith("y") and "." not in written else "error")
         back = read([WRITTEN[written](t) + CLOCKS[clock](t) for t in moments])
     assert back.tolist() == [pd.Timestamp(t) for t in moments]
 
@@ -66,7 +67,7 @@ def test_no_column_mixes_two_orders(sign, moments):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         back = read(texts)
-    orders = [f"%d{sign}%m{sign}%y %H:%M", f"%m{sign}%d{sign}%y %H:%M"]
+    orders = [f"{order} %H:%M".replace(".", sign) for order in ("%d.%m.%y", "%m.%d.%y", "%y.%m.%d")]
     assert texts in [[stamp.strftime(order) for stamp in back] for order in orders]
 
 
@@ -88,12 +89,20 @@ def test_the_only_order_in_which_the_clock_goes_on_is_taken():
         (["1/2/24", "1/3/24"], "2024-01-02", "month first"),
         (["1/2/24 0:00", "1/2/24 12:00", "2/2/24 0:00"], "2024-02-01", "day first"),
         (["2/1/24 0:00", "2/1/24 12:00", "2/2/24 0:00"], "2024-02-01", "month first"),
+        (["24-02-01 0:00", "24-02-02 0:00"], "2001-02-24", "day first"),
         (["5/6/24 0:00", "1/2/24 0:00", "3/4/24 0:00"], "2024-05-06", "month first"),
     ],
 )
 def test_an_order_that_nothing_tells_is_said(texts, first, how):
     with pytest.warns(UserWarning, match=rf"x\.csv: .* is read with the {how}; write dates as {first}"):
         assert read(texts).iloc[0] == pd.Timestamp(first)
+
+
+def test_a_year_that_can_only_come_first_does():
+    assert read(["99-02-01 24:00", "99-02-03 0:00"]).tolist() == [
+        pd.Timestamp("1999-02-02"),
+        pd.Timestamp("1999-02-03"),
+    ]
 
 
 def test_offsets_from_utc_are_kept():

@@ -73,7 +73,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise ValueError(f"{path} is neither CSV nor Parquet: expected .csv, .csv.gz or .parquet, got {kind!r}{advice}")
     if table.empty:
         raise ValueError(f"{path} holds no rows")
-    return _of_channels(_with_clock(_without_row_numbers(table, path), path, place), path, place)
+    table = _of_channels(_with_clock(_without_row_numbers(table, path), path, place), path, place)
+    return _without_empty_rows(table, path, place)
 
 
 def _kind(path: Path) -> str:
@@ -127,6 +128,19 @@ def _with_clock(table: pd.DataFrame, path: Path, place: Place) -> pd.DataFrame:
         why = f"{_no_number(table[first], place)} is none" if mostly_numbers else error
         raise ValueError(f"{path}: column {first!r} holds neither numbers nor timestamps: {why}") from error
     raise ValueError(f"{path}: column {first!r} holds times of day without a date; join it with the date")
+
+
+def _without_empty_rows(table: pd.DataFrame, path: Path, place: Place) -> pd.DataFrame:
+    """Return a table without rows of neither a time nor a reading, which spreadsheets leave at the end."""
+    if not isinstance(table.index, pd.DatetimeIndex) or not table.index.hasnans:
+        return table
+    lost = table.index.isna() & table.notna().any(axis=1).to_numpy()
+    if lost.any():
+        raise ValueError(
+            f"{path}: {place(int(lost.argmax()))} has no timestamp in column {table.index.name!r}; remove it, or give "
+            "its time"
+        )
+    return table[table.index.notna()]
 
 
 def _date_and_time(table: pd.DataFrame, path: Path) -> pd.DatetimeIndex | None:

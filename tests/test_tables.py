@@ -468,3 +468,11 @@ def test_an_index_that_says_something_is_written(tmp_path, index):
 def test_the_index_of_a_parquet_file_is_its_clock(table, tmp_path):
     write_table(table.assign(b=1_700_000_000 + 60 * np.arange(5))[["b", "a"]], tmp_path / "x.parquet")
     assert (read_table(tmp_path / "x.parquet").index == table.index).all()
+
+
+def test_rows_of_neither_time_nor_reading_are_left_out(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("t;a\n01.02.2024;1,5\n02.02.2024;2,5\n;\n;\n")
+    assert read_table(path)["a"].tolist() == [1.5, 2.5]
+    path.write_text("t;a\n01.02.2024;1,5\n;2,5\n;\n")
+    refused(ValueError, path, "line 3 has no timestamp in column 't'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import warnings
 
@@ -126,6 +127,33 @@ def test_commas_in_names_are_no_separators(path, separator, decimal):
     table = quietly(path)
     assert list(table.columns) == ["Temp, °C", "Pressure, bar", "Flow, m³/h"]
     np.testing.assert_array_equal(table, [[1.5, 2.5, 3.5], [2.5, 3.5, 4.5]])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    values=st.lists(
+        st.tuples(*[st.floats(-1e5, 1e5) | st.integers(-5000, 5000) | st.none()] * 2), min_size=1, max_size=8
+    ),
+    digits=st.integers(0, 5),
+    separator=st.sampled_from([";", "\t", ","]),
+    decimal=st.sampled_from([",", "."]),
+    encoding=st.sampled_from(["utf-8", "utf-16", "cp1252"]),
+)
+def test_what_was_written_in_any_way_is_read(tmp_path_factory, values, digits, separator, decimal, encoding):
+    table = pd.DataFrame(
+        values, pd.date_range("2024-02-01", periods=len(values), freq="h"), ["°C", "m³/h"], dtype=float
+    )
+    # Between commas, "1,234" in quotes is rather a thousand.
+    table = table.round(2 if separator == decimal and digits == 3 else digits)
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    quoting = csv.QUOTE_ALL if separator == decimal else csv.QUOTE_MINIMAL
+    form = "%d.%m.%Y %H:%M" if decimal == "," else "%Y-%m-%d %H:%M:%S"
+    table.to_csv(path, sep=separator, decimal=decimal, encoding=encoding, quoting=quoting, date_format=form)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        back = read_table(path)
+    assert list(back.index) == list(table.index)
+    np.testing.assert_array_equal(back.to_numpy(float), table.to_numpy())
 
 
 def test_decimal_commas_may_come_late(path):

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffad.image_evidence import SMOOTH, Images, blur, relative_to_texture, top
-from diffad.image_evidence_fitting import fold_of
+from diffad.image_evidence import FOLDS, SMOOTH, Images, blur, relative_to_texture, top
+from diffad.image_folds import fold_of
 from diffad.priors.maps import MapPrior
 
 Features = Callable[[Tensor], Any]
@@ -56,7 +56,7 @@ def fit_features(
 ) -> tuple[FeatureModel, NDArray[np.float64]]:
     """Fit to complete good images and score each by a prior that has not seen it."""
     maps, grid = extract(features, images, device)
-    fold, heat = fold_of(len(images)), np.empty(images.shape[:3], np.float32)
+    fold, heat = fold_of(len(images), FOLDS), np.empty(images.shape[:3], np.float32)
     for f in np.unique(fold):
         inside = torch.from_numpy(fold == f).to(device)
         heat[fold == f] = _heat(MapPrior.fit(maps[~inside]).distance(maps[inside]), grid, images.shape[1:3])

@@ -158,7 +158,9 @@ class ImageDetector(Detector):
         Parameters
         ----------
         X : array of shape (n, height, width) or (n, height, width, channels)
-            Float or integer; NaN is a missing pixel.
+            Float or integer; NaN is a missing pixel. In the order of taking: it tells which images may be alike, as
+            frames of a film or several pictures of a part are, and must not judge each other. Where near-copies
+            are shuffled, most of what is new alarms.
         y : ignored
 
         Returns

@@ -58,6 +58,8 @@ RESOLVED = 1e-3
 SHIFTS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 #: Training images that are shifted, evenly spread: cost grows with the square of the rows.
 MOST_SHIFTED = 500
+#: Folds for cross-fitting: with few, images are judged by a model of much fewer images.
+FOLDS = 10
 #: Images that pass at once.
 CHUNK = 256
 

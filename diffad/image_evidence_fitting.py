@@ -23,6 +23,7 @@ from diffad.contrast import Contrast
 from diffad.defects import draw_defects
 from diffad.image_evidence import (
     BLOBS,
+    FOLDS,
     SHIFTS,
     WIDEST,
     ImageModel,
@@ -36,15 +37,11 @@ from diffad.image_evidence import (
     learnt_from,
     seen,
 )
+from diffad.image_folds import fold_of
 from diffad.second_look import SecondLook
 from diffad.tails import LogTail
 from diffad.texture import Texture, side_of
 
-#: Folds for cross-fitting: with few, images are judged by a model of much fewer images.
-FOLDS = 10
-#: Contiguous blocks of a fold. Neighbours may show the same part, and must not judge each other; nor must a fold
-#: hold all images of a kind of part, as its only block could where pictures are sorted.
-BLOCKS = 5
 #: Folds, and images of each, that a second look is calibrated on: it costs a solve an image.
 LOOKED_FOLDS, LOOKED = 4, 25
 #: Groups of folds whose texture is learnt from the others: it has few parameters.
@@ -63,12 +60,6 @@ LEAST_UNIT = 1e-4
 LEAST_SIDE = 5
 
 
-def fold_of(n: int) -> NDArray[np.int64]:
-    """Return the fold of each of n images, for cross-fitting: blocks of neighbours, dealt out in turn."""
-    folds = min(FOLDS, n)
-    return np.asarray(np.arange(n) // max(1, n // (folds * BLOCKS)) % folds)
-
-
 def fit_images(
     images: Images, device: torch.device, augmentation: Augmentation | None = None
 ) -> tuple[ImageModel, NDArray[np.float64]]:
@@ -77,7 +68,7 @@ def fit_images(
     recipe = ImageRecipe(device, augmentation)
     shifts, use = _gates(contrast, images, recipe)
     recipe = replace(recipe, shifts=shifts)
-    fold = fold_of(len(images))
+    fold = fold_of(len(images), FOLDS)
     n_folds = int(fold.max()) + 1
     unseen = [
         judged(contrast, Priors.fit(contrast, images[fold != f], recipe), images[fold == f]) for f in range(n_folds)

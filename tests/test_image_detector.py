@@ -498,6 +498,15 @@ def test_false_alarm_rate_is_not_wasted_on_new_images():
     assert (found := false_alarms(300, 0.05)) > 0.035, f"promised 0.05, got {found}"
 
 
+@pytest.mark.parametrize(("parts", "copies"), [(20, 4), (26, 3), (80, 1)])
+def test_new_parts_do_not_alarm_where_every_training_part_was_taken_several_times(parts, copies):
+    images = np.repeat(good(parts, 0), copies, axis=0)
+    images += 0.05 * np.random.default_rng(1).standard_normal(images.shape)
+    detector, new = small(threshold=FalseAlarmRate(0.05)).fit(images), good(300, 60)
+    assert (found := (detector.predict(new) == -1).mean()) < 0.08, f"promised 0.05, got {found:.3f}"
+    assert (detector.predict(spotted(new, 1.0)) == -1).mean() > 0.9
+
+
 def test_p_values(detector):
     p = detector.p_values(good(1000, 5))
     # Too large they are, see the false-alarm rate.  300 calibration images: 5 % of distances between equal distributions exceed 0.09.

@@ -19,6 +19,7 @@ from diffad.defaults import pinned_defaults
 from diffad.devices import device_of
 from diffad.image_diffusion import ImageDiffusion
 from diffad.image_fitting import fit_prior
+from diffad.image_folds import fold_of
 from diffad.image_input import (
     Images,
     centre_and_scale,
@@ -42,6 +43,8 @@ Array = NDArray[np.float32]
 VAE_TRAINING = Training(max_steps=1500, masks_per_batch=4, windows_per_mask=4)
 #: Images that pass the autoencoder at once.
 CHUNK = 256
+#: Folds of which the first judges training.
+FOLDS = 8
 
 
 class DiffusionVAE(TransformerMixin, HoldsParameters):
@@ -281,8 +284,8 @@ def _train(
     seed: int,
     on_progress: Any,
 ) -> list[dict[str, float]]:
-    """Train in place; every eighth image judges."""
-    held = torch.arange(len(x), device=x.device) % 8 == 0
+    """Train in place; an eighth of the images judges."""
+    held = torch.from_numpy(fold_of(len(x), FOLDS) == 0).to(x.device)
     source, judge = x[~held], x[held][:CHUNK]
     generator = torch.Generator(device=x.device).manual_seed(seed)
     batch = training.masks_per_batch * training.windows_per_mask

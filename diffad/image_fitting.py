@@ -18,6 +18,7 @@ from diffad import image_tiles
 from diffad.augmentation import Augmentation
 from diffad.calibration import Bands
 from diffad.image_diffusion import ImageDiffusion
+from diffad.image_folds import fold_of
 from diffad.image_prior import FOLDS, ImagePrior
 from diffad.image_tiles import Observed, sample
 
@@ -78,7 +79,7 @@ def calibrate(
     # Images differ more than pixels do: every fold has its turn, and bands widen where folds disagree.  A network
     # has seen all but the first (:mod:`diffad.image_learning`).
     turns = range(FOLDS) if model.network is None else [0]
-    fold = torch.arange(len(images)) % FOLDS
+    fold = torch.from_numpy(fold_of(len(images), FOLDS))
     parts = []
     for f in turns:
         others = fit_prior(images[fold != f], kind, model.prior.device, augmentation)

@@ -155,7 +155,9 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         Parameters
         ----------
         X : array of shape (n, height, width) or (n, height, width, channels)
-            Float or integer; NaN is a missing pixel.
+            Float or integer; NaN is a missing pixel. In the order of taking: it tells which images may be alike, as
+            frames of a film or several pictures of a part are, and must not judge each other. Where near-copies
+            are shuffled, bands are too narrow for anything new.
         y : array-like of shape (n,), optional
             Class of each image, for `generate`; without a network it changes nothing.
 

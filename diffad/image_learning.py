@@ -18,6 +18,7 @@ from diffad.diffusion.loss import masked_mse, noisy_and_target
 from diffad.diffusion.noise import LogNormalLevels
 from diffad.image_diffusion import WAYS, Context, ImageDiffusion, way_of
 from diffad.image_fitting import box_mask, fit_prior, points_mask
+from diffad.image_folds import fold_of
 from diffad.image_prior import FOLDS, ImagePrior
 from diffad.image_tiles import Observed, moments
 from diffad.model import GATE_LEVELS
@@ -95,7 +96,7 @@ def learn(
         Part of the held-out loss that the gated network removes; 0 leaves `model.network` None.
     """
     device = model.prior.device
-    fold = torch.arange(len(images)) % FOLDS
+    fold = torch.from_numpy(fold_of(len(images), FOLDS))
     folds = []
     for f in range(FOLDS):
         prior = fit_prior(images[fold != f], kind, device, augmentation)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from diffad.augmentation import Augmentation, enlarged
+from diffad.image_folds import fold_of
 from diffad.priors.field import autocovariance, covariance_matrix, sample_field
 from diffad.priors.linear import LinearGaussian
 
@@ -133,7 +134,7 @@ def _left_over(images: Tensor, augmentation: Augmentation | None) -> Tensor:
     posterior mean ``r P z`` and covariance ``r I - r^2 P``; both make up its second moment (one step
     of expectation-maximisation). r is the one that predicts other images best.
     """
-    fold = torch.arange(len(images)) % min(FOLDS, len(images))
+    fold = torch.from_numpy(fold_of(len(images), FOLDS))
     folds = []
     for f in fold.unique():
         others = enlarged(images[fold != f], augmentation).double().flatten(1)

@@ -79,16 +79,20 @@ def extract(features: Features, images: Images, device: torch.device) -> tuple[T
             padded = torch.cat([part, part[-1:].expand(BATCH - len(part), -1, -1, -1)])
             joined = _joined(features(padded), BATCH)
             grid = (joined.shape[2], joined.shape[3])
-            parts.append(joined[: len(part)].float().to(device).flatten(2).mT)
-    maps = torch.cat(parts)
-    if not bool(torch.isfinite(maps).all()):
-        raise ValueError(
-            "features gave maps with NaN or infinity; check what it makes of images of mean 0, deviation 1"
-        )
-    if maps.shape[2] > MOST_FEATURES:
-        chosen = np.sort(np.random.default_rng(0).choice(maps.shape[2], MOST_FEATURES, replace=False))
-        maps = maps[:, :, torch.from_numpy(chosen).to(device)]
-    return maps, grid
+            if not bool(torch.isfinite(joined).all()):
+                raise ValueError(
+                    "features gave maps with NaN or infinity; check what it makes of images of mean 0, deviation 1"
+                )
+            # Drawn here: all features of all images would be most of the memory of a fit.
+            parts.append(joined[: len(part), _drawn(joined.shape[1])].to(device).flatten(2).mT)
+    return torch.cat(parts), grid
+
+
+def _drawn(n: int) -> Tensor:
+    """Return which of n features are kept, the same at every call."""
+    if n <= MOST_FEATURES:
+        return torch.arange(n)
+    return torch.from_numpy(np.sort(np.random.default_rng(0).choice(n, MOST_FEATURES, replace=False)))
 
 
 @contextmanager

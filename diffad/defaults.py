@@ -33,3 +33,12 @@ def pinned_defaults() -> Iterator[None]:
             dtype = _theirs.pop()
             if not _theirs:
                 torch.set_default_dtype(dtype)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed what torch draws on the CPU inside the block; the caller's streams go on as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would seed CUDA as well, whose streams are not given back here.
+        torch.random.default_generator.manual_seed(seed)
+        yield

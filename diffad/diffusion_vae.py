@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from diffad import tracking
 from diffad.arguments import check_count
 from diffad.atomic import all_or_nothing
-from diffad.defaults import pinned_defaults
+from diffad.defaults import pinned_defaults, seeded
 from diffad.devices import device_of
 from diffad.image_diffusion import ImageDiffusion
 from diffad.image_fitting import fit_prior
@@ -173,8 +173,7 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         training = self.training or VAE_TRAINING
         with tracking.run_of(self, X, training) as on_progress, pinned_defaults():
             x = self._tensor(images)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+            with seeded(seed):
                 network = VAE(self.shape_[2], self.latent).to(x.device)
                 critic = Critic(self.shape_[2]).to(x.device) if self.adversarial else None
             self.history_ = _train(network, critic, x, self.beta, self.adversarial, training, seed, on_progress)

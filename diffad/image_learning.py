@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffad.augmentation import Augmentation, enlarged
+from diffad.defaults import seeded
 from diffad.diffusion.loss import masked_mse, noisy_and_target
 from diffad.diffusion.noise import LogNormalLevels
 from diffad.image_diffusion import WAYS, Context, ImageDiffusion, way_of
@@ -107,8 +108,7 @@ def learn(
     held, source = folds[0].select(some.to(device)), _joined(folds[1:])
     height, width, channels = images.shape[1:]
     generator = torch.Generator(device=device).manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         patch = 2 if min(height, width) >= 32 else 1
         network = UNet(4 * channels, channels, n_classes, patch=patch).to(device)
     levels, batch = LogNormalLevels(), training.masks_per_batch * training.windows_per_mask

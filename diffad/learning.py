@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from diffad.defaults import pinned_defaults
+from diffad.defaults import pinned_defaults, seeded
 from diffad.diffusion.loss import masked_mse, noisy_and_target
 from diffad.diffusion.masks import GAP_KINDS, mixture
 from diffad.diffusion.noise import LogNormalLevels
@@ -74,8 +74,7 @@ def learn(
     build = build or (lambda: AxialTransformer(model.length, model.channels))
     bank = mask_bank(model, seed, masks)
     judge = HeldOut(model, held_out, held_out_known, seed + 1, masks)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network = build().to(model.device)
     source = Batches(model, windows, known, bank, training)
     history = train(

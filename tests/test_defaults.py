@@ -1,4 +1,4 @@
-"""Torch's defaults are pinned inside a block, in one thread or several, and the caller's come back."""
+"""Torch's defaults and seed are pinned inside a block, in one thread or several, and the caller's come back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from diffad.defaults import pinned_defaults
+from diffad.defaults import pinned_defaults, seeded
 
 
 def test_blocks_of_two_threads_that_overlap_give_the_callers_default_back():
@@ -36,3 +36,19 @@ def test_blocks_of_two_threads_that_overlap_give_the_callers_default_back():
         assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_a_seeded_block_draws_the_same_and_leaves_the_callers_streams_alone(monkeypatch):
+    # Stands for the stream of a CUDA device, where there may be none.
+    reseeded = []
+    monkeypatch.setattr("torch.cuda.manual_seed_all", reseeded.append)
+    draws = []
+    for theirs in (1, 2):
+        torch.default_generator.manual_seed(theirs)
+        before = torch.get_rng_state()
+        with seeded(5):
+            draws.append(torch.randn(4))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(*draws)
+    assert torch.equal(draws[0], torch.randn(4, generator=torch.Generator().manual_seed(5)))
+    assert reseeded == []

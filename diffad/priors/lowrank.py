@@ -14,6 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from diffad.defaults import seeded
 from diffad.priors.base import OneCentre
 from diffad.priors.covariance import _column_means, eigh
 from diffad.priors.gaussian import NUGGET
@@ -87,8 +88,7 @@ class LowRankPrior(OneCentre):
         centred = torch.where(known, x.double() - mean, 0.0)
         weight = known.double().mean(0).clamp(min=0.05)
         rank = max(1, min(rank, *centred.shape))
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(0)  # svd_lowrank draws its test matrix from the global generator
+        with seeded(0):  # svd_lowrank draws its test matrix from the global generator
             _, values, vectors = torch.svd_lowrank(centred / weight.sqrt(), q=rank, niter=4)
         variance = (centred**2).mean(0) / weight
         noise = float((variance.sum() - (values**2).sum() / len(x)).clamp(min=0)) / len(variance)

@@ -19,6 +19,7 @@ import pandas as pd
 from diffad.flows.features import FlowFeatures, FlowStream, filled
 from diffad.flows.persistence import MOST as MOST_NATS
 from diffad.flows.persistence import Persistence
+from diffad.flows.ranges import Ranges
 from diffad.flows.reasons import reasons_of
 from diffad.flows.thinning import Latest, Thinned
 from diffad.tabular_detector import TabularDetector
@@ -94,6 +95,7 @@ class FlowModel:
 
     features: FlowFeatures
     detector: TabularDetector
+    ranges: Ranges
     usual: float
     lasting: dict[str, NormalScores]
     flows_per_day: float
@@ -136,7 +138,7 @@ class FlowModel:
         # Some flows with a wrong clock must not stretch the log.
         first, last = seen.spread["start"].quantile([TAIL, 1 - TAIL])
         per_day = (1 - 2 * TAIL) * seen.n_flows * DAY / max((last - first).total_seconds(), 1.0)
-        return cls(features, detector, usual, lasting, per_day, seen.n_flows)
+        return cls(features, detector, Ranges.fit(table, contamination), usual, lasting, per_day, seen.n_flows)
 
     def watch(self) -> Watch:
         """Return what goes through a log with `alerts`; it can be pickled between chunks."""
@@ -193,7 +195,7 @@ class FlowModel:
             *(self.lasting[w].p_values(lasting[w].to_numpy()) for w in WHOSE),
         ]
         found["p_value"] = np.minimum(1.0, len(looks) * np.min(looks, axis=0))
-        reasons = reasons_of(table.iloc[strange], self.detector) if len(strange) else []
+        reasons = reasons_of(table.iloc[strange], self.detector, self.ranges) if len(strange) else []
         for own, (_, means) in zip(reasons, lasting.iterrows(), strict=True):
             worst = (means / upper).idxmax()
             if means[worst] > upper[worst]:
@@ -227,6 +229,8 @@ class FlowModel:
             raise ValueError(f"{path} is no model of diffad flows, or broken: {error}") from error
         if not isinstance(model, cls):
             raise ValueError(f"{path} holds a {type(model).__name__}, no model of diffad flows")
+        if vars(model).keys() != cls.__dataclass_fields__.keys():
+            raise ValueError(f"{path} was made by another version of diffad; fit it anew with: diffad flows fit")
         return model
 
 

@@ -2,47 +2,65 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from diffad.detection import Explanation
+from diffad.flows.ranges import Ranges
 from diffad.tabular_detector import TabularDetector
 
 #: Reasons named with an alert, and the share of the score below which a feature is none.
 REASONS, LEAST_SHARE = 3, 0.1
+#: What a quantity over a window adds to its name: one of its windows is told, or the flow itself.
+WINDOW = re.compile(r"_\d+(\.\d+)?s$")
+
+#: What each feature of a flow is, or something about it.
+Row = dict[str, Any]
 
 
-def reasons_of(table: pd.DataFrame, detector: TabularDetector) -> list[list[dict[str, Any]]]:
-    """Return, per row of features, what made it strange: the features most to blame that are out of their band."""
-    explanation = detector.explain(table)
-    lower, upper = explanation.lower, explanation.upper
-    result = []
-    for row in range(len(table)):
-        share = explanation.share.iloc[row]
-        # A category that is as expected, or a number within its band, is no reason an analyst could follow.
-        plain = _objects(explanation.expected.iloc[row]) == _objects(table.iloc[row])
-        plain |= [_within(*bounds) for bounds in zip(table.iloc[row], lower.iloc[row], upper.iloc[row], strict=True)]
-        top = (share if plain.all() else share[~plain]).sort_values(ascending=False).head(REASONS)
-        named = [str(name) for name in top.index if top[name] >= LEAST_SHARE * share.sum()] or [str(top.index[0])]
-        result.append([_reason(name, table.iloc[row][name], explanation, row) for name in named])
-    return result
+def reasons_of(table: pd.DataFrame, detector: TabularDetector, ranges: Ranges) -> list[list[dict[str, Any]]]:
+    """Return, per row of features, what made it strange.
+
+    Features beyond what normal flows show of them come first, the farthest at the head; then those that are out of
+    their band given all others, the ones most to blame at the head.
+    """
+    told = detector.explain(table)
+    given_others = zip(*(_rows(part) for part in (told.expected, told.lower, told.upper)), strict=True)
+    met = {str(name): tuple(ranges.numbers.loc[["middle", "lower", "upper"], name]) for name in ranges.numbers}
+    rows = zip(_rows(table), _rows(told.share), _rows(ranges.beyond(table)), given_others, strict=True)
+    return [_reasons(*row, met) for row in rows]
 
 
-def _within(value: Any, lower: float, upper: float) -> bool:
-    return not isinstance(value, str) and not pd.isna(value) and bool(lower <= value <= upper)
+def _rows(table: pd.DataFrame) -> list[Row]:
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def _objects(row: pd.Series) -> NDArray[np.object_]:
-    """Return the values of a row, None where they are missing: pandas' NA is not even equal to itself."""
-    return row.astype(object).where(row.notna(), None).to_numpy()
+def _reasons(values: Row, share: Row, beyond: Row, given_others: tuple[Row, ...], met: Row) -> list[dict[str, Any]]:
+    least = LEAST_SHARE * sum(share.values())
+    # A number never met is a reason whatever excuses it; a rare category only if the detector minds it.
+    far = {name: beyond[name] if name in met or share[name] >= least else 0.0 for name in share}
+    rank = sorted(share, key=lambda name: (far[name], share[name]), reverse=True)
+
+    def reason(name: str) -> dict[str, Any]:
+        alone = name in met and far[name] > 0
+        return _reason(name, values[name], met[name] if alone else tuple(part[name] for part in given_others), alone)
+
+    found: dict[str, dict[str, Any]] = {}
+    for name in rank:
+        # Where nothing that is much to blame can be seen to differ, something else may.
+        most = REASONS if far[name] > 0 or share[name] >= least else 1
+        if len(found) >= most:
+            break
+        if _differs(this := reason(name)):
+            found.setdefault(WINDOW.sub("", name), this)
+    return list(found.values()) or [reason(rank[0])]
 
 
-def _reason(name: str, value: Any, explanation: Explanation, row: int) -> dict[str, Any]:
-    """Say what a feature showed and what it should have, in the units of the log."""
-    values = [value, *(getattr(explanation, part)[name].iloc[row] for part in ("expected", "lower", "upper"))]
+def _reason(name: str, value: Any, normal: tuple[Any, ...], alone: bool) -> dict[str, Any]:
+    """Say what a feature showed and what it should have, by itself or given all others, in the units of the log."""
+    values = [value, *normal]
     plain = name.removeprefix("log_")
     if not isinstance(value, str):
         # Every number of a flow is at least 0; a band around it need not know.
@@ -50,11 +68,29 @@ def _reason(name: str, value: Any, explanation: Explanation, row: int) -> dict[s
     if name.startswith("log_"):
         values = [v if pd.isna(v) else float(np.expm1(v)) for v in values]
     values = [None if pd.isna(v) else v for v in values]
-    shown = [_shown(plain, v) for v in values]
     label = plain.removesuffix("_ms").removesuffix("_percent").replace("_", " ")
-    normal = f"normal {shown[1]}" if values[2] is None else f"normal {shown[2]} to {shown[3]}"
-    keys = ("value", "expected", "lower", "upper")
-    return {"feature": plain, **dict(zip(keys, values, strict=True)), "text": f"{label} {shown[0]}, {normal}"}
+    text = f"{label} {_shown(plain, values[0])}, normal {_normal(plain, alone, *values)}"
+    return {"feature": plain, **dict(zip(("value", "expected", "lower", "upper"), values, strict=True)), "text": text}
+
+
+def _normal(name: str, alone: bool, value: Any, expected: Any, lower: Any, upper: Any) -> str:
+    """Write what is normal; of a range that the number is out of by itself, the end that it passed."""
+    if lower is None:
+        return _shown(name, expected)
+    low, high = _shown(name, lower), _shown(name, upper)
+    if low == high:
+        return f"about {low}"
+    if alone:
+        return f"at most {high}" if value > upper else f"at least {low}"
+    return f"{low} to {high}"
+
+
+def _differs(reason: dict[str, Any]) -> bool:
+    """Return whether a category is not the expected one, or a number not within its band nor written like its edge."""
+    name, value, lower, upper = (reason[key] for key in ("feature", "value", "lower", "upper"))
+    if value is None or lower is None:
+        return bool(value != reason["expected"])
+    return not lower <= value <= upper and _shown(name, value) not in (_shown(name, lower), _shown(name, upper))
 
 
 def _shown(name: str, value: Any) -> str:
@@ -64,15 +100,19 @@ def _shown(name: str, value: Any) -> str:
     if isinstance(value, str):
         return value
     if name.endswith("_ms"):
-        return f"{value / 1000:.3g} s"
+        return f"{_rounded(value / 1000)} s"
     if name.endswith("_percent"):
-        return f"{value:.3g} %"
+        return f"{_rounded(value)} %"
     if name.startswith("bytes"):
         for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
             if value >= size:
                 return f"{value / size:.3g} {unit}"
         return f"{value:.3g} B"
-    return f"{value:.3g}"
+    return _rounded(value)
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def why(reasons: list[dict[str, Any]]) -> str:

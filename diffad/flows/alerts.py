@@ -6,6 +6,7 @@ reasons.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -139,6 +140,13 @@ class FlowModel:
         first, last = seen.spread["start"].quantile([TAIL, 1 - TAIL])
         per_day = (1 - 2 * TAIL) * seen.n_flows * DAY / max((last - first).total_seconds(), 1.0)
         return cls(features, detector, Ranges.fit(table, contamination), usual, lasting, per_day, seen.n_flows)
+
+    @property
+    def digest(self) -> str:
+        """Return a name for what was learnt: the scores of normal flows, which no two models share."""
+        scores = [self.detector.normal_.scores, *(self.lasting[who].scores for who in WHOSE)]
+        parts = [repr(self.features.get_params()).encode(), *(np.ascontiguousarray(part).tobytes() for part in scores)]
+        return hashlib.sha256(b"".join(parts)).hexdigest()
 
     def watch(self) -> Watch:
         """Return what goes through a log with `alerts`; it can be pickled between chunks."""

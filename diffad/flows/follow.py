@@ -45,12 +45,15 @@ class State:
         Bytes of output that belong to these.
     format : str
         As of `diffad.flows.read_flows`; "auto" until a log has a first line.
+    belongs_to : dict of str to str
+        What a restart must not change, by name: log, output, time zone and model.
     parser, watch, incidents
         What they remember of lines and flows before.
     """
 
     watch: Watch
     format: str
+    belongs_to: dict[str, str]
     parser: Any = None
     incidents: Incidents = field(default_factory=Incidents)
     inode: int = 0
@@ -76,7 +79,7 @@ class Follower:
     format : str
         As of `diffad.flows.read_flows`; "auto" waits for the log's first line.
     state : Path
-        Where to keep what a restart needs; belongs to one log, model and output.
+        Where to keep what a restart needs; belongs to one log, format, time zone, model and output.
     timezone : str, default="UTC"
         As of `diffad.flows.read_flows`.
     """
@@ -179,19 +182,26 @@ class Follower:
             file.flush()
             os.fsync(file.fileno())
 
+    def _belongs_to(self) -> dict[str, str]:
+        # Not resolved: the name of a log may be a link that moves on.
+        paths = {"log": os.path.abspath(self.log), "output": os.path.abspath(self.output)}
+        return {**paths, "timezone": self.timezone, "model": self.model.digest}
+
     def _restored(self) -> State:
+        size = self.output.stat().st_size if self.output.exists() else 0
         if not self.state_file.exists():
-            size = self.output.stat().st_size if self.output.exists() else 0
-            return State(self.model.watch(), self.format, written=size)
+            return State(self.model.watch(), self.format, self._belongs_to(), written=size)
         try:
             state = pickle.loads(self.state_file.read_bytes())
         except Exception as error:
             raise ValueError(f"state file {self.state_file} is broken ({error}); remove it to start anew") from error
         if not isinstance(state, State):
             raise ValueError(f"{self.state_file} is no state of diffad flows; give another file")
-        if state.watch.stream.columns != self.model.features.columns_:
-            raise ValueError(f"state file {self.state_file} belongs to another model; remove it to start anew")
-        size = self.output.stat().st_size if self.output.exists() else 0
+        if vars(state).keys() != State.__dataclass_fields__.keys():
+            raise ValueError(
+                f"state file {self.state_file} was written by another version of diffad; remove it to start anew"
+            )
+        self._check_same(state)
         if size < state.written:
             raise ValueError(
                 f"{self.output} has {size} bytes, but {state.written} were written; put it back, or remove "
@@ -200,6 +210,21 @@ class Follower:
         with self.output.open("ab") as file:
             file.truncate(state.written)
         return state
+
+    def _check_same(self, state: State) -> None:
+        """Refuse a state that belongs to something else, and say to what."""
+        given, known = self._belongs_to(), dict(state.belongs_to)
+        if self.format != "auto" and state.format != "auto":
+            given, known = given | {"format": self.format}, known | {"format": state.format}
+        for name in known:
+            if given[name] != known[name]:
+                what = "another model" if name == "model" else f"{name} {known[name]!r}, not {given[name]!r}"
+                raise ValueError(
+                    f"state file {self.state_file} belongs to {what}; give the {name} that it belongs to, or remove it "
+                    "to start anew"
+                )
+        if state.format == "auto":
+            state.format = self.format
 
     def _open(self) -> BinaryIO | None:
         """Open the log that comes next; None where there is none yet."""

@@ -1,8 +1,10 @@
 """From a log to explained alerts and incidents, in one go and following a log that grows and breaks."""
 
+import dataclasses
 import gzip
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -543,6 +545,52 @@ def test_what_cannot_be_followed_is_refused(folder, model, tmp_path):
         other = FlowModel.fit(load_flows(folder / "short.log"))
     with pytest.raises(ValueError, match="another model"):
         follower(other, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"timezone": "Europe/Berlin"}, "belongs to timezone 'UTC', not 'Europe/Berlin'; give the timezone"),
+        ({"format": "nfdump"}, "belongs to format 'zeek', not 'nfdump'"),
+        ({"log": "other.log"}, "belongs to log '.*conn.log', not '.*other.log'"),
+        ({"output": "other.jsonl"}, "belongs to output '.*out.jsonl', not '.*other.jsonl'"),
+        ({"model": "other"}, "belongs to another model; give the model"),
+    ],
+)
+def test_a_restart_with_something_else_is_refused_by_name(folder, model, tmp_path, change, words):
+    log, out = tmp_path / "conn.log", tmp_path / "out.jsonl"
+    log.write_text((folder / "new.log").read_text())
+    other = dataclasses.replace(model, lasting=model.lasting | {"pair": model.lasting["source"]})
+    limits = model.limits(20)
+
+    def start(log=log, model=model, output=out, format="auto", timezone="UTC"):
+        return Follower(log, model, output, limits, format, tmp_path / "state", timezone)
+
+    start().step()
+    before = out.read_bytes()
+    (tmp_path / "other.jsonl").write_bytes(before + b"of others")
+    given = {"log": tmp_path / "other.log", "output": tmp_path / "other.jsonl", "model": other}
+    with pytest.raises(ValueError, match=words):
+        start(**{name: given.get(name, value) for name, value in change.items()})
+    assert out.read_bytes() == before and (tmp_path / "other.jsonl").read_bytes().endswith(b"of others")
+    start(format="zeek").step()  # what "auto" found
+    start().step()
+
+
+def test_a_model_or_state_of_another_version_is_refused(model, tmp_path):
+    model.save(tmp_path / "m")
+    follower(model, tmp_path)
+    state = pickle.loads((tmp_path / "state").read_bytes())
+    del state.belongs_to
+    (tmp_path / "state").write_bytes(pickle.dumps(state))
+    with pytest.raises(ValueError, match=r"state was written by another version of diffad; remove it"):
+        follower(model, tmp_path)
+    loaded = FlowModel.load(tmp_path / "m")
+    assert loaded.digest == model.digest
+    del loaded.__dict__["ranges"]
+    loaded.save(tmp_path / "m")
+    with pytest.raises(ValueError, match="m was made by another version of diffad; fit it anew"):
+        FlowModel.load(tmp_path / "m")
 
 
 @pytest.mark.slow

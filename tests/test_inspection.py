@@ -169,9 +169,13 @@ def test_what_is_wrong_is_said_in_one_line(folders, arguments, words):
 
 
 @pytest.mark.parametrize(
-    ("ending", "dtype", "most"), [("png", "uint8", 0), ("tif", "uint8", 0), ("tiff", "uint16", 0), ("png", "uint16", 0)]
+    ("ending", "dtype"),
+    [
+        *(("png", "uint8"), ("tif", "uint8"), ("pgm", "uint8")),
+        *(("tiff", "uint16"), ("png", "uint16"), ("pgm", "uint16")),
+    ],
 )
-def test_grey_pictures_keep_their_values(tmp_path, ending, dtype, most):
+def test_grey_pictures_keep_their_values(tmp_path, ending, dtype):
     full = np.iinfo(dtype).max
     pixels = np.linspace(0, full, 20 * 12).reshape(20, 12).astype(dtype)
     Image.fromarray(pixels).save(tmp_path / f"a.{ending}")
@@ -184,8 +188,18 @@ def test_jpeg_and_colour(tmp_path):
     pixels = np.zeros((20, 12, 3), np.uint8) + np.array([200, 100, 50], np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=95)
     np.testing.assert_allclose(decode(tmp_path / "a.jpg"), pixels / 255, atol=0.02)
+    (tmp_path / "a.jpg").rename(tmp_path / "a.jfif")
+    Image.fromarray(pixels).save(tmp_path / "a.ppm")
+    assert read_folder(tmp_path).names == ["a.jfif", "a.ppm"]
+    np.testing.assert_allclose(decode(tmp_path / "a.ppm"), pixels / 255, atol=1e-6)
     Image.fromarray(pixels).quantize(8).save(tmp_path / "palette.png")
     np.testing.assert_allclose(decode(tmp_path / "palette.png"), pixels / 255, atol=0.02)
+
+
+def test_of_a_jpeg_of_several_pictures_the_first_is_taken(tmp_path):
+    first, second = (Image.fromarray(np.full((16, 16), grey, np.uint8)) for grey in (60, 200))
+    first.save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[second])
+    np.testing.assert_allclose(decode(tmp_path / "phone.jpg"), 60 / 255, atol=0.02)
 
 
 def test_fully_transparent_pixels_are_missing_and_half_transparent_ones_are_not(tmp_path):
@@ -252,10 +266,14 @@ def test_what_is_not_judged_is_reported(tmp_path):
     page[0].save(tmp_path / "moving.gif")
     Image.fromarray(255 * rng.random((16, 16)).astype(np.float32)).save(tmp_path / "counts.tif")
     Image.fromarray(rng.random((16, 16)).astype(np.float32)).save(tmp_path / "share.tif")
+    for name, kind in (("wide.tif", np.int32), ("wider.tif", np.uint32)):
+        Image.fromarray(rng.integers(0, 60_000, (16, 16)).astype(kind)).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")
     found = read_folder(tmp_path)
     assert found.names == ["part00.png", "part01.png", "part02.png", "share.tif"]
-    assert sorted(found.skipped) == ["counts.tif", "moving.gif", "pages.tif"]
+    assert sorted(found.skipped) == ["counts.tif", "moving.gif", "pages.tif", "wide.tif", "wider.tif"]
+    assert found.skipped["wide.tif"] == "holds 32-bit integers of unknown range; save 8 or 16 bits"
+    assert "32-bit" in found.skipped["wider.tif"]
     assert "3 pages" in found.skipped["pages.tif"] and "between 0 and 1" in found.skipped["counts.tif"]
 
 

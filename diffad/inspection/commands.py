@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    folder: Annotated[Path, typer.Argument(help="Pictures to judge: PNG, JPEG, TIFF or BMP, also in subfolders.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Pictures to judge: PNG, JPEG, TIFF, BMP, PGM or PPM, also in subfolders.")
+    ],
     fit_on: Annotated[Path, typer.Option(help="A folder of pictures of good parts, at least 8.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The report, one HTML file.")] = Path("report.html"),
     false_alarm_rate: Annotated[

@@ -15,11 +15,13 @@ from PIL import Image, ImageOps
 
 Picture = NDArray[np.float32]
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".bmp", ".pgm", ".ppm")
 #: Endings of pictures that are not read, and reported.
 OTHERS = (".gif", ".webp", ".jp2", ".heic", ".heif", ".avif", ".svg", ".pdf", ".dng", ".raw")
 #: Largest value of what Pillow decodes to whole numbers, by kind of pixel.
 FULL = {"uint8": 255.0, "uint16": 65535.0}
+#: Tag of a TIFF that holds the bits of a value.
+BITS = 258
 #: Weights of red, green and blue in grey (ITU-R 601).
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -52,8 +54,8 @@ class Folder:
 def read_folder(folder: Path | str, like: Folder | None = None, longest_side: int = 256) -> Folder:
     """Read all pictures below a folder.
 
-    PNG, JPEG, TIFF and BMP of 8 or 16 bits, grey or colour, upright by their EXIF tag; TIFF also of floats between 0
-    and 1.  All are brought to the most common size and to the majority of grey or colour.  A pixel
+    PNG, JPEG, TIFF, BMP, PGM and PPM of 8 or 16 bits, grey or colour, upright by their EXIF tag; TIFF also of floats
+    between 0 and 1; of the several pictures that some phones put into a JPEG the first.  All are brought to the most common size and to the majority of grey or colour.  A pixel
     that is fully transparent is missing; half transparency is ignored.  Pillow gives colour of 16
     bits as 8.
 
@@ -112,8 +114,11 @@ def decode(file: Path | str) -> Picture:
     """Return a picture file as (height, width, 1 or 3) between 0 and 1, NaN where fully transparent."""
     with Image.open(file) as opened:
         pages = getattr(opened, "n_frames", 1)
-        if pages > 1:
+        # What follows the picture in a JPEG of several (MPO) are previews, depths and second eyes.
+        if pages > 1 and opened.format != "MPO":
             raise ValueError(f"holds {pages} pages; save them one by one")
+        if opened.mode.startswith("I") and 32 in getattr(opened, "tag_v2", {}).get(BITS, ()):
+            raise ValueError("holds 32-bit integers of unknown range; save 8 or 16 bits")
         picture = ImageOps.exif_transpose(opened)
         alpha = None
         if picture.mode.startswith("I") and isinstance(picture.info.get("transparency"), int):

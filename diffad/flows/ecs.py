@@ -13,7 +13,11 @@ from diffad.flows.reasons import why
 
 
 def ecs_lines(alerts: pd.DataFrame) -> list[str]:
-    """Return alerts as JSON lines with the field names of the Elastic Common Schema (ECS 8)."""
+    """Return alerts as JSON lines with the field names of the Elastic Common Schema (ECS 8).
+
+    ``event.risk_score`` is the severity: it ranks flows that alarm by themselves and because of their source alike.
+    What ECS has no name for is under ``diffad``, the flow's own score among it.
+    """
     return [json.dumps(_pruned(_ecs(alert)), allow_nan=False) for alert in alerts.to_dict("records")]
 
 
@@ -35,13 +39,14 @@ def _ecs(alert: dict[str, Any]) -> dict[str, Any]:
             "kind": "alert",
             "category": ["network"],
             "duration": None if pd.isna(alert["duration"]) else round(alert["duration"] * 1e9),
-            "risk_score": alert["score"],
+            "risk_score": alert["severity"],
             "reason": why(alert["reasons"]),
         },
         **ends,
         "network": {"transport": alert["protocol"], "protocol": alert["service"]},
         "diffad": {
             "incident": alert["incident"],
+            "score": alert["score"],
             "p_value": alert["p_value"],
             "state": alert["state"],
             "reasons": [_typed(reason) for reason in alert["reasons"]],

@@ -118,6 +118,12 @@ def test_json_lines_have_the_names_of_ecs(alerts):
     assert theft["event"]["kind"] == "alert" and theft["event"]["duration"] == 30_000_000_000
 
 
+def test_risk_scores_rank_alerts_as_severities_do(alerts):
+    lines = [json.loads(text) for text in ecs_lines(alerts)]
+    assert [line["event"]["risk_score"] for line in lines] == alerts["severity"].tolist()
+    assert [line["diffad"]["score"] for line in lines] == alerts["score"].tolist()
+
+
 def test_every_field_of_the_json_lines_has_one_type(alerts):
     """A database takes the type of a field from the first line that it meets."""
     found = {}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from diffad.command_line import errors_in_one_line, show_warning
 from diffad.flows.commands import flows
 from diffad.inspection.commands import inspect
 
@@ -19,18 +20,6 @@ if TYPE_CHECKING:
 #: Rows of a normal recording of which the last fifth holds a fault with room around it.
 LEAST_FOR_DETECTABILITY = 500
 
-#: What messages call things, and what the command line does.
-COMMANDS = {
-    "regularize=True": "--regularize",
-    "sort first: X = X.sort_index()": "sort its lines by time",
-    "drop those rows: X = X[X.index.notna()]": "remove those lines",
-    "aggregate first: X.groupby(level=0).mean()": "keep one line of each time",
-    "give X a DatetimeIndex, or say AlarmsPerDay(number, rows_per_day=...)": "give the file a first column of timestamps",
-    "number must be a positive number": "--alarms-per-day must be a positive number",
-    "call recalibrate(X_normal)": "give newer normal data to --fit-on",
-    ": np.where(diffad.carried_forward(X), np.nan, X), or X.mask(...) of a DataFrame": " (leave the fields empty)",
-}
-
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 app.add_typer(flows, name="flows")
 app.command()(inspect)
@@ -40,7 +29,7 @@ app.command()(inspect)
 def main(context: typer.Context) -> None:
     """Find anomalies in sensor data, network traffic and images, and fill gaps in sensor data."""
     context.with_resource(warnings.catch_warnings())
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
 
 
 @app.command()
@@ -66,8 +55,8 @@ def impute(
     from diffad.training import Training
 
     output = output or _beside(file)
-    try:
-        check_share(coverage, "coverage")
+    with errors_in_one_line():
+        check_share(coverage, "--coverage")
         table = read_table(file)
         picture = output.with_suffix(".png")
         check_writable(output, file)
@@ -103,8 +92,6 @@ def impute(
             )
             figure.savefig(picture, dpi=120)
             typer.echo(f"picture: {picture}")
-    except (ValueError, TypeError, OSError) as error:
-        _fail(error)
 
 
 @app.command()
@@ -137,7 +124,7 @@ def detect(
 
     ending = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
     output = output or file.with_name(file.name.removesuffix(ending) + ".alarms.csv")
-    try:
+    with errors_in_one_line():
         threshold = FalseAlarmRate() if alarms_per_day is None else AlarmsPerDay(alarms_per_day)
         check_writable(output, file, fit_on)
         recording, period = _read(read_table(fit_on), fit_on, regularize)
@@ -161,8 +148,6 @@ def detect(
         # Unasked, a recording that is too short is no error.
         if detectability or (detectability is None and plot and len(normal) >= LEAST_FOR_DETECTABILITY):
             _measure_detectability(clone(detector), normal, output.with_suffix(".detectability.csv"), plot)
-    except (ValueError, TypeError, OSError) as error:
-        _fail(error)
 
 
 def _read(table: pd.DataFrame, file: Path, regularize: bool, period: float | None = None) -> tuple[Any, float | None]:
@@ -173,25 +158,6 @@ def _read(table: pd.DataFrame, file: Path, regularize: bool, period: float | Non
         return read(table, regularize=regularize, period=period)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Print a warning without the line of code that it came from."""
-    typer.secho(f"warning: {_as_commands(str(message))}", err=True, fg=typer.colors.YELLOW)
-
-
-def _as_commands(message: str) -> str:
-    """Call things as the command line does."""
-    for python, command in COMMANDS.items():
-        message = message.replace(python, command)
-    return message
-
-
-def _fail(error: Exception) -> NoReturn:
-    """Print an error as the command line calls things, and exit."""
-    message = _as_commands(str(error))
-    typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
-    raise typer.Exit(1) from None
 
 
 def _draw_alarms(detector: SeriesDetector, table: pd.DataFrame, found: pd.DataFrame, picture: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 import diffad
-from diffad.cli import COMMANDS, app
+from diffad.cli import app
+from diffad.command_line import COMMANDS
 from diffad.tables import read_table, write_table
 
 
@@ -255,6 +256,8 @@ def test_a_column_with_the_name_of_an_edge_is_not_overwritten(tmp_path):
 @pytest.mark.parametrize("python", COMMANDS)
 def test_messages_that_are_reworded_for_the_shell_are_still_said(python):
     """A message that changes in the library would reach the shell with advice for Python."""
-    said = "".join(file.read_text() for file in Path(diffad.__file__).parent.rglob("*.py") if file.name != "cli.py")
+    said = "".join(
+        file.read_text() for file in Path(diffad.__file__).parent.rglob("*.py") if file.name != "command_line.py"
+    )
     said = re.sub(r'"\s*\n\s*f?"', "", said)
     assert python in said or all(part in said for part in re.split(r"number|X_normal", python) if part.strip(" ():="))

@@ -116,8 +116,8 @@ def test_a_short_normal_recording_says_how_many_rows_detectability_needs(files):
     [
         (("nowhere.csv", "--fit-on", "good.csv"), "nowhere.csv"),
         (("today.csv", "--fit-on", "nowhere.csv"), "nowhere.csv"),
-        (("today.csv", "--fit-on", "good.csv", "--alarms-per-day", "-1"), "number"),
-        (("today.csv", "--fit-on", "good.csv", "--contamination", "0.9"), "contamination"),
+        (("today.csv", "--fit-on", "good.csv", "--alarms-per-day", "-1"), "--alarms-per-day must"),
+        (("today.csv", "--fit-on", "good.csv", "--contamination", "0.9"), "--contamination must"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(files, arguments, word):

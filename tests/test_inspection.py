@@ -144,10 +144,10 @@ def test_other_sizes_are_resized_to_the_most_common_of_the_good_ones_and_named(f
         (("empty", "--fit-on", "good"), ("empty", "no picture")),
         (("new", "--fit-on", "few"), ("7", "at least 8")),
         (("new", "--fit-on", "broken"), ("broken", "1 could not be read")),
-        (("new", "--fit-on", "good", "--false-alarm-rate", "2"), ("rate",)),
-        (("new", "--fit-on", "good", "--contamination", "0.7"), ("contamination",)),
-        (("new", "--fit-on", "good", "--worst", "0"), ("worst",)),
-        (("new", "--fit-on", "good", "--longest-side", "2"), ("longest_side",)),
+        (("new", "--fit-on", "good", "--false-alarm-rate", "2"), ("--false-alarm-rate must",)),
+        (("new", "--fit-on", "good", "--contamination", "0.7"), ("--contamination must",)),
+        (("new", "--fit-on", "good", "--worst", "0"), ("--worst must",)),
+        (("new", "--fit-on", "good", "--longest-side", "2"), ("--longest-side must",)),
         (("new", "--fit-on", "good", "-o", "nowhere/report.html"), ("nowhere",)),
     ],
 )
@@ -163,6 +163,11 @@ def test_what_is_wrong_is_said_in_one_line(folders, arguments, words):
     for word in words:
         assert word in said(result), f"{word!r} is missing in: {said(result)}"
     assert not (folders / "report.html").exists()
+
+
+def test_how_many_to_show_is_checked_before_anything_is_read(folders, monkeypatch):
+    monkeypatch.setattr("diffad.inspection.folders.read_folder", None)
+    assert "--worst must be" in said(inspect("new", "--fit-on", "good", "--worst", "0"))
 
 
 # --- reading ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffad.command_line import errors_in_one_line
 from diffad.whole_files import replacing
 
 if TYPE_CHECKING:
@@ -33,23 +34,22 @@ def fit(
     from diffad.flows.alerts import FlowModel
     from diffad.tables import check_place
 
-    try:
+    with errors_in_one_line():
         check_place(output, *logs)
         model = FlowModel.fit(_in_order(logs, format, timezone), contamination)
         model.save(output)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        _fail(error)
     typer.echo(f"learnt from {model.n_flows} flows, {model.flows_per_day:.0f} a day; model: {output}")
 
 
 def _in_order(logs: list[Path], format: str, timezone: str) -> Iterator[pd.DataFrame]:
     """Yield the flows of logs; what a source did before is part of each flow, so they must come in the order of time."""
+    from diffad.flows.alerts import FEWEST
     from diffad.flows.readers import read_flows
 
     twice = [log for k, log in enumerate(logs) if log.resolve() in [other.resolve() for other in logs[:k]]]
     if twice:
         raise ValueError(f"{twice[0]} is named twice; its flows would count double")
-    earlier, then = None, None
+    earlier, then, n_flows = None, None, 0
     for log in logs:
         now = None
         for chunk in read_flows(log, format, timezone=timezone):
@@ -58,9 +58,15 @@ def _in_order(logs: list[Path], format: str, timezone: str) -> Iterator[pd.DataF
                 now = chunk["start"].median()
                 if then is not None and now < then:
                     raise ValueError(f"{log} is of an earlier time than {earlier}; name the logs in the order of time")
+            n_flows += len(chunk)
             yield chunk
         if now is not None:
             earlier, then = log, now
+    if n_flows < FEWEST:
+        names = ", ".join(map(str, logs))
+        raise ValueError(
+            f"{names}: {n_flows} flows; a model of normal traffic takes at least {FEWEST}, give longer logs"
+        )
 
 
 @flows.command()
@@ -84,7 +90,7 @@ def score(
     from diffad.tables import check_place
 
     output = output or log.with_name(log.name + ".alerts.jsonl")
-    try:
+    with errors_in_one_line():
         if state is not None and not follow:
             raise ValueError("--state is for --follow")
         if log.is_dir():
@@ -98,8 +104,6 @@ def score(
             _follow(log, judge, output, limits, format, state, timezone)
         else:
             _score(log, judge, output, limits, format, timezone)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        _fail(error)
 
 
 def _score(log: Path, model: FlowModel, output: Path, limits: Limits, format: str, timezone: str) -> None:
@@ -141,8 +145,3 @@ def _follow(log: Path, model: FlowModel, output: Path, limits: Limits, format: s
         follower.run()
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on from here")
-
-
-def _fail(error: Exception) -> None:
-    typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
-    raise typer.Exit(1) from None

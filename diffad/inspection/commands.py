@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffad.command_line import errors_in_one_line
 from diffad.whole_files import replacing
 
 if TYPE_CHECKING:
@@ -27,14 +28,16 @@ def inspect(
     longest_side: Annotated[int, typer.Option(help="Larger pictures are shrunk to this many pixels.")] = 256,
 ) -> None:
     """Find defects in the pictures of FOLDER after seeing good ones, and show where they are."""
+    from diffad.arguments import check_count
     from diffad.image_detector import ImageDetector
     from diffad.inspection.folders import ENDINGS, read_folder
     from diffad.inspection.report import Inspection, html
     from diffad.tables import check_place
     from diffad.thresholds import FalseAlarmRate
 
-    try:
+    with errors_in_one_line():
         check_place(output)
+        check_count(worst, "--worst")
         if output.suffix.lower() in ENDINGS:
             raise ValueError(f"{output} is named like a picture, but the report is HTML; name it .html")
         detector = ImageDetector(FalseAlarmRate(false_alarm_rate), contamination)
@@ -46,9 +49,6 @@ def inspect(
         page = html(inspection, good, detector.normal_.scores)
         with replacing(output) as draft:
             draft.write_text(page, encoding="utf-8", errors="backslashreplace")
-    except (ValueError, TypeError, OSError) as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
-        raise typer.Exit(1) from None
     typer.echo(f"{inspection.alarms.sum()} of {len(new.names)} images alarm, written to {output}")
     for i in inspection.worst[inspection.alarms[inspection.worst]][:20]:
         typer.echo(f"  {new.names[i]}  score {inspection.strangeness[i]:.3g}, p = {inspection.p_values[i]:.2g}")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffad.arguments import check_count
 from diffad.image_detector import ImageDetector, ImageExplanation
 from diffad.inspection.folders import Folder
 from diffad.inspection.pictures import brightest, plot_inspection, plot_scores
@@ -53,8 +54,7 @@ class Inspection:
     @classmethod
     def of(cls, detector: ImageDetector, folder: Folder, n_worst: int = 24) -> Inspection:
         """Judge all images and explain the strangest."""
-        if n_worst < 1:
-            raise ValueError(f"worst must be at least 1 image to show, got {n_worst}")
+        check_count(n_worst, "n_worst")
         strangeness = -detector.score_samples(folder.images)
         worst = np.argsort(-strangeness, kind="stable")[:n_worst]
         found = detector.explain(folder.images[worst])

@@ -361,6 +361,21 @@ def test_a_broken_model_is_an_error_and_no_traceback(folder, tmp_path, content):
     assert done.exit_code == 1 and "model" in done.output
 
 
+def test_what_is_wrong_is_said_by_the_names_of_the_command_line(folder, tmp_path):
+    (tmp_path / "few.log").write_text(HEADER + "".join(normal(50)))
+    score = ["score", str(folder / "new.log"), "--model", str(folder / "traffic.model")]
+    fit = ["fit", "-o", str(tmp_path / "m")]
+    for command, words in (
+        ([*score, "--alerts-per-day", "0"], "--alerts-per-day must lie between"),
+        ([*score, "--timezone", "Mars"], "--timezone must be"),
+        ([*score, "--format", "netflow"], "--format must be"),
+        ([*fit, str(folder / "good.log"), "--contamination", "0.9"], "--contamination must lie"),
+        ([*fit, str(tmp_path / "few.log")], f"{tmp_path / 'few.log'}: 50 flows; a model of normal traffic takes"),
+    ):
+        done = CliRunner().invoke(app, ["flows", *command])
+        assert done.exit_code == 1 and f"error: {words}" in " ".join(done.output.split()), done.output
+
+
 def test_too_few_flows_are_refused(folder):
     with pytest.raises(ValueError, match="at least 200"):
         FlowModel.fit(load_flows(folder / "good.log").head(50))

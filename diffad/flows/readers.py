@@ -337,8 +337,10 @@ def _detect(sample: bytes, path: Path) -> str:
     lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
     if not lines:
         raise ValueError(f"{path} is empty")
-    if lines[0].startswith("[{"):
-        raise ValueError(f"{path} is one JSON array; write one object a line, as with: jq -c '.[]'")
+    if re.match(r"\[\s*\{", text.lstrip()):
+        raise ValueError(f"{path} is one JSON array; write one object a line, as with: jq -c '.[]' {path}")
+    if lines[0].strip() == "{":
+        raise ValueError(f"{path} has JSON objects of several lines; write one a line, as with: jq -c . {path}")
     if lines[0].startswith("{"):
         if '"event_type"' in text or "orig_h" in text:
             return "suricata" if '"event_type"' in text else "zeek-json"

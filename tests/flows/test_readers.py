@@ -600,6 +600,8 @@ DNS = "#separator \\x09\n#path\tdns\n#fields\tts\tuid\tid.orig_h\tid.orig_p\tid.
         ),
         (EVE[0] + "\n" + EVE[0], "2 x dns record"),
         ("[" + ",".join(EVE) + "]", "one JSON array"),
+        (json.dumps([json.loads(line) for line in EVE], indent=2), r"one JSON array; .* jq -c '\.\[\]'"),
+        (json.dumps(json.loads(EVE[0]), indent=2), r"objects of several lines; .* jq -c \."),
         ('{"a": 1}', "neither Suricata"),
         ("ts,te,td,pr,val,fl,flP,ipkt,ipktP\n1,2,3,4,5,6,7,8,9\n", "wrong|no header"),
         ("a,b,c\n1,2,3\n", "no header of Zeek, nfdump"),

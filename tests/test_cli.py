@@ -261,3 +261,8 @@ def test_messages_that_are_reworded_for_the_shell_are_still_said(python):
     )
     said = re.sub(r'"\s*\n\s*f?"', "", said)
     assert python in said or all(part in said for part in re.split(r"number|X_normal", python) if part.strip(" ():="))
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "diffad", "--help"], capture_output=True, text=True, check=True)
+    assert "Usage: diffad [OPTIONS]" in done.stdout and "impute" in done.stdout

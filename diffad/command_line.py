@@ -22,6 +22,7 @@ COMMANDS = {
     "rate must lie strictly": "--false-alarm-rate must lie strictly",
     "contamination must lie": "--contamination must lie",
     "longest_side must be": "--longest-side must be",
+    "inside must hold": "--local must hold",
     "format must be": "--format must be",
     "timezone must be": "--timezone must be",
 }

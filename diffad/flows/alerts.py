@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -103,7 +103,12 @@ class FlowModel:
     n_flows: int
 
     @classmethod
-    def fit(cls, flows: pd.DataFrame | Iterable[pd.DataFrame], contamination: float = 0.0) -> Self:
+    def fit(
+        cls,
+        flows: pd.DataFrame | Iterable[pd.DataFrame],
+        contamination: float = 0.0,
+        inside: Sequence[str] | None = None,
+    ) -> Self:
         """Learn from flows in the order of their log; the last quarter sets the threshold.
 
         Parameters
@@ -114,8 +119,10 @@ class FlowModel:
         contamination : float, default=0.0
             Share of the flows that may be attacks. Say no more than there are: rare normal flows go with them, and
             then set a threshold that attacks do not reach.
+        inside : sequence of str, default=None
+            Networks of one's own, as of `FlowFeatures`; None takes the private ones.
         """
-        seen = _seen([flows] if isinstance(flows, pd.DataFrame) else flows)
+        seen = _seen([flows] if isinstance(flows, pd.DataFrame) else flows, FlowFeatures(inside=inside))
         if seen.n_flows < FEWEST:
             raise ValueError(f"flows holds {seen.n_flows} flows; a model of normal traffic takes at least {FEWEST}")
         features, table = seen.features, seen.spread[seen.features.columns_]
@@ -255,8 +262,8 @@ class _Seen:
     n_flows: int
 
 
-def _seen(chunks: Iterable[pd.DataFrame]) -> _Seen:
-    features, thinned, latest = FlowFeatures(), Thinned(MOST), Latest(LATEST)
+def _seen(chunks: Iterable[pd.DataFrame], features: FlowFeatures) -> _Seen:
+    thinned, latest = Thinned(MOST), Latest(LATEST)
     watch = Watch(features.whole_stream(), {})
     known: pd.Series | bool = False
     for flows in chunks:

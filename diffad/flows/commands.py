@@ -29,14 +29,20 @@ def fit(
     format: Annotated[str, typer.Option(help=FORMAT_HELP)] = "auto",
     contamination: Annotated[float, typer.Option(help="Share of the flows that may be attacks.")] = 0.0,
     timezone: Annotated[str, typer.Option(help=TIMEZONE_HELP)] = "UTC",
+    local: Annotated[
+        list[str] | None,
+        typer.Option(help="Network of your own beside the private ones, as 203.0.113.0/24; may be given repeatedly."),
+    ] = None,
 ) -> None:
     """Learn what traffic is normal."""
     from diffad.flows.alerts import FlowModel
+    from diffad.flows.features import PRIVATE
     from diffad.tables import check_place
 
     with errors_in_one_line():
         check_place(output, *logs)
-        model = FlowModel.fit(_in_order(logs, format, timezone), contamination)
+        inside = (*PRIVATE, *local) if local else None
+        model = FlowModel.fit(_in_order(logs, format, timezone), contamination, inside)
         model.save(output)
     typer.echo(f"learnt from {model.n_flows} flows, {model.flows_per_day:.0f} a day; model: {output}")
 

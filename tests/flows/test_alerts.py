@@ -361,6 +361,16 @@ def test_a_broken_model_is_an_error_and_no_traceback(folder, tmp_path, content):
     assert done.exit_code == 1 and "model" in done.output
 
 
+def test_networks_of_ones_own_are_inside_beside_the_private_ones(folder, tmp_path):
+    fit = ["flows", "fit", str(folder / "good.log"), "-o", str(tmp_path / "m"), "--local"]
+    done = CliRunner().invoke(app, [*fit, "203.0.113.0/24", "--local", "2001:db8::/32"])
+    assert done.exit_code == 0, done.output
+    flows = load_flows(folder / "new.log").iloc[[0, -1]]  # the last goes to 203.0.113.9
+    assert FlowModel.load(tmp_path / "m").watch().update(flows)["direction"].tolist() == ["internal", "internal"]
+    done = CliRunner().invoke(app, [*fit, "203.0.113.0-255"])
+    assert done.exit_code == 1 and "--local must hold networks such as" in " ".join(done.output.split())
+
+
 def test_what_is_wrong_is_said_by_the_names_of_the_command_line(folder, tmp_path):
     (tmp_path / "few.log").write_text(HEADER + "".join(normal(50)))
     score = ["score", str(folder / "new.log"), "--model", str(folder / "traffic.model")]

@@ -146,7 +146,7 @@ def _follow(log: Path, model: FlowModel, output: Path, limits: Limits, format: s
     if not log.exists() and not state.exists() and format == "auto":
         raise FileNotFoundError(f"there is no file {log}; say --format zeek or another to wait for it")
     follower = Follower(log, model, output, limits, format, state, timezone)
-    typer.echo(f"following {log}; alerts go to {output}; stop with Ctrl-C")
+    typer.echo(f"following {log}; alerts go to {output}; stop with Ctrl-C or SIGTERM")
     try:
         follower.run()
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from diffad.scaling import FARTHEST
+from diffad.telling import tell
 
 Matrix = NDArray[np.float64]
 
@@ -20,6 +21,8 @@ Matrix = NDArray[np.float64]
 GROSS = 1e4
 #: Categories with an indicator of their own, the commonest first; the rest count as unseen.
 MOST_CATEGORIES = 60
+#: Share of a column's texts from which on they are numbers, or names of rows where there are so many rows.
+MOSTLY, NAMES = 0.9, 50
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Columns:
             if column.isna().all():
                 raise ValueError(f"column {name!r} holds no value at all; drop it: X = X.drop(columns={name!r})")
             if k in chosen:
+                if categorical is None:
+                    _warn_of_no_category(column, name)
                 try:
                     counts = column.value_counts()
                     counts = counts[counts > 0].iloc[:MOST_CATEGORIES]
@@ -169,6 +174,27 @@ def _is_category(column: pd.Series) -> bool:
     ):
         return False
     return not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind)
+
+
+def _warn_of_no_category(column: pd.Series, name: str) -> None:
+    """Warn of text that is read as categories and hardly means them: numbers, dates, or names of rows."""
+    if not (pd.api.types.is_object_dtype(column.dtype) or pd.api.types.is_string_dtype(column.dtype)):
+        return
+    texts = column[column.map(lambda value: isinstance(value, str))].astype(str)
+    if texts.empty:
+        return
+    numbers = pd.to_numeric(texts.str.replace(",", ".", regex=False), errors="coerce").notna()
+    if numbers.mean() > MOSTLY:
+        rest = f", but for {texts[~numbers].iloc[0]!r}" if not numbers.all() else ""
+        tell(
+            f"column {name!r} holds numbers as text ({texts.iloc[0]!r}{rest}) and is read as categories; make it numbers, "
+            f"X[{name!r}] = pd.to_numeric(X[{name!r}], errors='coerce'), or name it in categorical_features"
+        )
+    elif len(texts) >= NAMES and texts.nunique() > MOSTLY * len(texts):
+        tell(
+            f"column {name!r} holds another text in nearly every row ({texts.iloc[0]!r}, {texts.iloc[1]!r}, ...), from which "
+            "nothing can be learnt; drop it, or make dates and the like numbers"
+        )
 
 
 def _without_gross(values: Matrix) -> Matrix:

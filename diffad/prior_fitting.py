@@ -200,7 +200,8 @@ def fit_marginals(series: list[Array], length: int, seed: int) -> Marginals | No
     held = held_out([len(s) for s in series], length)
     if not any(h.any() for h in held):
         return None
-    train, test = (split(complete(series, seed), held, keep) for keep in (False, True))
+    completed = complete(series, seed)
+    train, test = (split(completed, held, keep) for keep in (False, True))
     marginals = Marginals.fit(np.concatenate(split(series, held, False)).astype(np.float64))
     plain = _mapped_crps(train, test, length, seed, lambda x: x, lambda z: z)
     bent = _mapped_crps(

@@ -54,6 +54,8 @@ SHARPNESS = (0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 MOST_REPEATS = 6
 #: Rows that calibrate bands with a network in the pool.
 MOST_SLOW = 1000
+#: Parts by which the covariance of a Gaussian is moved towards its diagonal: many columns of few rows.
+SHRUNK = (0.2, 0.5, 0.8)
 #: Levels at which distributions are compared.
 LEVELS = tuple(((np.arange(20) + 0.5) / 20).tolist())
 PRIORS = ("auto", "gaussian", "mixture", "kernel")
@@ -120,7 +122,8 @@ def fit_filler(
         n_calibrating = min(n_calibrating, MOST_SLOW)
     sharpened = _sharpened(together, truth, owner, rng)
     bands = _bands(sharpened, truth, owner, n_calibrating, rng)
-    model = _refitted(chosen, rows, seed)
+    # A kernel takes its donors from the head of what it is given: a sorted table would lose its end.
+    model = _refitted(chosen, rows[order], seed)
     if together is not chosen:
         model = replace(together.model, models=(model, together.model.models[1]))
     return replace(sharpened, model=model, bands=bands), losses
@@ -168,7 +171,8 @@ def _candidates(prior: str, width: int) -> tuple[str, ...]:
     kernels = tuple(f"kernel-{h}" for h in BANDWIDTHS)
     mixtures = tuple(f"mixture-{k}" for k in N_COMPONENTS)
     if prior == "auto":
-        return ("gaussian", *(mixtures if width <= MOST_MIXED else ()), *kernels)
+        shrunk = tuple(f"shrunk-{share}" for share in SHRUNK)
+        return ("gaussian", *(mixtures if width <= MOST_MIXED else ()), *kernels, *shrunk)
     return {"gaussian": ("gaussian",), "mixture": mixtures, "kernel": kernels}[prior]
 
 
@@ -185,6 +189,8 @@ def _models(z: Matrix, kinds: Sequence[str], seed: int, starts: Sequence[Any] | 
         kind, _, number = name.partition("-")
         if kind == "mixture":
             found[name] = MixturePrior.fit(x, int(number), seed, gaussian, start)
+        elif kind == "shrunk":
+            found[name] = gaussian.shrunk(float(number))
         else:
             found[name] = gaussian if kind == "gaussian" else KernelPrior.fit(x[:MOST_DONORS], gaussian, float(number))
     return found

@@ -477,3 +477,48 @@ def test_shares_that_are_no_numbers_are_refused_by_name(method):
     X = np.random.default_rng(0).standard_normal((60, 2))
     with pytest.raises(ValueError, match="must lie strictly between 0 and 1"):
         method(TabularImputer().fit(X), X)
+
+
+def test_a_table_sorted_by_its_classes_is_filled_as_a_shuffled_one():
+    rng = np.random.default_rng(0)
+    kind = np.repeat(np.arange(5), 800)
+    X = np.c_[10.0 * kind + rng.standard_normal(4000), np.sin(kind) * 20 + rng.standard_normal(4000)]
+    gaps = X.copy()
+    gaps[-200:, 1] = np.nan
+    imputer = TabularImputer(prior="kernel").fit(gaps)
+    assert np.abs(imputer.transform(gaps) - X)[-200:, 1].mean() < 1.5
+    lower, upper = (edge[-200:, 1] for edge in imputer.interval(gaps, 0.9))
+    assert ((lower <= X[-200:, 1]) & (X[-200:, 1] <= upper)).mean() > 0.8
+
+
+def test_chance_correlations_of_many_columns_and_few_rows_hardly_harm():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 30))
+    gaps = np.where(rng.random(X.shape) < 0.15, np.nan, X)
+    hidden = np.isnan(gaps)
+    error = np.abs(TabularImputer().fit_transform(gaps) - X)[hidden].mean()
+    of_means = np.abs(np.nanmean(gaps, 0) - X)[hidden].mean()
+    assert error < 1.1 * of_means
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (lambda x: f"{x:.2f}".replace(".", ","), "holds numbers as text"),
+        (lambda x: "n/a" if x > 1.9 else f"{x:.3f}", "but for 'n/a'"),
+        (lambda x: f"part {x:.6f}", "another text in nearly every row"),
+    ],
+)
+def test_text_that_is_hardly_meant_as_categories_is_told(texts, message):
+    x = np.random.default_rng(0).standard_normal(200)
+    X = pd.DataFrame({"a": x, "b": [texts(v) for v in x]})
+    with pytest.warns(UserWarning, match=message):
+        TabularImputer(prior="gaussian").fit(X)
+
+
+def test_named_categories_are_taken_as_they_are(recwarn):
+    x = np.random.default_rng(0).integers(0, 5, 200)
+    TabularImputer(prior="gaussian", categorical_features=["code"]).fit(
+        pd.DataFrame({"a": x + 0.5, "code": x.astype(str)})
+    )
+    assert not [w for w in recwarn if "categories" in str(w.message)]

@@ -87,6 +87,11 @@ class MixturePrior:
             best = cls(*_em(best.completed(x, generator), len(best.weights), seed, best if start is not None else None))
         return best
 
+    def shrunk(self, share: float) -> MixturePrior:
+        """Return the same with the entries' correlations made smaller by `share`: fewer chance ones, of few rows."""
+        own = torch.diag_embed(self.covariances.diagonal(dim1=-2, dim2=-1))
+        return MixturePrior(self.weights, self.means, (1 - share) * self.covariances + share * own)
+
     def bic(self, x: Tensor) -> float:
         """Return Schwarz' criterion on rows (n, d), lower is better."""
         k, d = self.means.shape

@@ -31,12 +31,13 @@ CALIBRATION_SAMPLES = 20
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model ready for use, its bands and how it was trained."""
+    """A model ready for use, its bands, how it was trained, and whether any rows could be held out for that."""
 
     model: MaskedDiffusion
     bands: Bands
     history: list[dict[str, float]] = field(default_factory=list)
     gain: float = 0.0
+    held_out: bool = True
 
 
 def fit_windows(
@@ -62,7 +63,7 @@ def fit_windows(
     held = held_out([len(s) for s in series], length)
     if not any(h.any() for h in held):
         alone = MaskedDiffusion(closed_form_of_few(prior).fit(whole, completed), length, channels, device=device)
-        return Fitted(alone, Bands.gaussian(len(GAP_KINDS), channels))
+        return Fitted(alone, Bands.gaussian(len(GAP_KINDS), channels), held_out=False)
 
     train = windows_of(split(series, held, False), length)
     test = windows_of(split(series, held, True), length, most=4000)

@@ -5,7 +5,7 @@ Here pandas ends.  A `Recording` remembers how to give results back in the shape
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,14 @@ from sklearn.utils.validation import check_array
 
 from diffad.integers import whole_numbers
 from diffad.masked_arrays import unmasked
+from diffad.telling import tell
 
 Rows = NDArray[np.float64]
 
 #: Rows that a regular grid may have for each row given, and always.
 MOST_SPARSE, FEW = 20, 10_000
+#: Periods between most rows from which on a grid that was given is too fine.
+SPARSE = 1.5
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,34 @@ class Recording:
     template: Any
     given: NDArray[np.int64]
 
-    def assemble(self, pieces: list[NDArray[Any]]) -> NDArray[Any]:
-        """Put one result (..., n_timestamps, channels) per series back into the input's shape."""
-        channels = pieces[0].shape[-1]
-        lead = pieces[0].shape[:-2]
-        flat = np.empty((*lead, sum(len(r) for r in self.rows), channels), pieces[0].dtype)
+    @property
+    def index(self) -> pd.Index:
+        """The times of the flat input's rows, or their numbers."""
+        if isinstance(self.template, pd.DataFrame):
+            return self.template.index
+        return pd.RangeIndex(sum(len(r) for r in self.rows))
+
+    def flat(self, pieces: list[NDArray[Any]]) -> NDArray[Any]:
+        """Put one result (..., n_timestamps, channels) per series in the order of the flat input's rows."""
+        flat = np.empty((*pieces[0].shape[:-2], len(self.index), pieces[0].shape[-1]), pieces[0].dtype)
         for rows, piece in zip(self.rows, pieces, strict=True):
             flat[..., rows, :] = piece
-        if getattr(self.template, "ndim", 2) == 3:
-            return flat.reshape(*lead, *self.template.shape)
         return flat
+
+    def assemble(self, pieces: list[NDArray[Any]]) -> NDArray[Any]:
+        """Put one result (..., n_timestamps, channels) per series back into the input's shape."""
+        flat = self.flat(pieces)
+        if getattr(self.template, "ndim", 2) == 3:
+            return flat.reshape(*flat.shape[:-2], *self.template.shape)
+        return flat
+
+    def blanked(self, where: list[NDArray[np.bool_]]) -> Recording:
+        """Return the same with the rows of each series missing that are marked in `where` (n_timestamps,)."""
+        series = [np.where(marked[:, None], np.nan, rows) for rows, marked in zip(self.series, where, strict=True)]
+        template: Any = self.assemble(series)
+        if isinstance(self.template, pd.DataFrame):
+            template = pd.DataFrame(template, self.template.index, self.template.columns)
+        return replace(self, series=series, template=template)
 
     def fill(self, filled: NDArray[np.float64]) -> Any:
         """Return the template with its missing entries taken from `filled`; the rest bit for bit."""
@@ -176,7 +197,10 @@ def _check_order(index: pd.Index) -> None:
         raise ValueError("the index holds NaT; drop those rows: X = X[X.index.notna()]")
     if index.has_duplicates:
         twice = index[index.duplicated()][0]
-        raise ValueError(f"timestamp {twice} occurs more than once; aggregate first: X.groupby(level=0).mean()")
+        raise ValueError(
+            f"timestamp {twice} occurs more than once; aggregate first: X.groupby(level=0).mean(), or give times with "
+            "their UTC offset if a clock was set back"
+        )
     if not index.is_monotonic_increasing:
         raise ValueError("timestamps are not in order; sort first: X = X.sort_index()")
 
@@ -226,6 +250,12 @@ def _on_grid(X: pd.DataFrame, seconds: float | None) -> tuple[pd.DataFrame, NDAr
     # Integer nanoseconds throughout: floats cannot hold today's date to the nanosecond.
     stamps = index.as_unit("ns").asi8
     usual = 1e9 * seconds if seconds else float(np.median(np.diff(stamps)))
+    apart = float(np.median(np.diff(stamps))) / usual
+    if apart > SPARSE:
+        tell(
+            f"most rows of X are {apart * usual / 1e9:g} s apart, on a grid of {usual / 1e9:g} s: "
+            f"{1 - 1 / apart:.0%} of its rows are missing; fit on data of the same period, or resample them"
+        )
     steps = np.rint(np.diff(stamps) / usual).astype(np.int64)
     # Counting step by step keeps jitter from adding up; the mean period then spans the whole.
     slots = np.r_[0, steps.cumsum()]

@@ -16,12 +16,14 @@ from sklearn.utils.validation import check_is_fitted
 from diffad import tracking
 from diffad.atomic import all_or_nothing
 from diffad.constant_channels import ConstantChannels
+from diffad.counters import warn_of_counters
 from diffad.cross_fitting import FOLDS
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector, Explanation
 from diffad.detector_fitting import Memory, Recipe, evidence_of_rows, fit_detector, standardised
 from diffad.devices import device_of
 from diffad.evidence import KINDS, WHOLE
+from diffad.fault_labels import faulty_rows
 from diffad.recordings import Recording
 from diffad.scaling import unsquash
 from diffad.series_imputer import SeriesImputer
@@ -165,16 +167,18 @@ class SeriesDetector(Detector, SeriesInput):
         """
         self._check_parameters()
         recording, self.period_ = self._read(X, groups, reset=True)
-        faulty = _faulty(y, recording)
-        self.scaling_ = self._fit_scaling(recording)
+        faulty = faulty_rows(y, recording)
+        normal = recording.blanked(faulty)
+        self.scaling_ = self._fit_scaling(normal)
         self.__dict__.pop("model_", None)
         if self.model is not None:
-            self.model_ = self._imputer(recording.template if self.regularize else X, groups)
+            self.model_ = self._imputer(normal.template if self.regularize or y is not None else X, groups)
         self.constant_ = ConstantChannels.of(self.scaling_)
         known = [~np.isnan(raw).all(1) & ~fault for raw, fault in zip(recording.series, faulty, strict=True)]
         self._warn_of_few(sum(int(k.sum()) for k in known))
-        told = [np.where(fault[:, None], np.nan, raw) for raw, fault in zip(recording.series, faulty, strict=True)]
-        warn_of_carried_forward(told)
+        warn_of_carried_forward(normal.series)
+        warn_of_counters(normal.series, self._names())
+        self._fitted_as = self._learnt_as()
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
             self._learn(recording.series, faulty)
         return self
@@ -248,6 +252,10 @@ class SeriesDetector(Detector, SeriesInput):
         """
         recording = self._open(X, groups)
         self._check_parameters()
+        if self._learnt_as() != self._fitted_as:
+            raise ValueError(
+                f"context, kinds or model were set to others after fit ({self._fitted_as}); call fit again"
+            )
         self._check_adaptable(recording)
         self._accept_moves(recording)
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
@@ -274,10 +282,10 @@ class SeriesDetector(Detector, SeriesInput):
         columns: dict[str, Scores] = {}
         parts = [self._evidence(raw) for raw in recording.series]
         for kind in parts[0]:
-            values = _per_row(recording, [p[kind] for p in parts])
+            values = recording.flat([p[kind] for p in parts])
             labels = [kind] if kind in WHOLE else [f"{kind}:{n}" for n in names]
             columns |= dict(zip(labels, values.T, strict=True))
-        return pd.DataFrame(columns, index=_index(recording))
+        return pd.DataFrame(columns, index=recording.index)
 
     def events(self, X: Any, groups: Any = None) -> pd.DataFrame:
         """Return the alarms of X, merged.
@@ -292,9 +300,9 @@ class SeriesDetector(Detector, SeriesInput):
         """
         recording = self._open(X, groups)
         shares = self._shares(recording)
-        score = _per_row(recording, shares).sum(1)
+        score = recording.flat(shares).sum(1)
         self._look_for_drift(score)
-        index, names = _index(recording), self._names()
+        index, names = recording.index, self._names()
         rows, several = [], len(recording.rows) > 1
         for number, (places, share) in enumerate(zip(recording.rows, shares, strict=True)):
             strange = share.sum(1)
@@ -327,7 +335,7 @@ class SeriesDetector(Detector, SeriesInput):
         Bands are wider where more than half of a row is missing.
         """
         recording = self._open(X, groups)
-        index, names = _index(recording), self._names()
+        index, names = recording.index, self._names()
         centre: list[Scores] = []
         lower: list[Scores] = []
         upper: list[Scores] = []
@@ -338,7 +346,7 @@ class SeriesDetector(Detector, SeriesInput):
             for edge, offset in ((centre, 0.0), (lower, -band), (upper, band)):
                 edge.append(self.scaling_.inverse(unsquash(expected + offset, knee)))
         tables = (self._shares(recording), centre, lower, upper)
-        return Explanation(*(pd.DataFrame(_per_row(recording, t), index=index, columns=names) for t in tables))
+        return Explanation(*(pd.DataFrame(recording.flat(t), index=index, columns=names) for t in tables))
 
     def stream(self) -> Stream:
         """Return a scorer that takes one row at a time and agrees with `score_samples`.
@@ -414,6 +422,9 @@ class SeriesDetector(Detector, SeriesInput):
         self._decide(
             fitted.normal, training, None if fitted.ahead is None else (fitted.ahead.expected, fitted.ahead.seen)
         )
+
+    def _learnt_as(self) -> str:
+        return f"context={self.context!r}, kinds={self.kinds!r}, model={None if self.model is None else 'given'}"
 
     def _recipe(self) -> Recipe:
         return Recipe(
@@ -504,38 +515,7 @@ class SeriesDetector(Detector, SeriesInput):
     def _strangeness(self, X: Any, groups: Any = None) -> Scores:
         check_is_fitted(self)
         recording = self._open(X, groups)
-        return _per_row(recording, self._shares(recording)).sum(1)
-
-
-def _faulty(y: Any, recording: Recording) -> list[NDArray[np.bool_]]:
-    """Return the rows labelled as faults, one array per series; labels of another kind are not for us."""
-    nothing = [np.zeros(len(r), bool) for r in recording.rows]
-    if y is None:
-        return nothing
-    labels = pd.Series(np.asarray(y).ravel()).infer_objects().to_numpy()
-    if len(labels) != len(recording.given):
-        raise ValueError(f"y has {len(labels)} labels, X has {len(recording.given)} rows; give one label per row")
-    values = set(np.unique(labels).tolist()) if labels.dtype.kind in "biuf" else {None}
-    if values not in ({0, 1}, {-1, 1}):
-        if values - {0, 1}:
-            tell("y is ignored: labels are 1 for faults among 0, or -1 among 1")
-        return nothing
-    marked = np.zeros(sum(len(r) for r in recording.rows), bool)
-    marked[recording.given] = labels == (1 if 0 in values else -1)
-    return [marked[r] for r in recording.rows]
-
-
-def _per_row(recording: Recording, pieces: list[NDArray[Any]]) -> Scores:
-    flat = np.empty((sum(len(r) for r in recording.rows), pieces[0].shape[1]))
-    for rows, piece in zip(recording.rows, pieces, strict=True):
-        flat[rows] = piece
-    return flat
-
-
-def _index(recording: Recording) -> pd.Index:
-    if isinstance(recording.template, pd.DataFrame):
-        return recording.template.index
-    return pd.RangeIndex(sum(len(r) for r in recording.rows))
+        return recording.flat(self._shares(recording)).sum(1)
 
 
 __all__ = ["Explanation", "SeriesDetector"]

@@ -179,7 +179,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
             self.scaling_, self.period_, self.seed_ = scaling, period, seed
             self.model_, self.bands_ = fitted.model, fitted.bands
             self.history_, self.network_gain_ = fitted.history, fitted.gain
-            judged = fitted.history and np.isfinite(fitted.history[-1]["validation"])
+            judged = fitted.held_out and all(np.isfinite(step["validation"]) for step in fitted.history[-1:])
             if self.training is not None and training.max_steps and scaling.modelled.any() and not judged:
                 tell(
                     f"no network was trained: X has too few rows to hold some out, which takes {LEAST_WINDOWS} windows "

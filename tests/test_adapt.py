@@ -248,3 +248,10 @@ def test_constants_stay_constants():
     assert detector.predict(new)[100] == -1
     nothing = pd.DataFrame({"a": np.ones(50), "b": np.zeros(50)})
     assert (SeriesDetector().fit(nothing).adapt(nothing).predict(nothing) == 1).all()
+
+
+@pytest.mark.parametrize("changed", [{"context": "past"}, {"kinds": ["quiet"]}, {"model": SeriesImputer()}])
+def test_what_was_set_after_fit_takes_another_fit(changed):
+    detector = SeriesDetector(context="both", kinds=KINDS).fit(process(600, 0)).set_params(**changed)
+    with pytest.raises(ValueError, match=r"set to others after fit .*; call fit again"):
+        detector.adapt(process(600, 1))

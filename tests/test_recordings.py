@@ -116,3 +116,10 @@ def test_filling_touches_missing_entries_only_and_never_its_input():
     pd.testing.assert_frame_equal(filled, pd.DataFrame({"a": [1.0, 9.0, 3.0], "n": [1, 2, 3]}, index=list("pqr")))
     recording.series[0][:] = -1
     pd.testing.assert_frame_equal(X, before)
+
+
+def test_a_grid_much_finer_than_the_rows_is_told():
+    X = pd.DataFrame({"a": np.arange(50.0)}, pd.date_range("2026-01-01", periods=50, freq="5min"))
+    with pytest.warns(UserWarning, match="300 s apart, on a grid of 60 s: 80% of its rows are missing"):
+        recording, _ = read(X, regularize=True, period=60.0)
+    assert np.isnan(recording.series[0]).mean() > 0.75

@@ -767,3 +767,19 @@ def test_a_column_of_no_numbers_is_named(values):
     X = pd.DataFrame({"a": np.random.default_rng(0).standard_normal(100), "b": [values] * 100})
     with pytest.raises(ValueError, match="'b'"):
         SeriesDetector().fit(X)
+
+
+def test_labelled_faults_are_learnt_neither_by_scales_nor_by_a_model():
+    X, y = process(900, 0), np.zeros(900, int)
+    dirty = X.copy()
+    dirty[400:500, 1] += 30
+    y[400:500] = 1
+    model = SeriesImputer(training=Training(max_steps=0))
+    clean, told = SeriesDetector(model=model).fit(X), SeriesDetector(model=model).fit(dirty, y)
+    np.testing.assert_allclose(told.scaling_.scale, clean.scaling_.scale, rtol=0.1)
+    np.testing.assert_allclose(told.model_.scaling_.scale, clean.model_.scaling_.scale, rtol=0.1)
+
+
+def test_labels_that_mark_no_row_apart_are_told():
+    with pytest.warns(UserWarning, match="y is ignored"):
+        SeriesDetector().fit(process(300, 0), np.ones(300))

@@ -314,9 +314,9 @@ def test_a_bulk_that_moved_is_drift():
 
 
 def test_a_few_rows_do_not_show_drift():
-    assert not drifted(np.full(64 * 5 - 1, 1e-3))
+    assert not drifted(np.full(64 * 6, 0.2))
     assert not drifted(np.array([]))
-    assert drifted(np.full(64 * 10, 1e-3))
+    assert drifted(np.full(64 * 10, 0.2))
 
 
 @pytest.mark.parametrize(("rise", "factor"), [(0.5, 1.0), (1.0, 1.0), (1.44, 1.2), (100.0, 1.5)])
@@ -327,3 +327,16 @@ def test_a_threshold_rises_half_way_with_training_data_that_drift_and_no_further
         detector.period_ = None
         detector._decide(NormalScores.of_blocks([scores]), halves=([scores], later))
     assert drifting.offset_ == pytest.approx(factor * steady.offset_)
+
+
+def test_half_of_a_block_far_out_is_drift_however_few_blocks_there_are():
+    rng = np.random.default_rng(0)
+    assert drifted(np.where(rng.random(64) < 0.7, 0.001, rng.random(64)))
+    assert not drifted(np.where(rng.random(64) < 0.3, 0.001, rng.random(64)))
+    assert not drifted(np.full(63, 0.001))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -0.1, 1.5])
+def test_p_values_that_are_none_are_named(wrong):
+    with pytest.raises(ValueError, match=f"p_values must lie between 0 and 1, got {wrong}"):
+        benjamini_hochberg([0.5, wrong])

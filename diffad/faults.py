@@ -275,7 +275,7 @@ def injected_fault_score(detector: Any, X: Any, y: Any = None) -> float:
     ----------
     detector : fitted estimator with `score_samples`
     X : DataFrame or array of shape (n_timestamps, n_features)
-        Normal rows that were not fitted on, at least 54 of them.
+        Normal rows that were not fitted on, at least 27 of them.
     y : ignored
 
     Returns

@@ -54,7 +54,8 @@ class ModelEvidence:
         -------
         ModelEvidence
         normal : array (n, channels)
-            Evidence of the rows of `series`, by closed forms that had not seen them.
+            Evidence of the rows of `series`, by closed forms that had not seen them; the model itself may have, so that
+            new rows look a little stranger to it.
         """
         residuals, earlier = ([_residual(model, scaling, rows) for rows in part] for part in (series, remembered))
         fitted = fit_scorer(residuals, LINEAR, WEIGHTS, centred, model.device, earlier)

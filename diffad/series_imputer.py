@@ -38,6 +38,9 @@ from diffad.windows import Cover, Segment, segments, white_noise
 
 Array = NDArray[np.float32]
 
+#: Windows that a recording must hold: of fewer, a covariance is chance.
+WINDOWS_HELD = 4
+
 
 class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsParameters):
     """Fill gaps in multivariate series with a masked conditional diffusion model.
@@ -56,7 +59,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
     Parameters
     ----------
     window : int, default=48
-        Time steps the model sees at once. Longer windows see more context and cost more.
+        Time steps the model sees at once, but at most a quarter of the rows. Longer windows see more context and
+        cost more.
     prior : {"auto", "gaussian", "lowrank", None}, default="auto"
         Closed-form model below the network. ``"gaussian"`` is dense up to 1,536 entries per
         window (time steps x channels) and low rank plus diagonal (``"lowrank"``) beyond.
@@ -160,14 +164,15 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         recording, period = self._read(X, groups, reset=True)
         scaling = self._fit_scaling(recording)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        window = min(self.window, max(2, sum(map(len, recording.series)) // WINDOWS_HELD))
         training = self.training or Training()
         with tracking.run_of(self, X, training) as on_progress, pinned_defaults():
             if self.prior == "auto" and scaling.modelled.any():
                 standardised = [scaling.forward(s).astype(np.float32) for s in recording.series]
-                scaling = replace(scaling, marginals=fit_marginals(standardised, self.window, seed))
+                scaling = replace(scaling, marginals=fit_marginals(standardised, window, seed))
             fitted = fit_windows(
                 [scaling.forward(s).clip(-WILD, WILD).astype(np.float32) for s in recording.series],
-                self.window,
+                window,
                 self.prior,
                 training,
                 self._sampler(),
@@ -183,7 +188,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
             if self.training is not None and training.max_steps and scaling.modelled.any() and not judged:
                 tell(
                     f"no network was trained: X has too few rows to hold some out, which takes {LEAST_WINDOWS} windows "
-                    f"of {self.window} rows in one series, or in as many series; give more rows or a smaller window",
+                    f"of {window} rows in one series, or in as many series; give more rows or a smaller window",
                 )
         return self
 

@@ -530,3 +530,16 @@ def test_another_window_takes_part_from_the_next_fit_on(waves, gaps):
     imputer.set_params(window=30)
     np.testing.assert_array_equal(imputer.transform(gaps), expected)
     np.testing.assert_array_equal(imputer.interval(gaps), band)
+
+
+def test_windows_are_at_most_a_quarter_of_a_short_recording():
+    t = np.arange(100)[:, None]
+    rng = np.random.default_rng(0)
+    X = np.sin(t / 8 + np.array([0.0, 1.0])) + 0.03 * rng.standard_normal((100, 2))
+    gaps = X.copy()
+    gaps[40:52, 0] = gaps[70:76, 1] = np.nan
+    imputer = SeriesImputer(training=Training(max_steps=0)).fit(gaps)
+    assert imputer.model_.length == 25 and imputer.window == 48
+    assert np.abs(imputer.transform(gaps) - X)[np.isnan(gaps)].max() < 0.25
+    panel = np.repeat(X[None, :50], 8, 0)
+    assert SeriesImputer(training=Training(max_steps=0)).fit(panel).model_.length == 48

@@ -21,14 +21,13 @@ from diffad.evidence import (
     CHUNK,
     GAUSSIAN,
     WHOLE,
-    NearestRow,
-    ShapeModel,
     WindowModel,
     last_window,
     missingness,
     quietness,
     windows_of_rows,
 )
+from diffad.nearness_evidence import NearestRow, ShapeModel
 from diffad.tails import LogTail
 from diffad.windows import cut
 

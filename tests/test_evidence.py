@@ -22,14 +22,13 @@ from diffad.evidence import (
     GAPPY,
     LOCAL,
     UNREMARKABLE,
-    NearestRow,
-    ShapeModel,
     WindowModel,
     last_window,
     missingness,
     quietness,
     windows_of_rows,
 )
+from diffad.nearness_evidence import NearestRow, ShapeModel
 from diffad.windows import cut
 
 CPU = torch.device("cpu")

@@ -11,6 +11,7 @@ import typer
 from diffad.command_line import errors_in_one_line, show_warning
 from diffad.flows.commands import flows
 from diffad.inspection.commands import inspect
+from diffad.whole_files import ending
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,8 +123,7 @@ def detect(
     from diffad.tables import check_place, check_writable, read_table, write_table
     from diffad.thresholds import AlarmsPerDay, FalseAlarmRate
 
-    ending = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
-    output = output or file.with_name(file.name.removesuffix(ending) + ".alarms.csv")
+    output = output or file.with_name(file.name.removesuffix(ending(file)) + ".alarms.csv")
     with errors_in_one_line():
         threshold = FalseAlarmRate() if alarms_per_day is None else AlarmsPerDay(alarms_per_day)
         check_writable(output, file, fit_on)
@@ -190,8 +190,7 @@ def _measure_detectability(detector: SeriesDetector, normal: pd.DataFrame, outpu
 
 def _beside(file: Path) -> Path:
     """Return FILE with '.filled' before its ending; .csv.gz is one ending."""
-    ending = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
-    return file.with_name(file.name.removesuffix(ending) + ".filled" + ending)
+    return file.with_name(file.name.removesuffix(ending(file)) + ".filled" + ending(file))
 
 
 @app.command()

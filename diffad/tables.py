@@ -14,7 +14,7 @@ import pandas as pd
 from diffad.csv_files import Place, first_misfit, read_csv
 from diffad.telling import tell
 from diffad.timestamps import are_times_of_day, timestamps
-from diffad.whole_files import replacing
+from diffad.whole_files import ending, replacing
 
 CSV, PARQUET = (".csv", ".csv.gz", ".txt", ".tsv"), (".parquet", ".pq")
 WRITABLE = (*CSV, *PARQUET)
@@ -78,8 +78,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def _kind(path: Path) -> str:
-    """Return the ending that says what a file is; .csv.gz is one ending."""
-    return ("".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix).lower()
+    """Return the ending that says what a file is, whatever its case."""
+    return ending(path).lower()
 
 
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, Place]:

@@ -10,6 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def ending(path: Path) -> str:
+    """Return what a file's name ends with; what is packed has two endings.
+
+    Examples
+    --------
+    >>> ending(Path("june.2026.csv.gz")), ending(Path("june.2026.csv"))
+    ('.csv.gz', '.csv')
+    """
+    return "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Give a draft beside a file, of the same suffix; it takes the file's place when the block ends.
@@ -27,8 +38,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     ['a.txt']
     """
     place = Path(path).resolve()
-    suffix = "".join(place.suffixes[-2:]) if place.suffix == ".gz" else place.suffix
-    draft = place.with_name(f"{place.stem}.partial-{secrets.token_hex(4)}{suffix}")
+    draft = place.with_name(f"{place.stem}.partial-{secrets.token_hex(4)}{ending(place)}")
     try:
         yield draft
         if place.exists():

@@ -138,3 +138,27 @@ def test_what_is_known_from_other_channels_is_not_known_twice():
     gap[200:400, 0] = np.nan
     lower, upper = (edge[200:400, 0] for edge in imputer.interval(gap, 0.9))
     assert 0.8 < ((lower <= X[1600:1800, 0]) & (X[1600:1800, 0] <= upper)).mean() <= 0.99
+
+
+class Shift(torch.nn.Module):
+    """A network that moves every hidden entry alike: velocity (n, length, channels) -> the same everywhere."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, inputs, theta):
+        return torch.full(inputs.shape[:-1], self.by)
+
+
+@pytest.mark.parametrize("by", [0.0, 0.3])
+def test_a_network_moves_the_middle_by_what_it_says_about_windows(by):
+    rows = walk(0.98, 120).astype(np.float32)
+    rows[40:90] = np.nan
+    noise = np.random.default_rng(1).standard_normal((40, 120, 1), dtype=np.float32)
+    closed, learnt = model_of(0.98), model_of(0.98)
+    learnt.network, learnt.gate = Shift(by), torch.ones_like(learnt.gate)
+    (plain, _), (moved, _) = (across(m, rows, np.isnan(rows), noise) for m in (closed, learnt))
+    shift = (moved.middle - plain.middle)[np.isnan(rows)]
+    assert np.abs(shift).max() < 1e-5 if by == 0 else (np.abs(shift) > 0.05).mean() > 0.9
+    np.testing.assert_array_equal(moved.variance, plain.variance)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffad.csv_files import Place, first_misfit, read_csv
+from diffad.csv_files import Place, read_csv
+from diffad.number_texts import first_misfit
 from diffad.telling import tell
 from diffad.timestamps import are_times_of_day, timestamps
 from diffad.whole_files import ending, replacing

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffad.csv_files import as_number
+from diffad.number_texts import as_number
 from diffad.tables import read_table
 
 HEAD = "Zeit;Druck [bar];Durchfluß [m³/h]"

@@ -29,8 +29,8 @@ from diffad.priors import Conditional
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-#: Most rows that are looked at together; a gap is cut there, which bounds memory.
-MOST_ROWS = 4096
+#: Most entries, rows times channels, that are looked at together; a gap is cut there, which bounds memory.
+MOST_ENTRIES = 2**17
 #: Draws that tell how sure a pass is.
 DRAWS = 32
 #: Masks that a prior is remembered under.
@@ -50,15 +50,15 @@ def long_runs(missing: Mask, length: int) -> Mask:
     return result
 
 
-def stretches(runs: Mask, length: int) -> Iterator[tuple[int, int]]:
-    """Yield rows from and to which long runs are looked at: with a window on either side, at most `MOST_ROWS`."""
-    rows = np.flatnonzero(runs.any(1))
+def stretches(runs: Mask, length: int) -> Iterator[tuple[slice, slice]]:
+    """Yield rows to look at, and those of them to tell: of `MOST_ENTRIES`, with a window more on either side."""
+    rows, most = np.flatnonzero(runs.any(1)), max(4 * length, MOST_ENTRIES // max(1, runs.shape[1]))
     if not len(rows):
         return
     for part in np.split(rows, np.flatnonzero(np.diff(rows) > 2 * length) + 1):
-        for begin in range(part[0], part[-1] + 1, MOST_ROWS):
-            end = min(begin + MOST_ROWS, part[-1] + 1)
-            yield max(0, begin - length), min(len(runs), end + length)
+        for begin in range(part[0], part[-1] + 1, most):
+            end = min(begin + most, part[-1] + 1)
+            yield slice(max(0, begin - length), min(len(runs), end + length)), slice(begin, end)
 
 
 @dataclass(frozen=True)

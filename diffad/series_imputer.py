@@ -350,17 +350,16 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
             if len(rows) <= self.model_.length:
                 continue
             runs = long_runs(np.isnan(rows), self.model_.length)
-            for start, stop in stretches(runs, self.model_.length):
-                here = slice(start, stop)
-                draws = max(n_samples or 0, DRAWS)
-                noise = white_noise(self.seed_, rows, np.arange(start, stop), draws)
+            for here, wanted in stretches(runs, self.model_.length):
+                noise = white_noise(self.seed_, rows, np.arange(here.start, here.stop), max(n_samples or 0, DRAWS))
                 with pinned_defaults():
                     told, better = across(self.model_, rows[here], runs[here], noise)
                 samples = told.middle + told.deviations[:n_samples] if n_samples else told.middle[None]
                 scales = np.stack([np.sqrt(told.variance), np.ones_like(told.variance)])
-                missing = np.zeros(recording.series[k][here].shape, bool)
-                missing[:, modelled] = better
-                yield Segment(k, start, stop), samples, scales, missing
+                missing = np.zeros(recording.series[k].shape, bool)
+                missing[here, modelled] = better
+                missing[: wanted.start] = missing[wanted.stop :] = False
+                yield Segment(k, here.start, here.stop), samples, scales, missing[here]
 
     def _constants(
         self, recording: Recording, batch: list[Segment], n_samples: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,13 +85,15 @@ class Latest:
     """
 
     most: int
-    _parts: list[pd.DataFrame] = field(default_factory=list)
+    _kept: int = 0
+    _parts: deque[pd.DataFrame] = field(default_factory=deque)
 
     def add(self, rows: pd.DataFrame) -> None:
         """Take the next rows."""
         self._parts.append(rows)
-        while sum(len(part) for part in self._parts[1:]) >= self.most:
-            del self._parts[0]
+        self._kept += len(rows)
+        while self._kept - len(self._parts[0]) >= self.most:
+            self._kept -= len(self._parts.popleft())
 
     def table(self) -> pd.DataFrame:
         """Return what is kept, in the order it came."""

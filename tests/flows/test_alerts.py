@@ -24,7 +24,7 @@ from diffad.flows.ecs import ecs_lines
 from diffad.flows.follow import Follower
 from diffad.flows.incidents import Incidents, incidents
 from diffad.flows.reasons import why
-from diffad.flows.thinning import Thinned
+from diffad.flows.thinning import Latest, Thinned
 
 HEADER = (
     "#separator \\x09\n#path\tconn\n"
@@ -235,6 +235,15 @@ def test_limits_of_a_thinned_log_hold_what_they_promise(monkeypatch):
         of = later["source"] if who == "source" else later["source"] + " " + later["destination"]
         limit = model.lasting[who].quantile(0.005)
         assert (lasting.update(of, score) > limit).mean() < 0.008
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 250])
+def test_the_latest_rows_are_kept_however_they_come(size):
+    latest = Latest(most=100)
+    for start in range(0, 250, size):
+        latest.add(pd.DataFrame({"x": np.arange(start, min(start + size, 250))}))
+    assert latest.table()["x"].tolist() == list(range(150, 250))
+    assert sum(map(len, latest._parts)) < 100 + size
 
 
 @pytest.mark.parametrize("period", [2, 4, 10])

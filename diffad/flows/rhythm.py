@@ -60,7 +60,7 @@ class Rhythm:
         rows["beat"] = np.where(new, first | forgotten | late, rows["beat"])
         at = np.flatnonzero(rows["beat"])
         latest = np.cumsum(rows["beat"]) - 1
-        interval, jitter = _medians(self._intervals(rows, at, latest, new))
+        interval, jitter = _medians(self._intervals(rows, first, at, latest, new))
         result = np.full((2, len(flows)), np.nan)
         result[:, rows["arrival"][new] - self.arrived] = interval, jitter
         self._remember(rows, first, latest, len(flows))
@@ -78,20 +78,21 @@ class Rhythm:
         rows["start"] = flows["start"][known].dt.as_unit("us").astype("int64")
         return rows
 
-    def _intervals(self, rows: NDArray[np.void], at: Ints, latest: Ints, new: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def _intervals(
+        self, rows: NDArray[np.void], first: NDArray[np.bool_], at: Ints, latest: Ints, new: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
         """Return (new flows, `BEATS`) the latest intervals in milliseconds, NaN where there are fewer."""
         beats = rows[at]
         gaps = np.diff(beats["start"], prepend=0) / 1e3
         gaps[gaps <= 0] = np.nan  # out of order
-        own = np.r_[False, beats["conversation"][1:] == beats["conversation"][:-1]][: len(beats)]
-        # How many beats back the conversation began, or began to be known.
-        rank = np.arange(len(beats)) - np.maximum.accumulate(np.where(own, 0, np.arange(len(beats))))
-        windows = sliding_window_view(np.r_[np.full(BEATS, np.nan), gaps], BEATS)[1:]
+        # How many beats back the conversation began, or began to be known; -1 where no beat of it is remembered.
+        rank = latest - np.maximum.accumulate(np.where(first, latest - rows["beat"] + 1, 0))
+        windows = sliding_window_view(np.r_[np.full(BEATS, np.nan), gaps], BEATS)
         begun = sliding_window_view(np.r_[np.full(BEATS, -1), beats["arrival"]], BEATS)
         number = latest[new]
         back = np.arange(BEATS)[::-1]
-        there = (back < rank[number][:, None]) & (begun[number] > rows["arrival"][new][:, None] - self.max_flows)
-        return np.where(there, windows[number], np.nan)
+        there = (back < rank[new][:, None]) & (begun[number] > rows["arrival"][new][:, None] - self.max_flows)
+        return np.where(there, windows[number + 1], np.nan)
 
     def _remember(self, rows: NDArray[np.void], first: NDArray[np.bool_], latest: Ints, n_flows: int) -> None:
         self.arrived += n_flows

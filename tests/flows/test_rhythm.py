@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from diffad.flows.rhythm import BEATS, FEWEST, SAME_BEAT, Rhythm
@@ -48,6 +48,8 @@ def traffic(seed, n=400):
 
 
 @settings(max_examples=30, deadline=None)
+@example(408, 5, [38])
+@example(2, 1, list(range(401)))
 @given(st.integers(0, 1000), st.sampled_from([5, 60, 10_000]), st.lists(st.integers(0, 400), max_size=5))
 def test_rhythms_are_those_counted_by_hand_however_a_log_is_cut(seed, max_flows, cuts):
     table = traffic(seed)
@@ -73,6 +75,13 @@ def test_a_beat_left_out_and_a_wrong_clock_hardly_change_a_rhythm():
     assert len(found) == len(starts) - FEWEST
     np.testing.assert_allclose(found["interval_ms"], 10_000)
     np.testing.assert_allclose(found["jitter_percent"], 0, atol=1e-9)
+
+
+def test_a_flow_within_a_beat_that_is_forgotten_has_no_rhythm_and_takes_no_others():
+    rhythm = Rhythm(3)
+    rhythm.update(conversation(1.7e9 + 0.01 * np.arange(4)))
+    assert not rhythm.remembered["beat"].any()
+    assert rhythm.update(conversation([1.7e9 + 0.05])).isna().all(axis=None)
 
 
 def test_a_burst_is_one_beat():

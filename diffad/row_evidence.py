@@ -8,19 +8,24 @@ carries over to other tables better than a lucky pair.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 
 from diffad.priors.covariance import ledoit_wolf
 from diffad.priors.gaussian import NUGGET, fill_missing
+from diffad.row_faults import ROW_FAULTS
 from diffad.row_neighbours import N_NEIGHBOURS, Neighbours, Ranks, Sheet
+from diffad.row_residual import RowResidual, together
 from diffad.tails import LogTail
+from diffad.telling import tell
 
 Matrix = NDArray[np.float64]
 
@@ -43,6 +48,15 @@ CROWD = "crowd"
 CROWD_SIZE = 1.5
 #: Exponent of the mean over kinds.
 POWER = 4
+#: What a diffusion model leaves over (:mod:`diffad.row_residual`), if one is trained.
+NETWORK = "network"
+#: Networks, each trained without a part of the rows, and fewest rows that they learn from.
+NETWORKS, LEAST_LEARNT = 3, 60
+#: In numbers of other kinds, what the networks may count for, and the area under the ROC curve that it must win.
+SHARES, WORTH = (1.0, 3.0), 0.005
+#: Trains one network on rows (n, d), given its number.
+Learn = Callable[[Matrix, int], RowResidual]
+Model = TypeVar("Model")
 
 
 @dataclass(frozen=True)
@@ -185,34 +199,64 @@ class GaussianFill:
 
 @dataclass(frozen=True)
 class RowScorer:
-    """Evidence of rows, calibrated and combined."""
+    """Evidence of rows, calibrated and combined.
+
+    Attributes
+    ----------
+    models : RowModels
+    tails : dict of str to LogTail
+    filler : GaussianFill
+    networks : tuple of RowResidual
+        Empty where none were trained, or faults said that they do not help.
+    share : float
+        What the networks count for, in numbers of other kinds.
+    """
 
     models: RowModels
     tails: dict[str, LogTail]
     filler: GaussianFill
+    networks: tuple[RowResidual, ...] = ()
+    share: float = 0.0
 
     def evidence(self, rows: Matrix) -> dict[str, Matrix]:
         """Return -log p of each row (n,), by kind."""
-        return self.calibrated(self.models(self.filler(rows)))
+        filled = self.filler(rows)
+        found = self.models(filled)
+        return calibrated(found | ({NETWORK: together(self.networks, filled)} if self.networks else {}), self.tails)
 
-    def calibrated(self, raw: Mapping[str, Matrix]) -> dict[str, Matrix]:
-        """Turn evidence into -log p."""
-        return {kind: self.tails[kind](values[:, None])[:, 0].astype(np.float64) for kind, values in raw.items()}
+    def score(self, evidence: Mapping[str, Matrix]) -> Matrix:
+        """Combine the evidence (n,) of all kinds."""
+        return score(evidence, self.share)
 
 
-def score(evidence: Mapping[str, Matrix]) -> Matrix:
+def calibrated(raw: Mapping[str, Matrix], tails: Mapping[str, LogTail]) -> dict[str, Matrix]:
+    """Turn evidence (n,), or (n, levels), into -log p (n,)."""
+    return {
+        kind: tails[kind](values.reshape(len(values), -1)).mean(1, dtype=np.float64) for kind, values in raw.items()
+    }
+
+
+def score(evidence: Mapping[str, Matrix], share: float = 0.0) -> Matrix:
     """Combine -log p of all kinds by a power mean, between the average and the largest.
 
-    The crowd has as much to say as all others together.
+    Networks count as much as `share` other kinds.  The crowd has as much to say as all others together.
     """
-    mean = np.mean([e**POWER for kind, e in evidence.items() if kind != CROWD], 0)
+    powers = [e**POWER for kind, e in evidence.items() if kind not in (CROWD, NETWORK)]
+    mean = np.mean(powers, 0)
+    if NETWORK in evidence:
+        mean = (len(powers) * mean + share * evidence[NETWORK] ** POWER) / (len(powers) + share)
     if CROWD in evidence:
         mean = (mean + evidence[CROWD] ** POWER) / 2
     return np.asarray(mean ** (1 / POWER))
 
 
 def fit_rows(
-    rows: Matrix, owner: NDArray[np.int64], kinds: tuple[str, ...], seed: int, contamination: float = 0.0
+    rows: Matrix,
+    owner: NDArray[np.int64],
+    kinds: tuple[str, ...],
+    seed: int,
+    contamination: float = 0.0,
+    learn: Learn | None = None,
 ) -> tuple[RowScorer, Matrix]:
     """Fit evidence to normal rows and calibrate it by cross-fitting on random folds.
 
@@ -227,6 +271,8 @@ def fit_rows(
         Of the folds.
     contamination : float, default=0.0
         Share of the rows that may be faults: if there may be some, the `CROWD` is asked, too.
+    learn : callable, optional
+        Trains networks, which join in as far as faults put into rows they have not seen say that they help.
 
     Returns
     -------
@@ -236,18 +282,66 @@ def fit_rows(
     """
     if len(rows) < LEAST_ROWS:
         raise ValueError(f"X holds {len(rows)} rows (n_samples={len(rows)}); at least {LEAST_ROWS} are needed to fit")
+    if learn is not None and len(rows) < LEAST_LEARNT:
+        tell(f"X holds {len(rows)} rows; no network learns from fewer than {LEAST_LEARNT}: closed forms alone judge")
+        learn = None
     rng = np.random.default_rng(seed)
     filler = GaussianFill.fit(rows, owner)
     filled = filler(rows)
     n_components = best_components(filled) if "mixture" in kinds else 1
-    n_folds = min(FOLDS, len(rows))
-    fold = rng.permutation(len(rows)) % max(1, n_folds)
-    raw = {kind: np.empty(len(rows)) for kind in (*kinds, *([CROWD] if contamination else []))}
-    for f in range(n_folds):
-        inside = fold == f
-        train = filled[~inside] if n_folds > 1 else filled
-        for kind, values in RowModels.fit(train, kinds, n_components, contamination)(filled[inside]).items():
-            raw[kind][inside] = values
-    tails = {kind: LogTail.fit(values[:, None]) for kind, values in raw.items()}
-    scorer = RowScorer(RowModels.fit(filled, kinds, n_components, contamination), tails, filler)
-    return scorer, score(scorer.calibrated(raw))
+    fold = rng.permutation(len(rows)) % min(FOLDS, len(rows))
+    faulty = [fault(filled, owner, rng) for fault in ROW_FAULTS.values()] if learn else []
+
+    def fit_closed(train: Matrix, _: int = 0) -> RowModels:
+        return RowModels.fit(train, kinds, n_components, contamination)
+
+    _, found = _cross_judged(fit_closed, RowModels.__call__, fold, [filled, *faulty])
+    networks: list[RowResidual] = []
+    if learn:
+        networks, moves = _cross_judged(
+            learn, lambda network, rows: {NETWORK: network(rows)}, fold % NETWORKS, [filled, *faulty]
+        )
+        found = [closed | move for closed, move in zip(found, moves, strict=True)]
+    tails = {kind: LogTail.fit(values.reshape(len(values), -1)) for kind, values in found[0].items()}
+    normal, *strange = [calibrated(raw, tails) for raw in found]
+    share = admitted_share(normal, strange) if learn else 0.0
+    if not share:
+        networks, normal = [], {kind: values for kind, values in normal.items() if kind != NETWORK}
+    scorer = RowScorer(fit_closed(filled), tails, filler, tuple(networks), share)
+    return scorer, scorer.score(normal)
+
+
+def admitted_share(normal: Mapping[str, Matrix], faulty: Sequence[Mapping[str, Matrix]]) -> float:
+    """Return the share of the networks that best tells faulty from normal rows; 0 if none helps.
+
+    Parameters
+    ----------
+    normal : mapping of kind to array (n,)
+        Evidence of normal rows that was cross-fitted.
+    faulty : sequence of mapping of kind to array (n,)
+        The same of rows with faults of several kinds, which count alike.
+    """
+    label = np.repeat([0, 1], len(normal[NETWORK]))
+    area = {
+        share: np.mean([roc_auc_score(label, np.r_[score(normal, share), score(f, share)]) for f in faulty])
+        for share in (0.0, *SHARES)
+    }
+    best = max(area, key=lambda share: area[share])
+    return best if area[best] > area[0.0] + WORTH else 0.0
+
+
+def _cross_judged(
+    fit: Callable[[Matrix, int], Model],
+    judge: Callable[[Model, Matrix], Mapping[str, Matrix]],
+    fold: NDArray[np.int64],
+    versions: Sequence[Matrix],
+) -> tuple[list[Model], list[dict[str, Matrix]]]:
+    """Fit to the first version of the rows (n, d) without each fold; judge this fold of every version by that model."""
+    folds = [fold == f for f in range(fold.max() + 1)]
+    models = [fit(versions[0][~inside], f) for f, inside in enumerate(folds)]
+    order = np.argsort(np.concatenate([np.flatnonzero(inside) for inside in folds]))
+    judged = []
+    for rows in versions:
+        parts = [judge(model, rows[inside]) for model, inside in zip(models, folds, strict=True)]
+        judged.append({kind: np.concatenate([part[kind] for part in parts])[order] for kind in parts[0]})
+    return models, judged

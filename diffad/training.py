@@ -96,22 +96,23 @@ def check_training(training: Any, name: str = "training") -> None:
 def train(
     network: nn.Module,
     batch_loss: Callable[[torch.Generator], Tensor],
-    held_out_loss: Callable[[], float],
+    held_out_loss: Callable[[], float] | None,
     training: Training,
     generator: torch.Generator,
     on_progress: Progress | None = None,
     matrices: Sequence[nn.Parameter] = (),
     data: Sequence[Tensor | str] = (),
 ) -> list[dict[str, float]]:
-    """Train `network` in place; it ends with the averaged weights that were best on held-out data.
+    """Train `network` in place; it ends with the averaged weights that were best on held-out data, or the last.
 
     Parameters
     ----------
     network : torch.nn.Module
     batch_loss : callable
         Draws a batch with the generator and returns its loss.
-    held_out_loss : callable
-        Returns the loss of the network's present weights on held-out data.
+    held_out_loss : callable or None
+        Returns the loss of the network's present weights on held-out data; None holds nothing out, and the last
+        weights stay.
     training : Training
     generator : torch.Generator
         The only source of randomness; its state is part of a checkpoint.
@@ -142,7 +143,7 @@ def train(
                 "step": float(loop.step),
                 "seconds": loop.seconds + time.perf_counter() - started,
                 "loss": loss,
-                "validation": loop.look(held_out_loss),
+                "validation": loop.look(held_out_loss) if held_out_loss else loop.keep(),
             }
             if not math.isfinite(loss):
                 tell(
@@ -238,6 +239,11 @@ class _Loop:
         else:
             self.stale += 1
         return loss
+
+    def keep(self) -> float:
+        """Remember the averaged weights, whatever they are worth; return what is known of them: NaN."""
+        self.best = _copy(self.average)
+        return math.nan
 
     def restore_best(self) -> None:
         self.network.load_state_dict(self.best)

@@ -1,4 +1,4 @@
-"""Residual network for rows: one token of all columns, told the noise level by adaLN-zero (Peebles and Xie 2023).
+"""Residual networks for rows: one token of all columns.
 
 Rows have no order of columns to attend along, and at some dozen columns a dense layer is quicker than attention.
 An untrained network outputs zero, which is the prior.
@@ -6,13 +6,14 @@ An untrained network outputs zero, which is the prior.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from diffad.networks.axial import N_INPUTS, angle_features
 
 
 class RowNetwork(nn.Module):
-    """Velocity network ``F`` over rows (n, 1, columns, N_INPUTS).
+    """Velocity network ``F`` over rows (n, 1, columns, N_INPUTS), told the level by adaLN-zero (Peebles and Xie 2023).
 
     Parameters
     ----------
@@ -56,3 +57,41 @@ class RowBlock(nn.Module):
         """Map features (n, width) under a level embedding (n, width)."""
         shift, scale, gate = self.modulation(level).chunk(3, -1)
         return x + gate * self.within(self.norm(x) * (1 + scale) + shift)
+
+
+class WholeRowNetwork(nn.Module):
+    """Velocity network ``F`` over rows of which nothing is given: small, told the level beside the columns.
+
+    Parameters
+    ----------
+    columns : int
+    width : int, default=128
+        Wider ones learn rows by heart.
+    depth : int, default=3
+        Number of blocks.
+    """
+
+    #: Waves that the logarithm of the noise is told in.
+    WAVES = 8
+
+    waves: Tensor
+
+    def __init__(self, columns: int, width: int = 128, depth: int = 3) -> None:
+        super().__init__()
+        self.register_buffer("waves", torch.exp(torch.linspace(-1, 3, self.WAVES)), persistent=False)
+        self.embed = nn.Linear(columns + 1 + 2 * self.WAVES, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+            for _ in range(depth)
+        )
+        self.out = nn.Linear(width, columns)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, z: Tensor, log_sigma: Tensor) -> Tensor:
+        """Map rows among noise (n, columns) and the logarithm of the noise (n, 1) to velocities (n, columns)."""
+        waves = log_sigma * self.waves
+        x = self.embed(torch.cat([z, log_sigma, waves.sin(), waves.cos()], 1))
+        for block in self.blocks:
+            x = x + block(x)
+        return self.out(x)

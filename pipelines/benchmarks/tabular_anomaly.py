@@ -3,11 +3,15 @@
     python pipelines/benchmarks/tabular_anomaly.py ../shared/data/tabular/*.npz --nsl-kdd ../shared/data/nsl-kdd
     python pipelines/benchmarks/tabular_anomaly.py ../shared/data/tabular/*.npz --train-rows 100
     python pipelines/benchmarks/tabular_anomaly.py ../shared/data/tabular/*.npz --contamination 0.05
+    python pipelines/benchmarks/tabular_anomaly.py ../shared/data/tabular/*.npz --network 500 --wrong-entries
 
 Fit on a random half of the normal rows, score the other half and all anomalies (the split of
 Livernoche et al. 2024); peers see standardised columns, one default setting everywhere.  NSL-KDD:
 fit on the normal rows of the 20 % training file, score KDDTest+, categories as they are for diffad
 and as indicators for the peers.  PyOD's ECOD joins where it is installed.
+
+``--network`` adds diffad with networks of so many steps.  ``--wrong-entries`` looks for other anomalies: normal rows in
+which one entry is another row's.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
-from diffad import TabularDetector
+from diffad import TabularDetector, Training
 from diffad.tails import LogTail
 
 Array = NDArray[np.float64]
@@ -121,6 +125,18 @@ def nsl_kdd(folder: Path, seed: int, train_rows: int | None) -> Case:
     return Case("nsl-kdd", *tables, y)
 
 
+def wrong_entries(case: Case, seed: int) -> Case:
+    """Replace the anomalies by as many normal rows as there are, each with one entry of another of them."""
+    rng = np.random.default_rng(seed)
+    normal = case.test[case.y == 0].reset_index(drop=True)
+    wrong, column = normal.copy(), rng.integers(0, normal.shape[1], len(normal))
+    for k in range(normal.shape[1]):
+        values = normal.iloc[rng.permutation(len(normal)), k].to_numpy()
+        wrong.isetitem(k, np.where(column == k, values, normal.iloc[:, k].to_numpy()))
+    test = pd.concat([normal, wrong], ignore_index=True)
+    return case._replace(test=test, y=np.repeat([0, 1], len(normal)))
+
+
 def as_numbers(case: Case) -> tuple[Array, Array]:
     """Return standardised arrays for the peers, categories as indicators, NaN as the mean."""
     text = case.train.select_dtypes(exclude="number").columns
@@ -176,14 +192,18 @@ if importlib.util.find_spec("pyod"):
     PEERS["ECOD"] = lambda train, test: ECOD().fit(train).decision_function(test)
 
 
-def results(cases: Iterator[tuple[int, Case]], contamination: float) -> pd.DataFrame:
+def results(cases: Iterator[tuple[int, Case]], contamination: float, steps: int) -> pd.DataFrame:
     """Return one line per case and method."""
     lines = []
+    detectors = {"diffad": TabularDetector(contamination=contamination)}
+    if steps:
+        trained = TabularDetector(contamination=contamination, training=Training(max_steps=steps))
+        detectors["diffad, network"] = trained
     for seed, case in cases:
         train, test = as_numbers(case)
         methods: dict[str, Callable[[], Array]] = {n: partial(m, train, test) for n, m in PEERS.items()}
-        detector = TabularDetector(contamination=contamination)
-        methods["diffad"] = lambda d=detector, c=case: -d.fit(c.train).score_samples(c.test)
+        for name, detector in detectors.items():
+            methods[name] = lambda d=detector, c=case: -d.fit(c.train).score_samples(c.test)
         for name, method in methods.items():
             started = time.perf_counter()
             s = method()
@@ -200,6 +220,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--train-rows", type=int)
     parser.add_argument("--contamination", type=float, default=0.0)
+    parser.add_argument("--network", type=int, default=0, metavar="STEPS")
+    parser.add_argument("--wrong-entries", action="store_true")
     options = parser.parse_args()
 
     def cases() -> Iterator[tuple[int, Case]]:
@@ -209,7 +231,8 @@ def main() -> None:
             if options.nsl_kdd:
                 yield seed, nsl_kdd(options.nsl_kdd, seed, options.train_rows)
 
-    table = results(cases(), options.contamination)
+    chosen = ((seed, wrong_entries(case, seed) if options.wrong_entries else case) for seed, case in cases())
+    table = results(chosen, options.contamination, options.network)
     means = table.groupby("method")[["ROC", "PR", "seconds"]].mean()
     per_set = table.groupby(["method", "set"])[["ROC", "PR"]].mean().unstack("method")
     for figure in ("ROC", "PR"):

@@ -89,7 +89,7 @@ class Detector(OutlierMixin, HoldsParameters):
     def recalibrate(self, X: Any) -> Self:
         """Set the threshold and the p-values anew on normal data, without training."""
         check_is_fitted(self)
-        self._decide(NormalScores.of_blocks([self._strangeness(X)]))
+        self._decide(NormalScores.of_blocks([self._strangeness(X)], gap=0))
         return self
 
     def _decide(

@@ -63,10 +63,10 @@ class TabularDetector(Detector, TableInput):
         Kinds of evidence to use; None is all of ``("nearest", "neighbours", "nearest_manhattan",
         "neighbours_manhattan", "mixture", "ranks", "sheet")``. Fewer are faster.
     training : Training or None, default=None
-        How to train three networks on two thirds of the rows (3,000 at most) each; None is the closed forms alone. 1,500
-        steps each take half a minute, and scoring then takes about twice as long. They find numbers that are a little
-        off, or belong to other rows, where columns depend on each other; kinds of rows never met hardly better.
-        ``training.checkpoint`` is refused.
+        How to train three networks on two thirds of the rows (3,000 at most) each; None is the closed forms alone.
+        ``Training(max_steps=500)`` takes some ten seconds on one core, more steps hardly find more; scoring then takes
+        about twice as long. They find entries that are a little off or belong to another row, where columns depend on
+        each other; of new kinds of rows they find hardly more, or less. ``training.checkpoint`` is refused.
     device : str, default="auto"
         Of the networks: ``"cpu"``, ``"cuda"``; ``"auto"`` takes CUDA where it is.
     random_state : int, RandomState instance or None, default=0
@@ -160,7 +160,7 @@ class TabularDetector(Detector, TableInput):
                     self.columns_ = Columns.fit(table.iloc[kept], self.categorical_features)
             _, normal = self._fit_scorer(table, kept, seed, self._learner(seed, on_progress))
             training = self._scores(table) if self.contamination and self.threshold is None else None
-            self._decide(NormalScores.of_blocks([normal]), training)
+            self._decide(NormalScores.of_blocks([normal], gap=0), training)
         return self
 
     def evidence(self, X: Any) -> pd.DataFrame:

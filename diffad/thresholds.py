@@ -21,6 +21,8 @@ Scores = NDArray[np.float64]
 MERGE = 16
 #: Exceedances a generalised Pareto tail is fitted to, and the fewest that carry one.
 TAIL_SHARE, TAIL_LEAST = 0.05, 50
+#: Normal rows above a threshold that need no tail.
+TAIL_ROWS = 10
 #: Standard deviation of the tail's shape before any exceedance is seen.
 SHAPE_SPREAD = 0.2
 #: Rows above the level at which the rarest events are counted.
@@ -38,15 +40,18 @@ class NormalScores:
     scores : array (n,)
     breaks : array of int
         Positions in `scores` at which a new contiguous block starts.
+    gap : int
+        High scores at most so many rows apart are one event; 0 where rows have nothing to do with their neighbours.
     """
 
     scores: Scores
     breaks: NDArray[np.int64]
+    gap: int = MERGE
 
     @classmethod
-    def of_blocks(cls, blocks: list[Scores]) -> NormalScores:
+    def of_blocks(cls, blocks: list[Scores], gap: int = MERGE) -> NormalScores:
         """Join the scores of contiguous blocks of rows."""
-        return cls(np.concatenate(blocks), np.cumsum([len(b) for b in blocks])[:-1])
+        return cls(np.concatenate(blocks), np.cumsum([len(b) for b in blocks])[:-1], gap)
 
     def p_values(self, scores: Scores) -> Scores:
         """Return conformal p-values ``(1 + #{normal >= score}) / (n + 1)``.
@@ -62,17 +67,23 @@ class NormalScores:
     def quantile(self, rate: float) -> float:
         """Return the score that a share `rate` of normal rows exceeds.
 
-        Where at least `TAIL_LEAST` exceedances carry it, a generalised Pareto tail (peaks over
-        threshold; Siffer et al. 2017) reaches rates that no row has shown; else the empirical
-        quantile, at most the largest score seen.
+        Rates that hardly any row has shown are reached by the tail: a generalised Pareto law (peaks over threshold;
+        Siffer et al. 2017) where at least `TAIL_LEAST` exceedances carry it, else an exponential one.  What a few events
+        tell of its scale is uncertain, and a threshold allows for it: given k exceedances of one law of that kind, the
+        next is Lomax distributed (Aitchison and Dunsmore 1975, "Statistical prediction analysis").
         """
         n = len(self.scores)
         start = float(np.quantile(self.scores, 1 - TAIL_SHARE))
         over = self.scores[self.scores > start] - start
-        if rate * n >= 10 or rate >= TAIL_SHARE or len(over) < TAIL_LEAST:
-            return float(np.quantile(self.scores, 1 - rate, method="higher"))
-        shape, scale = _tail(over)
-        return start + float(stats.genpareto.isf(rate * n / len(over), shape, scale=scale))
+        seen = float(np.quantile(self.scores, 1 - rate, method="higher"))
+        if rate * n >= TAIL_ROWS or rate >= TAIL_SHARE or not len(over):
+            return seen
+        part = rate * n / len(over)
+        if len(over) >= TAIL_LEAST:
+            shape, scale = _tail(over)
+            return start + float(stats.genpareto.isf(part, shape, scale=scale))
+        events = self._events(start)
+        return max(seen, start + float(stats.lomax.isf(min(part, 1.0), events, scale=events * over.mean())))
 
     def event_quantile(self, rate: float, quiet: bool = False) -> float:
         """Return the score that merged events exceed `rate` times a row.
@@ -100,7 +111,7 @@ class NormalScores:
         return float(levels[0])
 
     def _events(self, level: float) -> int:
-        return sum(len(merge(a)) for a in np.split(self.scores > level, self.breaks))
+        return sum(len(merge(a, self.gap)) for a in np.split(self.scores > level, self.breaks))
 
 
 def _tail(over: Scores) -> tuple[float, float]:

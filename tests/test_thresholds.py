@@ -120,11 +120,26 @@ def test_a_rarer_alarm_has_a_higher_threshold():
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(2, int(0.9 * TAIL_LEAST / TAIL_SHARE)), st.floats(1e-9, 0.5), st.integers(0, 99))
-def test_too_few_rows_for_a_tail_give_at_most_the_largest_score(n, rate, seed):
-    scores = np.random.default_rng(seed).exponential(size=n)
-    threshold = normal_scores(scores).quantile(rate)
-    assert threshold <= scores.max()
-    assert (scores > threshold).mean() <= rate
+def test_with_few_rows_no_more_of_them_exceed_a_threshold_than_asked(n, rate, seed):
+    normal = normal_scores(np.random.default_rng(seed).exponential(size=n))
+    threshold = normal.quantile(rate)
+    assert (normal.scores > threshold).mean() <= rate
+    assert np.isfinite(threshold) and threshold <= normal.quantile(rate / 2)
+
+
+@pytest.mark.parametrize("n", [40, 100, 400, 900])
+@pytest.mark.parametrize("rate", [0.01, 0.001])
+def test_rates_that_few_rows_cannot_show_hold_on_new_rows(n, rate):
+    # Scores are logarithms of probabilities: about exponential.  The largest of 40 is exceeded by 1 in 41.
+    rng = np.random.default_rng(0)
+    thresholds = [NormalScores.of_blocks([rng.exponential(size=n)], gap=0).quantile(rate) for _ in range(1000)]
+    assert rate / 2 < np.exp(-np.array(thresholds)).mean() < 2.6 * rate
+
+
+def test_rows_that_come_in_runs_tell_less_of_a_tail():
+    scores = np.random.default_rng(0).exponential(size=300)
+    alone, runs = np.sort(scores)[np.random.default_rng(1).permutation(300)], np.sort(scores)
+    assert NormalScores.of_blocks([runs]).quantile(0.001) > 1.2 * NormalScores.of_blocks([alone], gap=0).quantile(0.001)
 
 
 def test_scores_that_are_all_equal_never_alarm():

@@ -89,7 +89,7 @@ class Detector(OutlierMixin, HoldsParameters):
     def recalibrate(self, X: Any) -> Self:
         """Set the threshold and the p-values anew on normal data, without training."""
         check_is_fitted(self)
-        self._decide(NormalScores.of_blocks([self._strangeness(X)], gap=0))
+        self._decide(NormalScores.of_blocks([self._strangeness(X)]))
         return self
 
     def _decide(
@@ -116,7 +116,7 @@ class Detector(OutlierMixin, HoldsParameters):
         if halves is not None:
             blocks = [NormalScores.of_blocks([h]) for h in (*halves[0], halves[1])]
             # Warned of once, of all normal scores.
-            asked = [threshold.find(block, self.period_, quiet=True) for block in blocks]
+            asked = [threshold.find(block, self.period_, compared=True) for block in blocks]
             expected, seen = max(*asked[:-1], 1e-12), max(asked[-1], 1e-12)
             found *= float(np.clip(np.sqrt(seen / expected), 1.0, MOST_DRIFT))
         self.offset_ = -found

@@ -203,7 +203,7 @@ class ImageDetector(Detector):
                 kept = strange <= np.quantile(strange, 1 - self.contamination)
             normal = self._fit_evidence(images[kept], device)
             training = self._scores(images) if self.contamination and self.threshold is None else None
-            self._decide(NormalScores.of_blocks([normal], gap=0), training)
+            self._decide(NormalScores.of_blocks([normal]), training)
         return self
 
     def explain(self, X: Any) -> ImageExplanation:

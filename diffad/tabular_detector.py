@@ -160,7 +160,7 @@ class TabularDetector(Detector, TableInput):
                     self.columns_ = Columns.fit(table.iloc[kept], self.categorical_features)
             _, normal = self._fit_scorer(table, kept, seed, self._learner(seed, on_progress))
             training = self._scores(table) if self.contamination and self.threshold is None else None
-            self._decide(NormalScores.of_blocks([normal], gap=0), training)
+            self._decide(NormalScores.of_blocks([normal]), training)
         return self
 
     def evidence(self, X: Any) -> pd.DataFrame:

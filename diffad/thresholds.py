@@ -40,18 +40,15 @@ class NormalScores:
     scores : array (n,)
     breaks : array of int
         Positions in `scores` at which a new contiguous block starts.
-    gap : int
-        High scores at most so many rows apart are one event; 0 where rows have nothing to do with their neighbours.
     """
 
     scores: Scores
     breaks: NDArray[np.int64]
-    gap: int = MERGE
 
     @classmethod
-    def of_blocks(cls, blocks: list[Scores], gap: int = MERGE) -> NormalScores:
+    def of_blocks(cls, blocks: list[Scores]) -> NormalScores:
         """Join the scores of contiguous blocks of rows."""
-        return cls(np.concatenate(blocks), np.cumsum([len(b) for b in blocks])[:-1], gap)
+        return cls(np.concatenate(blocks), np.cumsum([len(b) for b in blocks])[:-1])
 
     def p_values(self, scores: Scores) -> Scores:
         """Return conformal p-values ``(1 + #{normal >= score}) / (n + 1)``.
@@ -64,34 +61,38 @@ class NormalScores:
         larger = len(ordered) - np.searchsorted(ordered, scores, side="left")
         return (1.0 + larger) / (len(ordered) + 1)
 
-    def quantile(self, rate: float) -> float:
+    def quantile(self, rate: float, doubt: bool = True) -> float:
         """Return the score that a share `rate` of normal rows exceeds.
 
         Rates that hardly any row has shown are reached by the tail: a generalised Pareto law (peaks over threshold;
         Siffer et al. 2017) where at least `TAIL_LEAST` exceedances carry it, else an exponential one.  What a few events
         tell of its scale is uncertain, and a threshold allows for it: given k exceedances of one law of that kind, the
-        next is Lomax distributed (Aitchison and Dunsmore 1975, "Statistical prediction analysis").
+        next is Lomax distributed (Aitchison and Dunsmore 1975, "Statistical prediction analysis").  Exceedances that
+        come in runs count as fewer.  Without `doubt`, few rows give at most the largest score: to compare stretches.
         """
         n = len(self.scores)
+        seen = float(np.quantile(self.scores, 1 - rate, method="higher"))
+        if rate * n >= TAIL_ROWS or rate >= TAIL_SHARE:
+            return seen
         start = float(np.quantile(self.scores, 1 - TAIL_SHARE))
         over = self.scores[self.scores > start] - start
-        seen = float(np.quantile(self.scores, 1 - rate, method="higher"))
-        if rate * n >= TAIL_ROWS or rate >= TAIL_SHARE or not len(over):
-            return seen
-        part = rate * n / len(over)
         if len(over) >= TAIL_LEAST:
             shape, scale = _tail(over)
-            return start + float(stats.genpareto.isf(part, shape, scale=scale))
-        events = self._events(start)
-        return max(seen, start + float(stats.lomax.isf(min(part, 1.0), events, scale=events * over.mean())))
+            return start + float(stats.genpareto.isf(rate * n / len(over), shape, scale=scale))
+        if not len(over) or not doubt:
+            return seen
+        part = min(1.0, rate * n / len(over))
+        told = self._independent(start)
+        return max(seen, start + float(stats.lomax.isf(part, told, scale=told * over.mean())))
 
-    def event_quantile(self, rate: float, quiet: bool = False) -> float:
+    def event_quantile(self, rate: float, compared: bool = False) -> float:
         """Return the score that merged events exceed `rate` times a row.
 
         Events are counted on the normal rows down to the level that `EVENTS_LEAST` rows exceed; rarer ones
         are extrapolated with as many rows per event as the rarest that were counted (the extremal
         index; Coles 2001, section 5.2).  Where events last so long that `EVENTS_SHARE` of the rows show fewer
-        than asked, the score that this share exceeds is returned, with a warning unless `quiet`.
+        than asked, the score that this share exceeds is returned, with a warning.  To compare stretches, `compared`, there
+        is neither that nor doubt in a tail.
         """
         n = len(self.scores)
         most = EVENTS_SHARE if EVENTS_SHARE * n > EVENTS_LEAST else 0.5
@@ -99,19 +100,33 @@ class NormalScores:
         counts = np.array([self._events(level) for level in levels])
         if rate * n < counts[-1] or counts[-1] == 0:
             rows = max(1, int((self.scores > levels[-1]).sum()))
-            return self.quantile(min(most, rate * rows / max(1, counts[-1])))
+            return self.quantile(min(most, rate * rows / max(1, counts[-1])), doubt=not compared)
         enough = np.flatnonzero(counts >= rate * n)
         if len(enough):
             return float(levels[enough[-1]])
-        if not quiet:
+        if not compared:
             tell(
                 f"{rate * n:.0f} events are asked for in {n} normal rows, but they last too long for that: alarms on "
                 f"{(self.scores > levels[0]).mean():.0%} of the rows merge into {counts[0]}; that is the threshold",
             )
         return float(levels[0])
 
+    def _independent(self, level: float) -> float:
+        """Return how many independent events the rows above a level, at least one, are worth.
+
+        Their number times the extremal index, by the times between them (Ferro and Segers 2003, "Inference for
+        clusters of extreme values", equation 9); no more than there are runs of them.
+        """
+        rows = [np.flatnonzero(block) for block in np.split(self.scores > level, self.breaks)]
+        between = np.concatenate([np.diff(block) for block in rows]).astype(float)
+        runs = int((between > 1).sum()) + sum(len(block) > 0 for block in rows)
+        if not len(between) or between.max() <= 2:
+            return float(runs)
+        index = 2 * (between - 1).mean() ** 2 / ((between - 1) * (between - 2)).mean()
+        return float(np.clip(index * sum(map(len, rows)), 1, runs))
+
     def _events(self, level: float) -> int:
-        return sum(len(merge(a, self.gap)) for a in np.split(self.scores > level, self.breaks))
+        return sum(len(merge(a)) for a in np.split(self.scores > level, self.breaks))
 
 
 def _tail(over: Scores) -> tuple[float, float]:
@@ -162,9 +177,9 @@ class FalseAlarmRate(Parameters):
         if not isinstance(self.rate, Real) or not 0 < self.rate < 1:
             raise ValueError(f"rate must lie strictly between 0 and 1, got {self.rate!r}")
 
-    def find(self, normal: NormalScores, period: float | None, quiet: bool = False) -> float:
-        """Return the threshold on the score; neither `period` in seconds nor `quiet` is needed."""
-        return normal.quantile(self.rate)
+    def find(self, normal: NormalScores, period: float | None, compared: bool = False) -> float:
+        """Return the threshold on the score; `period` in seconds is not needed, `compared` as in `AlarmsPerDay`."""
+        return normal.quantile(self.rate, doubt=not compared)
 
 
 @dataclass(frozen=True)
@@ -192,15 +207,19 @@ class AlarmsPerDay(Parameters):
             if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < np.inf:
                 raise ValueError(f"{name} must be a positive number, got {value!r}")
 
-    def find(self, normal: NormalScores, period: float | None, quiet: bool = False) -> float:
-        """Return the threshold on the score, given the sampling period in seconds; warn unless `quiet`."""
+    def find(self, normal: NormalScores, period: float | None, compared: bool = False) -> float:
+        """Return the threshold on the score, given the sampling period in seconds.
+
+        With `compared` it is there to compare stretches: without warnings, and without allowing for how little a few
+        rows tell.
+        """
         if self.rows_per_day is None and period is None:
             raise ValueError(
                 "AlarmsPerDay needs to know how often rows come: give X a DatetimeIndex, or say "
                 "AlarmsPerDay(number, rows_per_day=...)"
             )
         per_day = self.rows_per_day or 86400 / float(period or 1)
-        return normal.event_quantile(self.number / per_day, quiet)
+        return normal.event_quantile(self.number / per_day, compared)
 
 
 Threshold = FalseAlarmRate | AlarmsPerDay

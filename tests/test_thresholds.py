@@ -132,14 +132,14 @@ def test_with_few_rows_no_more_of_them_exceed_a_threshold_than_asked(n, rate, se
 def test_rates_that_few_rows_cannot_show_hold_on_new_rows(n, rate):
     # Scores are logarithms of probabilities: about exponential.  The largest of 40 is exceeded by 1 in 41.
     rng = np.random.default_rng(0)
-    thresholds = [NormalScores.of_blocks([rng.exponential(size=n)], gap=0).quantile(rate) for _ in range(1000)]
+    thresholds = [NormalScores.of_blocks([rng.exponential(size=n)]).quantile(rate) for _ in range(1000)]
     assert rate / 2 < np.exp(-np.array(thresholds)).mean() < 2.6 * rate
 
 
 def test_rows_that_come_in_runs_tell_less_of_a_tail():
     scores = np.random.default_rng(0).exponential(size=300)
     alone, runs = np.sort(scores)[np.random.default_rng(1).permutation(300)], np.sort(scores)
-    assert NormalScores.of_blocks([runs]).quantile(0.001) > 1.2 * NormalScores.of_blocks([alone], gap=0).quantile(0.001)
+    assert NormalScores.of_blocks([runs]).quantile(0.001) > 1.2 * NormalScores.of_blocks([alone]).quantile(0.001)
 
 
 def test_scores_that_are_all_equal_never_alarm():

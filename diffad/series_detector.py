@@ -22,6 +22,7 @@ from diffad.defaults import pinned_defaults
 from diffad.detection import Detector, Explanation
 from diffad.detector_fitting import Memory, Recipe, evidence_of_rows, fit_detector, standardised
 from diffad.devices import device_of
+from diffad.events import event_table
 from diffad.evidence import KINDS, WHOLE
 from diffad.fault_labels import faulty_rows
 from diffad.recordings import Recording
@@ -31,7 +32,7 @@ from diffad.series_input import SeriesInput
 from diffad.standstill import warn_of_carried_forward
 from diffad.stream import Stream
 from diffad.telling import tell
-from diffad.thresholds import NormalScores, Threshold, merge
+from diffad.thresholds import NormalScores, Threshold
 
 Scores = NDArray[np.float64]
 
@@ -304,32 +305,7 @@ class SeriesDetector(Detector, SeriesInput):
         shares = self._shares(recording)
         score = recording.flat(shares).sum(1)
         self._look_for_drift(score)
-        index, names = recording.index, self._names()
-        rows, several = [], len(recording.rows) > 1
-        for number, (places, share) in enumerate(zip(recording.rows, shares, strict=True)):
-            strange = share.sum(1)
-            for start, stop in merge(-strange < self.offset_):
-                peak = start + int(strange[start:stop].argmax())
-                blame = share[start:stop].sum(0)
-                order = np.argsort(-blame)
-                guilty = [names[k] for k in order if blame[k] > 0.2 * blame.sum()] or [names[order[0]]]
-                rows.append(
-                    ({"series": number} if several else {})
-                    | {
-                        "start": index[places[start]],
-                        "end": index[places[stop - 1]],
-                        "peak": index[places[peak]],
-                        "severity": strange[peak] / -self.offset_ if self.offset_ else np.inf,
-                        "p_value": float(self.normal_.p_values(strange[[peak]])[0]),
-                        "channels": guilty,
-                    }
-                )
-        if rows:
-            return pd.DataFrame(rows)
-        nothing = dict.fromkeys(("start", "end", "peak"), index[:0])
-        numbers = {name: np.empty(0) for name in ("severity", "p_value")}
-        first = {"series": np.empty(0, np.int64)} if several else {}
-        return pd.DataFrame(first | nothing | numbers | {"channels": np.empty(0, object)})
+        return event_table(recording, shares, -self.offset_, self.normal_, self._names())
 
     def explain(self, X: Any, groups: Any = None) -> Explanation:
         """Say which channels made each row strange, and what they should have shown.

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffad.networks import RowNetwork
+from diffad.networks import RowNetwork, WholeRowNetwork
 from diffad.networks.axial import N_INPUTS
 
 
@@ -46,3 +46,19 @@ def test_rows_do_not_depend_on_their_neighbours():
     together = network(inputs, theta)
     alone = torch.cat([network(inputs[i : i + 1], theta[i : i + 1]) for i in range(6)])
     torch.testing.assert_close(together, alone)
+
+
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(1, 4), columns=st.integers(1, 9))
+def test_untrained_output_of_whole_rows_is_exactly_zero(n, columns):
+    out = WholeRowNetwork(columns, width=8, depth=1)(torch.ones(n, columns), torch.zeros(n, 1))
+    assert out.shape == (n, columns)
+    assert not bool(out.any())
+
+
+def test_whole_rows_are_treated_one_by_one_and_told_the_noise():
+    network = WholeRowNetwork(3, width=16, depth=2)
+    torch.nn.init.ones_(network.out.weight)
+    z, level = torch.randn(5, 3), torch.linspace(-2, 0, 5)[:, None]
+    torch.testing.assert_close(network(z, level)[[2]], network(z[[2]], level[[2]]))
+    assert not torch.allclose(network(z, level), network(z, level + 0.5))

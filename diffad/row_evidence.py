@@ -230,7 +230,7 @@ class RowScorer:
 
 
 def calibrated(raw: Mapping[str, Matrix], tails: Mapping[str, LogTail]) -> dict[str, Matrix]:
-    """Turn evidence (n,), or (n, levels), into -log p (n,)."""
+    """Turn evidence (n,) into -log p (n,), and evidence (n, levels) into its mean over levels."""
     return {
         kind: tails[kind](values.reshape(len(values), -1)).mean(1, dtype=np.float64) for kind, values in raw.items()
     }
@@ -299,12 +299,19 @@ def fit_rows(
     networks: list[RowResidual] = []
     if learn:
         networks, moves = _cross_judged(
-            learn, lambda network, rows: {NETWORK: network(rows)}, fold % NETWORKS, [filled, *faulty]
+            learn,
+            lambda network, rows: {NETWORK: network(rows)},
+            rng.permutation(len(rows)) % NETWORKS,
+            [filled, *faulty],
         )
-        found = [closed | move for closed, move in zip(found, moves, strict=True)]
+        if not all(np.isfinite(move[NETWORK]).all() for move in moves):
+            tell("training of a network diverged: closed forms alone judge; give a smaller training.learning_rate")
+            networks = []
+        else:
+            found = [closed | move for closed, move in zip(found, moves, strict=True)]
     tails = {kind: LogTail.fit(values.reshape(len(values), -1)) for kind, values in found[0].items()}
     normal, *strange = [calibrated(raw, tails) for raw in found]
-    share = admitted_share(normal, strange) if learn else 0.0
+    share = admitted_share(normal, strange) if networks else 0.0
     if not share:
         networks, normal = [], {kind: values for kind, values in normal.items() if kind != NETWORK}
     scorer = RowScorer(fit_closed(filled), tails, filler, tuple(networks), share)

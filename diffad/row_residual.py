@@ -44,7 +44,7 @@ class RowResidual:
     ----------
     mean : array (d,)
     whiten : array (d, d)
-        Rows minus `mean`, times it, have unit covariance.
+        Rows minus `mean`, times it, have unit covariance, or less where they do not vary.
     spread : Tensor of shape (d,)
         Of the whitened directions in units of the noise, at most 1: those that hardly vary get more noise.
     network : WholeRowNetwork
@@ -65,7 +65,7 @@ class RowResidual:
         ----------
         rows : array (n, d)
         training : Training
-            A batch holds ``4 * masks_per_batch * windows_per_mask`` rows, which are never mixed.
+            A batch holds ``4 * masks_per_batch * windows_per_mask`` rows, which are never mixed; nothing stops it early.
         seed : int
         device : torch.device
         on_progress : callable, optional
@@ -97,7 +97,10 @@ class RowResidual:
 
     @torch.no_grad()
     def __call__(self, rows: Matrix) -> Matrix:
-        """Return the logarithm of the squared move of complete rows (n, d) at each level of noise: (n, levels)."""
+        """Return the logarithm of the squared move of complete rows (n, d) at each level of noise: (n, levels).
+
+        Moves are measured in what a Gaussian of the rows does not know of a row among that noise.
+        """
         return np.concatenate([self._moves(rows[i : i + CHUNK]) for i in range(0, max(1, len(rows)), CHUNK)])
 
     def _moves(self, rows: Matrix) -> Matrix:

@@ -66,7 +66,8 @@ class TabularDetector(Detector, TableInput):
         How to train three networks on two thirds of the rows (3,000 at most) each; None is the closed forms alone.
         ``Training(max_steps=500)`` takes some ten seconds on one core, more steps hardly find more; scoring then takes
         about twice as long. They find entries that are a little off or belong to another row, where columns depend on
-        each other; of new kinds of rows they find hardly more, or less. ``training.checkpoint`` is refused.
+        each other; of new kinds of rows they find hardly more, or less. ``training.mixing`` and
+        ``training.patience`` mean nothing here, ``training.checkpoint`` is refused.
     device : str, default="auto"
         Of the networks: ``"cpu"``, ``"cuda"``; ``"auto"`` takes CUDA where it is.
     random_state : int, RandomState instance or None, default=0
@@ -203,6 +204,7 @@ class TabularDetector(Detector, TableInput):
 
     def _check_training(self) -> None:
         check_training(self.training)
+        device_of(self.device)
         if self.training is not None and self.training.checkpoint is not None:
             raise ValueError(
                 f"training.checkpoint={self.training.checkpoint!r} is one file, but {NETWORKS} networks are trained; "

@@ -74,33 +74,36 @@ class NormalScores:
         seen = float(np.quantile(self.scores, 1 - rate, method="higher"))
         if rate * n >= TAIL_ROWS or rate >= TAIL_SHARE:
             return seen
-        start = float(np.quantile(self.scores, 1 - TAIL_SHARE))
+        # A row's score: exceedances of a point between two rows would not be of the tail's law.
+        start = float(np.quantile(self.scores, 1 - TAIL_SHARE, method="lower"))
         over = self.scores[self.scores > start] - start
         if len(over) >= TAIL_LEAST:
             shape, scale = _tail(over)
             return start + float(stats.genpareto.isf(rate * n / len(over), shape, scale=scale))
         if not len(over) or not doubt:
             return seen
-        part = min(1.0, rate * n / len(over))
+        part = min(1.0, rate * (n + 1) / (len(over) + 1))
         told = self._independent(start)
         return max(seen, start + float(stats.lomax.isf(part, told, scale=told * over.mean())))
 
     def event_quantile(self, rate: float, compared: bool = False) -> float:
         """Return the score that merged events exceed `rate` times a row.
 
-        Events are counted on the normal rows down to the level that `EVENTS_LEAST` rows exceed; rarer ones
-        are extrapolated with as many rows per event as the rarest that were counted (the extremal
-        index; Coles 2001, section 5.2).  Where events last so long that `EVENTS_SHARE` of the rows show fewer
+        Events are counted on the normal rows down to the level that `EVENTS_LEAST` of them exceed, or `TAIL_SHARE` of
+        few; rarer ones are extrapolated with as many rows per event as there (the extremal index; Coles 2001, section
+        5.2).  Where events last so long that `EVENTS_SHARE` of the rows show fewer
         than asked, the score that this share exceeds is returned, with a warning.  To compare stretches, `compared`, there
         is neither that nor doubt in a tail.
         """
         n = len(self.scores)
         most = EVENTS_SHARE if EVENTS_SHARE * n > EVENTS_LEAST else 0.5
-        levels = np.unique(np.quantile(self.scores, 1 - np.geomspace(most, min(most, EVENTS_LEAST / n), 60)))
+        least = min(most, EVENTS_LEAST / n, TAIL_SHARE)
+        levels = np.unique(np.quantile(self.scores, 1 - np.geomspace(most, least, 60)))
         counts = np.array([self._events(level) for level in levels])
         if rate * n < counts[-1] or counts[-1] == 0:
-            rows = max(1, int((self.scores > levels[-1]).sum()))
-            return self.quantile(min(most, rate * rows / max(1, counts[-1])), doubt=not compared)
+            rows = int((self.scores > levels[-1]).sum())
+            each = rows / self._independent(levels[-1]) if rows else 1.0
+            return self.quantile(min(most, rate * each), doubt=not compared)
         enough = np.flatnonzero(counts >= rate * n)
         if len(enough):
             return float(levels[enough[-1]])

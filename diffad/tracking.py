@@ -100,7 +100,7 @@ class _Curve:
         self.sent = time.monotonic()
 
     def __call__(self, step: int, entry: dict[str, float]) -> None:
-        self.waiting += [(name, entry[name], step) for name in ("loss", "validation", "seconds")]
+        self.waiting += [(name, entry[name], step) for name in ("loss", "validation", "seconds") if name in entry]
         if time.monotonic() - self.sent > PATIENCE:
             _guard(self.flush)
 
@@ -173,7 +173,8 @@ def _log_fitted(estimator: Any, X: Any) -> None:
         if hasattr(estimator, f"{name}_")
     }
     if getattr(estimator, "history_", None):
-        final |= {f"final_{k}": float(estimator.history_[-1][k]) for k in ("loss", "validation", "seconds")}
+        last = estimator.history_[-1]
+        final |= {f"final_{k}": float(last[k]) for k in ("loss", "validation", "seconds") if k in last}
     mlflow.log_metrics(final)
     with _quiet():
         _log_model(_as_pyfunc(estimator, X.dtypes.to_dict() if isinstance(X, pd.DataFrame) else np.asarray(X).dtype), X)

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 #: Rate of Muon, in units of AdamW's.
 MUON_RATE = 7.5
 
-#: Called with (step, {"loss": ..., "validation": ...}) whenever the held-out loss was measured.
+#: Called with (step, {"loss": ..., "validation": ...}) at every look, without the latter if nothing is held out.
 Progress = Callable[[int, dict[str, float]], None]
 
 
@@ -126,7 +126,7 @@ def train(
     Returns
     -------
     list of dict
-        ``step``, ``seconds``, ``loss`` and ``validation`` of every look.
+        ``step``, ``seconds``, ``loss`` and, where something is held out, ``validation`` of every look.
     """
     loop = _Loop(network, training, generator, matrices, data)
     bar = tqdm(total=training.max_steps, initial=loop.step, desc="training", unit="step", disable=not training.progress)
@@ -139,12 +139,11 @@ def train(
                 continue
             loss = float(torch.stack(running).mean())
             running.clear()
-            entry = {
-                "step": float(loop.step),
-                "seconds": loop.seconds + time.perf_counter() - started,
-                "loss": loss,
-                "validation": loop.look(held_out_loss) if held_out_loss else loop.keep(),
-            }
+            entry = {"step": float(loop.step), "seconds": loop.seconds + time.perf_counter() - started, "loss": loss}
+            if held_out_loss is None:
+                loop.keep()
+            else:
+                entry["validation"] = loop.look(held_out_loss)
             if not math.isfinite(loss):
                 tell(
                     f"training met a loss of {loss} near step {loop.step} and stopped; "
@@ -154,8 +153,8 @@ def train(
                 break
             loop.history.append(entry)
             loop.save(loop.seconds + time.perf_counter() - started)
-            bar.set_postfix(loss=f"{loss:.4f}", validation=f"{entry['validation']:.4f}")
-            logger.info("step %d loss %.4f validation %.4f", loop.step, loss, entry["validation"])
+            bar.set_postfix({name: f"{value:.4f}" for name, value in entry.items() if name in ("loss", "validation")})
+            logger.info("step %d loss %.4f validation %.4f", loop.step, loss, entry.get("validation", math.nan))
             if on_progress is not None:
                 on_progress(loop.step, entry)
     loop.restore_best()
@@ -240,10 +239,10 @@ class _Loop:
             self.stale += 1
         return loss
 
-    def keep(self) -> float:
-        """Remember the averaged weights, whatever they are worth; return what is known of them: NaN."""
-        self.best = _copy(self.average)
-        return math.nan
+    def keep(self) -> None:
+        """Remember the averaged weights, unless training has diverged."""
+        if all(bool(torch.isfinite(value).all()) for value in self.average.values()):
+            self.best = _copy(self.average)
 
     def restore_best(self) -> None:
         self.network.load_state_dict(self.best)

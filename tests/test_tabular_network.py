@@ -134,6 +134,16 @@ def test_faults_among_the_training_rows_are_left_out_before_networks_learn():
     assert (detector.predict(x)[300:] == -1).all() and len(detector.history_) == row_evidence.NETWORKS
 
 
+def test_networks_that_diverge_are_refused_and_told(monkeypatch):
+    def broken(self, rows):
+        return np.full((len(rows), 4), np.nan)
+
+    monkeypatch.setattr(row_evidence.RowResidual, "__call__", broken)
+    with pytest.warns(UserWarning, match="diverged"):
+        detector = TabularDetector(training=Training(max_steps=2)).fit(curve(100, 0))
+    assert not detector.scorer_.networks and np.isfinite(detector.score_samples(curve(10, 1))).all()
+
+
 def test_few_rows_train_no_network_and_say_so():
     with pytest.warns(UserWarning, match="40 rows; no network"):
         detector = TabularDetector(training=TRAINING).fit(curve(40, 0))

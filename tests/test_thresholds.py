@@ -127,13 +127,22 @@ def test_with_few_rows_no_more_of_them_exceed_a_threshold_than_asked(n, rate, se
     assert np.isfinite(threshold) and threshold <= normal.quantile(rate / 2)
 
 
-@pytest.mark.parametrize("n", [40, 100, 400, 900])
+@pytest.mark.parametrize("n", [5, 22, 42, 100, 400, 900])
 @pytest.mark.parametrize("rate", [0.01, 0.001])
 def test_rates_that_few_rows_cannot_show_hold_on_new_rows(n, rate):
-    # Scores are logarithms of probabilities: about exponential.  The largest of 40 is exceeded by 1 in 41.
+    # Scores are logarithms of probabilities: about exponential.  The largest of 42 is exceeded by 1 in 43.
     rng = np.random.default_rng(0)
     thresholds = [NormalScores.of_blocks([rng.exponential(size=n)]).quantile(rate) for _ in range(1000)]
-    assert rate / 2 < np.exp(-np.array(thresholds)).mean() < 2.6 * rate
+    assert rate / 2 < np.exp(-np.array(thresholds)).mean() < 2 * rate
+
+
+@pytest.mark.parametrize("n", [60, 100, 300, 1000, 3000])
+def test_events_that_few_rows_cannot_show_come_as_often_as_asked(n):
+    rng, seen = np.random.default_rng(0), []
+    for _ in range(100):
+        threshold = normal_scores(rng.exponential(size=n)).event_quantile(0.001)
+        seen.append(len(merge(rng.exponential(size=20_000) > threshold)) / 20)
+    assert 0.5 < np.mean(seen) < 2
 
 
 def test_rows_that_come_in_runs_tell_less_of_a_tail():

@@ -176,12 +176,21 @@ def test_with_nothing_held_out_the_last_averaged_weights_are_kept():
     network, batch_loss, _ = regression()
     training = Training(max_steps=30, evaluate_every=10, patience=1)
     history = train(network, batch_loss, None, training, torch.Generator().manual_seed(0))
-    assert [step["step"] for step in history] == [10, 20, 30] and all(np.isnan(s["validation"]) for s in history)
+    assert [step["step"] for step in history] == [10, 20, 30] and not any("validation" in step for step in history)
     judged, batch_loss, _ = regression()
     looks = iter([3.0, 2.0, 1.0])  # ever better: the last are the best
     train(judged, batch_loss, lambda: next(looks), training, torch.Generator().manual_seed(0))
     for mine, theirs in zip(network.parameters(), judged.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_with_nothing_held_out_weights_that_diverged_are_not_kept():
+    network, batch_loss, _ = regression()
+    start = [p.clone() for p in network.parameters()]
+    training = Training(max_steps=20, evaluate_every=10, learning_rate=1e20)
+    with pytest.warns(RuntimeWarning, match="best weights so far are kept"):
+        train(network, lambda g: batch_loss(g) * float("nan"), None, training, torch.Generator().manual_seed(0))
+    assert all(torch.isfinite(p).all() for p in network.parameters()) and len(start) == 4
 
 
 def test_the_weights_kept_are_those_that_were_best_on_held_out_data():

@@ -186,11 +186,10 @@ def test_with_nothing_held_out_the_last_averaged_weights_are_kept():
 
 def test_with_nothing_held_out_weights_that_diverged_are_not_kept():
     network, batch_loss, _ = regression()
-    start = [p.clone() for p in network.parameters()]
     training = Training(max_steps=20, evaluate_every=10, learning_rate=1e20)
     with pytest.warns(RuntimeWarning, match="best weights so far are kept"):
         train(network, lambda g: batch_loss(g) * float("nan"), None, training, torch.Generator().manual_seed(0))
-    assert all(torch.isfinite(p).all() for p in network.parameters()) and len(start) == 4
+    assert all(torch.isfinite(p).all() for p in network.parameters())
 
 
 def test_the_weights_kept_are_those_that_were_best_on_held_out_data():

@@ -99,7 +99,7 @@ def detect(folder: Path) -> None:
         true |= (new.index >= fault.start) & (new.index <= fault.end)
     alarm = detector.decision_function(new) < 0
     share = float(table["late"].notna().mean())
-    reach = max(detector.scorer_.models.reach(length)[1] for length in detector.scorer_.models.lengths.all)
+    reach = detector.scorer_.ahead
     print(f"Judged offline, by windows that reach up to {reach} rows beyond each; live detection is later.")
     named = sum(
         bool({*b.split(";")} & {*c.split(";")}) for b, c in zip(table["blamed"], table["channels"], strict=True)

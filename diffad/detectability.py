@@ -83,7 +83,7 @@ def detectability(
     per_copy = n // (SPACING * length)
     if per_copy < 1:
         raise ValueError(f"X_normal has {n} rows; detectability needs at least {SPACING * length}")
-    names = detector._names()
+    names = detector.channel_names_
     rows = []
     for kind in kinds:
         for channel in range(channels):

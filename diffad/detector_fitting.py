@@ -18,8 +18,9 @@ from diffad.cross_fitting import Ahead, CrossFit, fit_scorer, look_ahead, truste
 from diffad.held_out import held_out, split
 from diffad.model import MaskedDiffusion
 from diffad.model_evidence import ModelEvidence, admitted_share, with_model
-from diffad.scaling import Scaling, squash
+from diffad.scaling import Scaling
 from diffad.scoring import WEIGHTS, Scorer, reweight
+from diffad.series_scoring import ClosedForms, evidence_of_rows, standardised
 from diffad.telling import tell
 from diffad.thresholds import NormalScores
 
@@ -92,22 +93,17 @@ class FittedDetector:
 
     Attributes
     ----------
-    scorer : Scorer
-    model_evidence : ModelEvidence or None
+    learnt : ClosedForms
     normal : NormalScores
         Of the rows fitted on, by models that had not seen them.
     ahead : Ahead or None
         How well the first half of the rows foretells the second.
-    band : array (channels,)
-        Half the width of the 90 % band around expected values, in standardised units.
     memory : Memory
     """
 
-    scorer: Scorer
-    model_evidence: ModelEvidence | None
+    learnt: ClosedForms
     normal: NormalScores
     ahead: Ahead | None
-    band: Rows
     memory: Memory
 
 
@@ -152,14 +148,8 @@ def fit_detector(
         fitted, model_evidence = _join_model(fitted, normal_rows, recipe, memory.series)
     normal = fitted.scorer.by_channel(fitted.normal, kept[0].shape[1]).sum(1)
     edges = np.cumsum([len(r) for _, r in fitted.rows])[:-1]
-    return FittedDetector(
-        fitted.scorer,
-        model_evidence,
-        NormalScores(normal, edges),
-        ahead,
-        _band(fitted.residual),
-        together,
-    )
+    learnt = ClosedForms(fitted.scorer, model_evidence, _band(fitted.residual), float(normal.max()))
+    return FittedDetector(learnt, NormalScores(normal, edges), ahead, together)
 
 
 def _band(residual: Rows) -> Rows:
@@ -168,22 +158,6 @@ def _band(residual: Rows) -> Rows:
     band = np.zeros(residual.shape[1])
     band[known] = np.nanquantile(np.abs(residual[:, known]), 0.9, axis=0)
     return band
-
-
-def evidence_of_rows(
-    raw: Rows, scaling: Scaling, scorer: Scorer, model_evidence: ModelEvidence | None
-) -> dict[str, Array]:
-    """Return evidence by kind of the rows (n, n_features) of one series."""
-    found = scorer.evidence(standardised(raw, scaling))
-    # What the gate refused is not computed; before it has decided, everything is.
-    if model_evidence is not None and scorer.weights.get("model", 1.0):
-        found["model"] = model_evidence(raw)
-    return found
-
-
-def standardised(raw: Rows, scaling: Scaling) -> Array:
-    """Return rows of the modelled channels in standard deviations, bursts compressed."""
-    return squash(scaling.forward(raw), scaling.knee[scaling.modelled]).astype(np.float32)
 
 
 def _cross_fit(kept: list[Array], recipe: Recipe, weights: Mapping[str, float], earlier: list[Array]) -> CrossFit:

@@ -20,15 +20,15 @@ from diffad.counters import warn_of_counters
 from diffad.cross_fitting import FOLDS
 from diffad.defaults import pinned_defaults
 from diffad.detection import Detector, Explanation
-from diffad.detector_fitting import Memory, Recipe, evidence_of_rows, fit_detector, standardised
+from diffad.detector_fitting import Memory, Recipe, fit_detector
 from diffad.devices import device_of
 from diffad.events import event_table
 from diffad.evidence import KINDS, WHOLE
 from diffad.fault_labels import faulty_rows
 from diffad.recordings import Recording
-from diffad.scaling import unsquash
 from diffad.series_imputer import SeriesImputer
 from diffad.series_input import SeriesInput
+from diffad.series_scoring import SeriesScorer
 from diffad.standstill import warn_of_carried_forward
 from diffad.stream import Stream
 from diffad.telling import tell
@@ -96,16 +96,8 @@ class SeriesDetector(Detector, SeriesInput):
         Up to 20,000 of the normal rows fitted on, in their own units, for `adapt`; stored with the detector.
     scaling_ : Scaling
         Centre and scale per channel.
-    constant_ : ConstantChannels
-        Levels of the channels that never moved: moving at all is their alarm.
-    scorer_ : Scorer
-        Evidence of all kinds, its tails and weights.
-    model_evidence_ : ModelEvidence or None
-        The residuals of `model`.
-    band_ : array of shape (n_modelled_channels,)
-        Half the width of the 90 % band around expected values, in standard deviations.
-    highest_normal_ : float
-        The strangest cross-fitted training row.
+    scorer_ : SeriesScorer
+        Evidence of all kinds, its tails and weights; expected values and their bands; channels that never moved.
     period_ : float or None
         Seconds between rows; None without timestamps.
     n_features_in_ : int
@@ -176,14 +168,13 @@ class SeriesDetector(Detector, SeriesInput):
         self.__dict__.pop("model_", None)
         if self.model is not None:
             self.model_ = self._imputer(normal.template if self.regularize or y is not None else X, groups)
-        self.constant_ = ConstantChannels.of(self.scaling_)
         known = [~np.isnan(raw).all(1) & ~fault for raw, fault in zip(recording.series, faulty, strict=True)]
         self._warn_of_few(sum(int(k.sum()) for k in known))
         warn_of_carried_forward(normal.series)
-        warn_of_counters(normal.series, self._names())
+        warn_of_counters(normal.series, self.channel_names_)
         self._fitted_as = self._learnt_as()
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
-            self._learn(recording.series, faulty)
+            self._learn(recording.series, faulty, ConstantChannels.of(self.scaling_))
         return self
 
     def fit_predict(self, X: Any, y: Any = None, groups: Any = None) -> NDArray[np.int64]:
@@ -262,7 +253,8 @@ class SeriesDetector(Detector, SeriesInput):
         self._check_adaptable(recording)
         self._accept_moves(recording)
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
-            self._learn(recording.series, [np.zeros(len(r), bool) for r in recording.rows], self.memory_)
+            nothing_faulty = [np.zeros(len(r), bool) for r in recording.rows]
+            self._learn(recording.series, nothing_faulty, self.scorer_.constant, self.memory_)
         return self
 
     def predict(self, X: Any, groups: Any = None) -> NDArray[np.int64]:
@@ -281,9 +273,9 @@ class SeriesDetector(Detector, SeriesInput):
             probability that a normal row looks as strange, averaged over window lengths.
         """
         recording = self._open(X, groups)
-        names = [n for n, m in zip(self._names(), self.scaling_.modelled, strict=True) if m]
+        names = [n for n, m in zip(self.channel_names_, self.scaling_.modelled, strict=True) if m]
         columns: dict[str, Scores] = {}
-        parts = [self._evidence(raw) for raw in recording.series]
+        parts = [self.scorer_.evidence(raw) for raw in recording.series]
         for kind in parts[0]:
             values = recording.flat([p[kind] for p in parts])
             labels = [kind] if kind in WHOLE else [f"{kind}:{n}" for n in names]
@@ -305,7 +297,7 @@ class SeriesDetector(Detector, SeriesInput):
         shares = self._shares(recording)
         score = recording.flat(shares).sum(1)
         self._look_for_drift(score)
-        return event_table(recording, shares, -self.offset_, self.normal_, self._names())
+        return event_table(recording, shares, -self.offset_, self.normal_, self.channel_names_)
 
     def explain(self, X: Any, groups: Any = None) -> Explanation:
         """Say which channels made each row strange, and what they should have shown.
@@ -313,17 +305,9 @@ class SeriesDetector(Detector, SeriesInput):
         Bands are wider where more than half of a row is missing.
         """
         recording = self._open(X, groups)
-        index, names = recording.index, self._names()
-        centre: list[Scores] = []
-        lower: list[Scores] = []
-        upper: list[Scores] = []
-        knee = self.scaling_.knee[self.scaling_.modelled]
-        for raw in recording.series:
-            with pinned_defaults(), torch.no_grad():
-                expected, band = self._expected(standardised(raw, self.scaling_))
-            for edge, offset in ((centre, 0.0), (lower, -band), (upper, band)):
-                edge.append(self.scaling_.inverse(unsquash(expected + offset, knee)))
-        tables = (self._shares(recording), centre, lower, upper)
+        index, names = recording.index, self.channel_names_
+        expected = [self.scorer_.expected(raw) for raw in recording.series]
+        tables = (self._shares(recording), *map(list, zip(*expected, strict=True)))
         return Explanation(*(pd.DataFrame(recording.flat(t), index=index, columns=names) for t in tables))
 
     def stream(self) -> Stream:
@@ -335,8 +319,8 @@ class SeriesDetector(Detector, SeriesInput):
             If the detector was not fitted with ``context="past"``.
         """
         check_is_fitted(self)
-        centred = self.scorer_.models.centred if self.scaling_.modelled.any() else self.context != "past"
-        if centred:
+        learnt = self.scorer_.learnt
+        if learnt.scorer.models.centred if learnt else self.context != "past":
             raise ValueError("stream needs windows that end with the scored row: fit with context='past'")
         return Stream(self)
 
@@ -360,12 +344,12 @@ class SeriesDetector(Detector, SeriesInput):
         known = ~np.isnan(np.concatenate(recording.series))
         unknown = self.scaling_.modelled & ~known.any(0)
         if unknown.any():
-            names = [n for n, u in zip(self._names(), unknown, strict=True) if u]
+            names = [n for n, u in zip(self.channel_names_, unknown, strict=True) if u]
             raise ValueError(
                 f"channels {names} hold no value in X: adapt needs rows that show every channel; "
                 "wait until they do, or fit without these channels"
             )
-        longest = self.scorer_.models.lengths.longest if self.scaling_.modelled.any() else 1
+        longest = self.scorer_.longest
         rows, least = int(known.any(1).sum()), FOLDS * longest
         if rows < least:
             raise ValueError(
@@ -383,20 +367,25 @@ class SeriesDetector(Detector, SeriesInput):
             raise ValueError("model was fitted on data in which other channels are constant; fit it on X")
         return imputer
 
-    def _learn(self, raw: list[Scores], faulty: list[NDArray[np.bool_]], memory: Memory | None = None) -> None:
+    def _learn(
+        self,
+        raw: list[Scores],
+        faulty: list[NDArray[np.bool_]],
+        constant: ConstantChannels,
+        memory: Memory | None = None,
+    ) -> None:
         """Fit the evidence to the rows of each series and to what is remembered, and decide."""
         if not self.scaling_.modelled.any():
+            self.scorer_ = SeriesScorer(self.scaling_, constant, None)
             self.weights_: Mapping[str, float] = {}
             self.memory_ = Memory([], {})
-            self.highest_normal_, self.band_ = 0.0, np.zeros(0)
             self._decide(NormalScores.of_blocks([np.zeros(len(r)) for r in raw]))
             return
-        share_of_training = bool(self.contamination) and self.threshold is None
         fitted = fit_detector(raw, faulty, self._recipe(), memory)
-        self.scorer_, self.weights_ = fitted.scorer, fitted.scorer.weights
-        self.model_evidence_, self.memory_ = fitted.model_evidence, fitted.memory
-        self.highest_normal_, self.band_ = float(fitted.normal.scores.max()), fitted.band
-        training = np.concatenate([self._score(r).sum(1) for r in raw]) if share_of_training else None
+        self.scorer_ = SeriesScorer(self.scaling_, constant, fitted.learnt)
+        self.weights_, self.memory_ = fitted.learnt.scorer.weights, fitted.memory
+        share_of_training = bool(self.contamination) and self.threshold is None
+        training = np.concatenate([self.scorer_.shares(r).sum(1) for r in raw]) if share_of_training else None
         self._decide(
             fitted.normal, training, None if fitted.ahead is None else (fitted.ahead.expected, fitted.ahead.seen)
         )
@@ -414,49 +403,19 @@ class SeriesDetector(Detector, SeriesInput):
             None if self.model is None else (self.model_.model_, self.model_.scaling_),
         )
 
-    def _expected(self, rows: NDArray[np.float32]) -> tuple[Scores, Scores]:
-        """Return what rows (n, modelled channels) should have shown, and half the width of the band around it."""
-        if not self.scaling_.modelled.any():
-            return np.zeros((len(rows), 0)), np.zeros((len(rows), 0))
-        models = self.scorer_.models
-        return models.expected(rows), self.band_ * models.doubt(rows)
-
-    def _evidence(self, raw: Scores) -> dict[str, NDArray[np.float32]]:
-        """Return evidence by kind of the rows (n, n_features) of one series."""
-        if not self.scaling_.modelled.any():
-            return {}
-        with pinned_defaults(), torch.no_grad():
-            return evidence_of_rows(raw, self.scaling_, self.scorer_, self.model_evidence_)
-
-    def _score(self, raw: Scores) -> Scores:
-        """Return the shares (n, modelled channels) of the rows of one series."""
-        found, channels = self._evidence(raw), int(self.scaling_.modelled.sum())
-        return self.scorer_.by_channel(found, channels) if found else np.zeros((len(raw), channels))
-
     def _shares(self, recording: Recording) -> list[Scores]:
         """Return the share of each row and channel, one array per series."""
-        modelled = self.scaling_.modelled
-        result = []
-        for raw in recording.series:
-            share = self._shares_of_moves(raw)
-            share[:, modelled] = self._score(raw)
-            result.append(share)
+        result = [self.scorer_.shares(raw, -self.offset_) for raw in recording.series]
         self._warn_of_dead(recording)
         return result
 
-    def _shares_of_moves(self, raw: Scores) -> Scores:
-        """Return shares (n, n_features) of the channels that never moved in training: moving at all is the alarm."""
-        # Above any threshold, also one that was set anew.
-        alarm = 1 + 2 * max(self.highest_normal_, -getattr(self, "offset_", 0.0))
-        return np.where(self.constant_.moves(raw), alarm, 0.0)
-
     def _accept_moves(self, recording: Recording) -> None:
         """Stop watching channels that never moved before and do so in normal rows."""
-        moves = np.any([self.constant_.moves(raw).any(0) for raw in recording.series], 0)
+        moves = np.any([self.scorer_.constant.moves(raw).any(0) for raw in recording.series], 0)
         if not moves.any():
             return
-        self.constant_ = self.constant_.without(moves)
-        names = [n for n, m in zip(self._names(), moves, strict=True) if m]
+        self.scorer_ = self.scorer_.accepting(moves)
+        names = [n for n, m in zip(self.channel_names_, moves, strict=True) if m]
         tell(
             f"channels {names} never moved in fit and do so here: they are no longer watched; fit anew to judge them",
         )
@@ -467,27 +426,16 @@ class SeriesDetector(Detector, SeriesInput):
                 f"X has {rows} normal rows: with fewer than {FEW_ROWS} many more rows may alarm than asked for",
             )
 
-    def _share_of_last(self, raw: Scores) -> Scores:
-        """Return the shares (n_features,) of the last of a few raw rows, by windows that end with it."""
-        share = self._shares_of_moves(raw[-1:])[0]
-        modelled = self.scaling_.modelled
-        if modelled.any():
-            rows = standardised(raw, self.scaling_)
-            with pinned_defaults(), torch.no_grad():
-                found = self.scorer_.evidence_of_last(rows)
-            share[modelled] = self.scorer_.by_channel(found, rows.shape[1])[0]
-        return share
-
     def _warn_of_dead(self, recording: Recording) -> None:
         """Tell of channels without any value, and of those that show none any more."""
         known = self.scaling_.modelled
         dead = known & np.isnan(np.concatenate(recording.series)).all(0)
-        longest = self.scorer_.models.lengths.longest if known.any() else 1
+        longest = self.scorer_.longest
         ends = [np.isnan(raw[-longest:]).all(0) for raw in recording.series if len(raw) > longest]
         silent = known & ~dead & np.any([np.zeros_like(known), *ends], 0)
         for found, what in ((dead, "here"), (silent, f"in the last {longest} rows")):
             if found.any():
-                names = [n for n, f in zip(self._names(), found, strict=True) if f]
+                names = [n for n, f in zip(self.channel_names_, found, strict=True) if f]
                 tell(f"channels {names} hold no value {what}; the others are scored")
 
     def _strangeness(self, X: Any, groups: Any = None) -> Scores:

@@ -54,11 +54,12 @@ class SeriesInput(BaseEstimator):
         scaling = Scaling.fit(np.concatenate(recording.series))
         if np.isnan(scaling.scale).all():
             raise ValueError("X holds no observed value at all; fit needs at least one channel with data")
-        empty = np.flatnonzero(np.isnan(scaling.scale))
-        if len(empty):
-            tell(f"channels {[self._names()[k] for k in empty]} hold no observed value; nothing is learnt of them")
+        empty = [self.channel_names_[k] for k in np.flatnonzero(np.isnan(scaling.scale))]
+        if empty:
+            tell(f"channels {empty} hold no observed value; nothing is learnt of them")
         return scaling
 
-    def _names(self) -> list[str]:
+    @property
+    def channel_names_(self) -> list[str]:
         """Return the channels' names, or their numbers as text."""
         return [str(n) for n in getattr(self, "_labels", range(self.n_features_in_))]

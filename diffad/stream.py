@@ -8,19 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Number
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from diffad.masked_arrays import unmasked
+from diffad.series_scoring import SeriesScorer
 from diffad.thresholds import MERGE
 from diffad.timestamps import timestamp
 from diffad.whole_files import replacing
-
-if TYPE_CHECKING:
-    from diffad.series_detector import SeriesDetector
 
 #: A mapping or Series of channel names to values, or the values in order.
 Row: TypeAlias = Any
@@ -54,6 +52,15 @@ class StreamResult:
         return pd.Series(self.shares, name="share").sort_values(ascending=False)
 
 
+class Judge(Protocol):
+    """What a stream asks of its detector, anew with every row: it may adapt in the meantime."""
+
+    scorer_: SeriesScorer
+    offset_: float
+    period_: float | None
+    channel_names_: list[str]
+
+
 class Stream:
     """Row-by-row scorer of a detector with ``context="past"``; see `SeriesDetector.stream`.
 
@@ -71,9 +78,9 @@ class Stream:
     True
     """
 
-    def __init__(self, detector: SeriesDetector) -> None:
+    def __init__(self, detector: Judge) -> None:
         self.detector = detector
-        self._rows: NDArray[np.float64] = np.empty((0, detector.n_features_in_))
+        self._rows: NDArray[np.float64] = np.empty((0, len(detector.channel_names_)))
         self._count = 0
         self._time: pd.Timestamp | None = None
         self._event = -1
@@ -97,21 +104,21 @@ class Stream:
         """
         values = self._values(row)
         missing, stamp = self._clock(time)
-        blank = np.full((min(missing, self._longest), values.shape[1]), np.nan)
-        rows = np.concatenate([self._rows, blank, values])[-self._longest :]
-        share = self.detector._share_of_last(rows)
+        scorer, offset = self.detector.scorer_, self.detector.offset_
+        blank = np.full((min(missing, scorer.longest), values.shape[1]), np.nan)
+        rows = np.concatenate([self._rows, blank, values])[-scorer.longest :]
+        share = scorer.shares_of_last(rows, -offset)
         # Only now: a row that could not be scored has not come.
         self._rows, self._time = rows, stamp
         self._count += missing + 1
         score = -float(share.sum())
-        alarm = score < self.detector.offset_
+        alarm = score < offset
         number = self._count - 1
         if alarm:
             if self._last_alarm is None or number - self._last_alarm > MERGE:
                 self._event += 1
             self._last_alarm = number
-        names = self.detector._names()
-        shares = dict(zip(names, share.tolist(), strict=True))
+        shares = dict(zip(self.detector.channel_names_, share.tolist(), strict=True))
         return StreamResult(score, alarm, self._event if alarm else None, number, shares)
 
     def save(self, file: str | Path) -> None:
@@ -131,14 +138,8 @@ class Stream:
             raise ValueError(f"{file} holds a {type(stream).__name__}, not a saved stream")
         return stream
 
-    @property
-    def _longest(self) -> int:
-        """Rows of the longest window; looked up each time, since the detector may adapt in the meantime."""
-        modelled = self.detector.scaling_.modelled.any()
-        return self.detector.scorer_.models.lengths.longest if modelled else 1
-
     def _values(self, row: Row) -> NDArray[np.float64]:
-        names = self.detector._names()
+        names = self.detector.channel_names_
         if isinstance(row, pd.DataFrame):
             if len(row) != 1:
                 raise ValueError(f"row is a table of {len(row)} rows; give one row at a time")

@@ -139,9 +139,9 @@ def test_longer_windows_that_new_rows_allow_reach_a_running_stream():
     x = process(700, 0)
     detector = SeriesDetector(context="past", kinds=KINDS).fit(x[:60])
     stream = detector.stream()
-    before = stream.detector.scorer_.models.lengths.longest
+    before = stream.detector.scorer_.longest
     detector.adapt(x[60:600])
-    assert detector.scorer_.models.lengths.longest > before
+    assert detector.scorer_.longest > before
     live = [stream.update(row).score for row in x[600:]]
     np.testing.assert_allclose(live, detector.score_samples(x[600:]), rtol=1e-5, atol=1e-5)
 
@@ -170,9 +170,9 @@ def test_panels_gaps_and_tables(fitted):
 def test_the_residuals_of_a_model_are_learnt_as_well():
     model = SeriesImputer(window=8, prior="gaussian", n_samples=2, training=Training(max_steps=0)).fit(process(500, 0))
     detector = SeriesDetector(kinds=("energy",), model=model).fit(process(500, 0))
-    before = detector.model_evidence_.scorer
+    before = detector.scorer_.learnt.model.scorer
     detector.adapt(2 * process(400, 5))
-    assert detector.model_evidence_.scorer is not before
+    assert detector.scorer_.learnt.model.scorer is not before
     assert alarm_rate(detector, 2 * process(800, 6)) < 0.04
 
 

@@ -136,7 +136,7 @@ def test_share_that_must_be_found_decides(detector, normal):
 def test_arrays_work_and_name_their_channels(normal):
     on_array = SeriesDetector(kinds=("energy", "quiet")).fit(process(1500, 0).to_numpy())
     table = detectability(on_array, normal.to_numpy(), kinds=("shift",), sizes=(8.0,), length=20)
-    assert table["channel"].tolist() == on_array._names()
+    assert table["channel"].tolist() == on_array.channel_names_
     assert (table["size"] == 8).all()
 
 

@@ -160,7 +160,7 @@ def test_a_year_of_silence_costs_one_window(detector, live):
     found = stream.update(live.iloc[40], late)
     assert found.row == 39 + round(pd.Timedelta("365D") / PERIOD)
     assert found.score == pytest.approx(detector.stream().update(live.iloc[40]).score, rel=1e-5)
-    assert len(stream._rows) <= stream._longest
+    assert len(stream._rows) <= stream.detector.scorer_.longest
 
 
 def test_a_jittering_clock_loses_no_row(detector, live, batch):
@@ -262,13 +262,13 @@ def test_memory_is_one_window_however_many_rows(waves, tmp_path):
     sizes = []
     for i in range(1000):
         stream.update(waves[i % len(waves)])
-        assert len(stream._rows) <= stream._longest
+        assert len(stream._rows) <= stream.detector.scorer_.longest
         if i in (200, 999):
             stream.save(tmp_path / "stream")
             sizes.append((tmp_path / "stream").stat().st_size)
     assert sizes[1] <= sizes[0] + 64, "a few bytes for larger counters"
     kept = stream._rows if stream._rows.base is None else stream._rows.base
-    assert len(kept) <= 2 * stream._longest, "a view keeps the memory of all it was cut from"
+    assert len(kept) <= 2 * stream.detector.scorer_.longest, "a view keeps the memory of all it was cut from"
 
 
 # --- restart ----------------------------------------------------------------------------------------------
@@ -418,7 +418,7 @@ def test_a_row_that_could_not_be_scored_has_not_come(detector, live, monkeypatch
     stream = running(detector, live)
     time = stream._time + pd.Timedelta(seconds=detector.period_)
     with monkeypatch.context() as broken:
-        broken.setattr(type(detector), "_share_of_last", lambda self, rows: 1 / 0)
+        broken.setattr(type(detector.scorer_), "shares_of_last", lambda self, rows, threshold: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             stream.update([1.0, 2.0, 3.0], time)
     assert stream.update([1.0, 2.0, 3.0], time).score == running(detector, live).update([1.0, 2.0, 3.0], time).score
@@ -427,7 +427,7 @@ def test_a_row_that_could_not_be_scored_has_not_come(detector, live, monkeypatch
 def test_a_detector_that_learnt_from_gaps_streams_as_it_scores(waves):
     holes = np.random.default_rng(0).random(waves.shape) < 0.2
     fitted = SeriesDetector(context="past").fit(np.where(holes, np.nan, noisy(waves, 10)))
-    assert fitted.scorer_.tails.whole, "whole windows are meant to have tails of their own"
+    assert fitted.scorer_.learnt.scorer.tails.whole, "whole windows are meant to have tails of their own"
     new = noisy(waves[:120], 11)
     new[40:80][holes[:40]] = np.nan
     stream = fitted.stream()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_opening
 from torch import Tensor
 
 from diffad import image_tiles
@@ -22,14 +22,20 @@ from diffad.image_folds import fold_of
 from diffad.image_prior import FOLDS, ImagePrior
 from diffad.image_tiles import Observed, sample
 
-#: What bands are told apart by: pixels near a seen one, pixels deep in a hole, averages, noise.
-KINDS = ("near", "deep", "averages", "noise")
-#: Distance in pixels to the nearest seen one from which a pixel is deep in a hole.
-DEEP = 3.0
+#: Hidden pixels have bands by what the seen ones leave of their spread, up to each of these shares,
+LEFT = (0.25, 0.5, 0.75, 0.95, np.inf)
+#: and by whether they are scattered or lie in a hole: a square of so many hidden pixels a side.
+HOLE = 3
+#: Factors of averages that have bands of their own; others go by the nearest.
+FACTORS = (2, 4, 8)
+#: Kinds of bands: scattered pixels, those in holes, averages, noise.
+AVERAGES = 2 * len(LEFT)
+NOISE = AVERAGES + len(FACTORS)
+KINDS = NOISE + 1
 #: Most held-out images of a fold that calibrate, and how many share a mask.
 HELD_OUT, PER_MASK = 64, 16
-#: Shares of missing pixels, sides of boxes (in sides of an image), factors and noise levels of the calibration.
-SHARES, BOXES, FACTORS, LEVELS = (0.3, 0.7), (0.25, 0.5), (2, 4), (0.3, 0.6, 1.2)
+#: Of the calibration: shares of missing pixels and sides of boxes (in sides of an image), from and to, and noise levels.
+SHARES, BOXES, LEVELS = (0.05, 0.95), ((0.1, 0.3), (0.3, 0.6), (0.6, 0.9)), (0.3, 0.6, 1.2)
 
 
 def fit_prior(
@@ -50,20 +56,16 @@ def complete(images: Tensor, device: torch.device) -> Tensor:
     return result
 
 
-def kinds_of(observed: Observed) -> NDArray[np.int64]:
-    """Return the kind, an index into `KINDS`, of every pixel of the images behind: (n, height, width, channels)."""
-    values = observed.values.numpy()
-    n, _, _, channels = values.shape
-    if not observed.exact:
-        return np.full((n, *observed.shape), KINDS.index("averages" if observed.factor > 1 else "noise"))
-    hidden = np.isnan(values)
-    far = np.empty(values.shape)
-    for i in range(n):
-        for c in range(channels):
-            # Without any seen pixel the transform has nothing to measure to.
-            alone = hidden[i, :, :, c].all()
-            far[i, :, :, c] = np.inf if alone else distance_transform_edt(hidden[i, :, :, c])
-    return np.where(far < DEEP, KINDS.index("near"), KINDS.index("deep"))
+def kinds_of(prior: ImagePrior, observed: Observed, scale: Tensor) -> NDArray[np.int64]:
+    """Return the kind, up to `KINDS`, of every pixel of the images behind, given its posterior deviation (n, h, w, c)."""
+    if observed.factor > 1:
+        nearest = int(np.abs(np.log(np.array(FACTORS) / observed.factor)).argmin())
+        return np.full(scale.shape, AVERAGES + nearest)
+    if observed.noise is not None:
+        return np.full(scale.shape, NOISE)
+    left = np.searchsorted(LEFT[:-1], (scale / prior.spread(*observed.shape[:2])).numpy())
+    in_hole = binary_opening(np.isnan(observed.values.numpy()), np.ones((1, HOLE, HOLE, 1)))
+    return left + len(LEFT) * in_hole
 
 
 def calibrate(
@@ -75,7 +77,7 @@ def calibrate(
     """
     channels = images.shape[3]
     if len(images) < 8:
-        return Bands.gaussian(len(KINDS), channels)
+        return Bands.gaussian(KINDS, channels)
     # Images differ more than pixels do: every fold has its turn, and bands widen where folds disagree.  A network
     # has seen all but the first (:mod:`diffad.image_learning`).
     turns = range(FOLDS) if model.network is None else [0]
@@ -86,7 +88,7 @@ def calibrate(
         parts.append(_errors(model, others, _spread_out(images[fold == f]), seed + f))
     z, label, channel = (np.concatenate(column) for column in zip(*parts, strict=True))
     group = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
-    return Bands.fit(z, label, channel, (len(KINDS), channels), group)
+    return Bands.fit(z, label, channel, (KINDS, channels), group)
 
 
 def _spread_out(images: Tensor) -> Tensor:
@@ -111,7 +113,7 @@ def _errors(
         where = ((scale > 0) & ~truth.isnan()).numpy()
         z = ((truth - centre) / scale.clamp(min=1e-9)).numpy()[where]
         channel = np.broadcast_to(np.arange(where.shape[-1]), where.shape)[where]
-        found.append((z, kinds_of(observed)[where], channel))
+        found.append((z, kinds_of(model.prior, observed, scale)[where], channel))
     z, label, channel = (np.concatenate(column) for column in zip(*found, strict=True))
     return z, label, channel
 
@@ -121,9 +123,11 @@ def tasks(images: Tensor, seed: int) -> Iterator[tuple[Tensor, Observed]]:
     rng = np.random.default_rng(seed)
     _, height, width, channels = images.shape
     for part in images.split(PER_MASK):
-        masks = [points_mask(rng, height, width, s) for s in SHARES] + [box_mask(rng, height, width, s) for s in BOXES]
+        masks = [points_mask(rng, height, width, rng.uniform(*SHARES))]
+        masks += [box_mask(rng, height, width, rng.uniform(*side)) for side in BOXES]
         for mask in masks:
             yield part, Observed(torch.where(torch.from_numpy(mask)[..., None], torch.nan, part))
+    yield images, Observed(torch.full_like(images, torch.nan))
     for factor in FACTORS:
         if height % factor == 0 and width % factor == 0:
             yield images, Observed(Observed(images, factor).of(images), factor)

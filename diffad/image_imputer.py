@@ -103,7 +103,8 @@ class ImageImputer(TransformerMixin, HoldsParameters):
     -----
     Calibrating bands solves systems of all pixels, whatever the number of images: 64 x 64 grey pixels take one or
     two minutes on two cores, and 2 GB. Beyond 4,096 entries the field alone is quicker. Bands are those of images of
-    the training size; at other sizes they are too wide rather than too narrow.
+    the training size; at other sizes they are too wide rather than too narrow. Scattered pixels, holes and averages of
+    2, 4 and 8 pixels a side have bands of their own; other factors take the nearest.
 
     References
     ----------
@@ -291,7 +292,7 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         with pinned_defaults(), torch.no_grad():
             centre, scale = self.model_.mean(observed, with_scale=True)
         assert scale is not None
-        kind = kinds_of(observed)
+        kind = kinds_of(self.model_.prior, observed, scale)
         edges = []
         for q in ((1 - coverage) / 2, (1 + coverage) / 2):
             edge = self._restore(centre.numpy() + scale.numpy() * self.bands_.quantile(q, kind))

@@ -103,6 +103,13 @@ class ImagePrior:
         covariance = covariance_matrix(self.lags, height, width)
         return self._gaussian(covariance, torch.zeros(len(covariance), dtype=torch.float64))
 
+    def spread(self, height: int, width: int) -> Tensor:
+        """Return the standard deviation (height, width, channels) of pixels of which nothing is known."""
+        whole = self.whole_fits(height, width)
+        field = (self.rest if whole else self.lags).diagonal(0, 0, 1)[0, 0]
+        variance = (field + self._nugget).expand(height, width, -1)
+        return (variance + self.rows.square().sum(0).view(self.shape) if whole else variance).sqrt()
+
     def draw(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
         """Draw n deviations from the mean, (n, height, width, channels), float64, on the CPU."""
         whole = self.whole_fits(height, width)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffad.image_prior import TILE_ENTRIES, ImagePrior
+from diffad.image_prior import DENSE_LIMIT, TILE_ENTRIES, ImagePrior
 from diffad.priors.linear import Averages, LinearGaussian, Pixels, Posterior
 
 
@@ -127,7 +127,7 @@ def _explain(prior: ImagePrior, observed: Observed, wrong: Tensor, with_scale: b
     total = torch.zeros(n, *observed.shape, dtype=torch.float64)
     spread = torch.zeros_like(total) if with_scale else None
     weights = torch.zeros(*observed.shape[:2], 1, dtype=torch.float64)
-    window = _window(tile[0])[:, None, None] * _window(tile[1])[None, :, None]
+    window = _window(tile[0], f)[:, None, None] * _window(tile[1], f)[None, :, None]
     starts = [(y, x) for y in _starts(observed.shape[0], tile[0], f) for x in _starts(observed.shape[1], tile[1], f)]
     for y, x in starts:
         weights[y : y + tile[0], x : x + tile[1]] += window
@@ -169,7 +169,13 @@ def _tile_size(observed: Observed) -> tuple[int, int]:
     f = observed.factor
     # A multiple of twice the factor, so that half a tile is whole averages.
     side = max(1, int((TILE_ENTRIES / channels) ** 0.5) // (2 * f)) * 2 * f
-    return min(side, height), min(side, width)
+    tile = min(side, height), min(side, width)
+    if f > 1 and tile[0] * tile[1] * channels > DENSE_LIMIT:
+        raise ValueError(
+            f"factor must be at most {int((DENSE_LIMIT / channels) ** 0.5) // 2} for images of {channels} channels and not "
+            f"of the training size, got {f}: averages are solved two by two; go there in several steps"
+        )
+    return tile
 
 
 def _starts(length: int, tile: int, factor: int) -> list[int]:
@@ -178,7 +184,10 @@ def _starts(length: int, tile: int, factor: int) -> list[int]:
     return [*range(0, length - tile, step), length - tile]
 
 
-def _window(length: int) -> Tensor:
-    """Return weights that rise from the edges to the middle of a tile and nowhere vanish."""
-    place = (torch.arange(length, dtype=torch.float64) + 0.5) / length
-    return torch.sin(torch.pi * place) ** 2
+def _window(length: int, factor: int) -> Tensor:
+    """Return weights that rise from the edges to the middle of a tile and nowhere vanish.
+
+    Pixels of one average have one weight: blended solutions keep the average that each of them has.
+    """
+    place = (torch.arange(length // factor, dtype=torch.float64) + 0.5) * factor / length
+    return (torch.sin(torch.pi * place) ** 2).repeat_interleave(factor)

@@ -15,6 +15,7 @@ from sklearn.exceptions import NotFittedError
 
 from diffad import ImageImputer, Sampler, Training
 from diffad.calibration import Bands
+from diffad.image_fitting import KINDS, box_mask
 from diffad.metrics import coverage, crps
 
 SIZE = 12
@@ -217,9 +218,34 @@ def test_bands_cover_what_is_not_gaussian():
     lower, upper = fitted.interval(gaps, 0.5)
     assert coverage(lower[gap], upper[gap], later[gap]) == pytest.approx(0.5, abs=0.06)
     # The Gaussian's own band covers more or less: the test could fail.
-    fitted.bands_ = Bands.gaussian(4, 1)
+    fitted.bands_ = Bands.gaussian(KINDS, 1)
     lower, upper = fitted.interval(gaps, 0.5)
     assert abs(coverage(lower[gap], upper[gap], later[gap]) - 0.5) > 0.12
+
+
+def dimmed(n, seed):
+    """Return smooth images of (16, 16), each brighter or darker than the others as a whole."""
+    gain = np.random.default_rng(seed).normal(1, 0.5, (n, 1, 1))
+    return gain * fields(n, seed, 16, 16, pattern=False)
+
+
+@pytest.fixture(scope="module", params=["gaussian", "field"])
+def of_dimmed(request):
+    return small(prior=request.param).fit(dimmed(80, 3))
+
+
+def test_bands_cover_scattered_pixels_and_holes_alike(of_dimmed):
+    """How far errors go beyond what the prior claims differs: pixels between seen ones, pixels in a hole, all of them."""
+    later, rng = dimmed(60, 4), np.random.default_rng(0)
+    for mask in (rng.random((16, 16)) < 0.3, box_mask(rng, 16, 16, 0.4), np.ones((16, 16), bool)):
+        lower, upper = of_dimmed.interval(np.where(mask, np.nan, later))
+        assert coverage(lower[:, mask], upper[:, mask], later[:, mask]) == pytest.approx(0.9, abs=0.07)
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_bands_cover_behind_averages_of_few_and_of_many_pixels(of_dimmed, factor):
+    later = dimmed(60, 4)
+    assert coverage(*of_dimmed.interval(pooled(later, factor), factor=factor), later) == pytest.approx(0.9, abs=0.06)
 
 
 # --- other sizes --------------------------------------------------------------------------------------------
@@ -245,6 +271,19 @@ def test_larger_images_are_filled_without_seams(stationary, monkeypatch):
     off = np.where(gap, tiled - whole, 0.0)
     border = np.abs(off[:, :, [7, 8, 15, 16, 23, 24]]).mean() / np.abs(off).mean()
     assert border < 1.5, f"{border:.2f} times as far off at the borders of tiles"
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_blended_tiles_keep_the_averages_that_were_given(stationary, monkeypatch, factor):
+    monkeypatch.setattr("diffad.image_tiles.TILE_ENTRIES", 16 * 16)
+    low = pooled(fields(2, 4, 40, 32, pattern=False), factor)
+    np.testing.assert_allclose(pooled(stationary.super_resolve(low, factor), factor), low, atol=1e-5)
+    np.testing.assert_allclose(pooled(stationary.sample(low, 1, factor)[0], factor), low, atol=1e-5)
+
+
+def test_a_factor_beyond_memory_is_refused(stationary):
+    refused(lambda: stationary.super_resolve(np.zeros((1, 2, 2)), factor=64), "factor", "at most 32", "64")
+    assert stationary.super_resolve(np.zeros((1, 1, 1)), factor=64).shape == (1, 64, 64)
 
 
 def test_samples_of_larger_images_have_no_seams(stationary, monkeypatch):

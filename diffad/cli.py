@@ -64,7 +64,12 @@ def impute(
         if plot:
             check_place(picture)
         observed = _read(table, file, regularize)[0].template
-        if not observed.isna().any(axis=None):
+        gaps = [k for k, name in enumerate(observed.columns) if observed[name].isna().any()]
+        edges = [f"{observed.columns[k]}_{edge}" for k in gaps for edge in ("lower", "upper")]
+        taken = [name for name in edges if name in observed]
+        if taken:
+            raise ValueError(f"{file} has a column {taken[0]!r}, which is the name of a band's edge; rename it")
+        if not gaps:
             write_table(observed, output)
             typer.echo(f"{file} has no gaps; written to {output} as it is" + (", no picture drawn" if plot else ""))
             return
@@ -72,15 +77,8 @@ def impute(
         imputer = SeriesImputer(training=training).fit(observed)
         filled = imputer.transform(observed)
         lower, upper = imputer.interval(observed, coverage)
-        bands = filled.copy()
-        gaps = [k for k, name in enumerate(filled.columns) if observed[name].isna().any()]
-        for k in gaps:
-            for edge, values in (("lower", lower), ("upper", upper)):
-                name = f"{filled.columns[k]}_{edge}"
-                if name in filled:
-                    raise ValueError(f"{file} has a column {name!r}, which is the name of a band's edge; rename it")
-                bands[name] = values[:, k]
-        write_table(bands, output)
+        bands = [edge[:, k] for k in gaps for edge in (lower, upper)]
+        write_table(filled.assign(**dict(zip(edges, bands, strict=True))), output)
         n_filled = int((observed.isna() & filled.notna()).sum().sum())
         typer.echo(f"filled {n_filled} values of {file} into {output}")
         if plot:

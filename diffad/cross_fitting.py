@@ -262,8 +262,9 @@ def _folds_beside(old: list[int], new: list[int]) -> list[list[Block]]:
 
 def _thinned(fold: list[Block], n_folds: int, size: int = 1000) -> list[Block]:
     """Keep evenly spread blocks of a long fold: enough rows for a tail, and bounded memory."""
-    if sum(b - a for _, a, b in fold) <= MOST_NORMAL // n_folds:
+    share = MOST_NORMAL / n_folds / sum(b - a for _, a, b in fold)
+    if share >= 1:
         return fold
     pieces = [(i, s, min(b, s + size)) for i, a, b in fold for s in range(a, b, size)]
-    pick = np.unique(np.linspace(0, len(pieces) - 1, MOST_NORMAL // n_folds // size).astype(int))
+    pick = np.unique(np.linspace(0, len(pieces) - 1, max(1, int(share * len(pieces)))).astype(int))
     return [pieces[j] for j in pick]

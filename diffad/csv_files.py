@@ -81,7 +81,10 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, Place]:
     except (pd.errors.ParserError, UnicodeError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as CSV: {error}") from error
     if not table.index.equals(pd.RangeIndex(len(table))):
-        raise ValueError(f"{path}: its lines have more fields than its head of {table.shape[1]} names; add the names")
+        decimal = ", or write decimal points if its commas are decimal" if table.shape[1] == 1 else ""
+        raise ValueError(
+            f"{path}: its lines have more fields than its head of {table.shape[1]} names; add the names{decimal}"
+        )
     if crowded:
         some = ", ".join(map(str, crowded[:5])) + (", ..." if len(crowded) > 5 else "")
         tell(f"{path}: left out {len(crowded)} lines with too many fields: {some}")
@@ -144,6 +147,11 @@ def _layout(path: Path, encoding: str) -> _Layout:
             + (", ..." if head > start + 3 else "")
         )
     _refuse_readings(path, rows[head])
+    repeated = [name for name, times in Counter(rows[head]).items() if times > 1 and name.strip()]
+    if repeated:
+        tell(
+            f"{path}: the names {repeated} come more than once; later columns of a name are called '{repeated[0]}.1' and on"
+        )
     skipped = [number for number, _ in lines[:head]]
     if _units_follow(rows[head:]):
         number, text = lines[head + 1]

@@ -45,8 +45,8 @@ COUPLED = 0.05
 GAPPY = 0.25
 #: -log p below which missing readings say nothing.
 UNREMARKABLE = 3.0
-#: Windows whose doubt is worked out together.
-DOUBTED = 64
+#: Entries of the matrices of windows whose doubt is worked out together; bounds memory.
+DOUBTED = 2**22
 #: Windows that pass a model together; bounds memory whatever the recording's length.
 CHUNK = 2048
 
@@ -194,7 +194,7 @@ class WindowModel:
         # Inside an outage all windows miss the same.
         masks, which = torch.unique(windows.flatten(1).isnan(), dim=0, return_inverse=True)
         whole = self._variance(torch.zeros_like(masks[:1]), after)
-        parts = [self._variance(part, after) for part in masks.split(DOUBTED)]
+        parts = [self._variance(part, after) for part in masks.split(max(1, DOUBTED // len(self.precision) ** 2))]
         return (torch.cat(parts)[which] / whole).sqrt()
 
     def _variance(self, missing: Tensor, after: int) -> Tensor:

@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 OBSERVED, MEDIAN, BAND, TRUTH = "#1f2933", "#0072B2", "#56B4E9", "#D55E00"
 
 
+def _drawable(place: Any) -> Any:
+    """Return an index, or a label of one, as matplotlib can draw it: periods as their start, durations in seconds."""
+    if isinstance(place, pd.PeriodIndex | pd.Period):
+        return place.to_timestamp()
+    return place.total_seconds() if isinstance(place, pd.TimedeltaIndex | pd.Timedelta) else place
+
+
+def _axis_label(index: pd.Index) -> str:
+    if isinstance(index, pd.TimedeltaIndex):
+        return f"{index.name or 'time'} [s]"
+    return str(index.name or ("time" if isinstance(index, pd.DatetimeIndex | pd.PeriodIndex) else "row"))
+
+
 def plot_imputation(
     observed: pd.DataFrame,
     median: NDArray[np.float64],
@@ -51,7 +64,7 @@ def plot_imputation(
     n = observed.shape[1]
     figure = Figure(figsize=(10, 1.2 + 1.35 * n), layout="constrained")
     axes = figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
-    x = observed.index
+    x = _drawable(observed.index)
     for k, (ax, name) in enumerate(zip(axes, observed.columns, strict=True)):
         gap = observed[name].isna().to_numpy()
         # Touching the neighbours closes the line between what is observed and what is filled.
@@ -70,7 +83,7 @@ def plot_imputation(
         ax.margins(x=0)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, title=title)
-    axes[-1].set_xlabel(x.name or ("time" if isinstance(x, pd.DatetimeIndex) else "row"))
+    axes[-1].set_xlabel(_axis_label(observed.index))
     return figure
 
 
@@ -113,7 +126,8 @@ def plot_detection(
     n = observed.shape[1]
     figure = Figure(figsize=(11, 2.2 + 1.25 * n), layout="constrained")
     axes = figure.subplots(n + 1, 1, sharex=True, squeeze=False, height_ratios=[1.0] * n + [1.4])[:, 0]
-    x = observed.index
+    x = _drawable(observed.index)
+    shaded = [(_drawable(event.start), _drawable(event.end), event.channels) for event in events.itertuples()]
     known = [str(c) for c in explanation.lower.columns]
     for k, name in enumerate(observed.columns):
         ax = axes[k]
@@ -134,27 +148,28 @@ def plot_detection(
             low, high = np.nanquantile(values, [0, 1])
             ax.set_ylim(low - 0.1 * (high - low or 1), high + 0.1 * (high - low or 1))
         ax.set_ylabel(f"{name}\n[{units[name]}]" if units and name in units else str(name), fontsize=9)
-        for event in events.itertuples():
-            if str(name) in event.channels:
-                ax.axvspan(event.start, event.end, color=TRUTH, alpha=0.25, lw=0, label="alarm: channel to blame")
+        for start, end, channels in shaded:
+            if str(name) in channels:
+                ax.axvspan(start, end, color=TRUTH, alpha=0.25, lw=0, label="alarm: channel to blame")
     bottom = axes[-1]
     bottom.plot(x, score, color=OBSERVED, lw=0.8)
     bottom.axhline(-offset, color=TRUTH, lw=1, ls=(0, (4, 2)), label="threshold")
-    for event in events.itertuples():
-        bottom.axvspan(event.start, event.end, color=TRUTH, alpha=0.25, lw=0)
+    for start, end, _ in shaded:
+        bottom.axvspan(start, end, color=TRUTH, alpha=0.25, lw=0)
     bottom.set_yscale("log")
     bottom.yaxis.set_major_formatter("{x:g}")
     bottom.yaxis.set_minor_formatter("")
     bottom.set_ylabel("score", fontsize=9)
     top = float(np.nanmax(score)) * 1.6
     for fault in (faults if faults is not None else pd.DataFrame()).itertuples():
-        bottom.plot([fault.start, fault.end], [top, top], color=MEDIAN, lw=4, solid_capstyle="butt", label="true fault")
+        span = [_drawable(fault.start), _drawable(fault.end)]
+        bottom.plot(span, [top, top], color=MEDIAN, lw=4, solid_capstyle="butt", label="true fault")
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.margins(x=0)
     handles = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=5, frameon=False, title=title)
-    bottom.set_xlabel(x.name or ("time" if isinstance(x, pd.DatetimeIndex) else "row"))
+    bottom.set_xlabel(_axis_label(observed.index))
     return figure
 
 

@@ -229,6 +229,15 @@ def _period(index: pd.Index) -> float | None:
     return period
 
 
+def _is_regular(index: pd.DatetimeIndex, seconds: float | None) -> bool:
+    """Return whether timestamps come every so many seconds as they are: months and local days stay what they were."""
+    try:
+        period = _period(index)
+    except ValueError:
+        return False
+    return period is not None and (seconds is None or abs(period / seconds - 1) <= 0.05)
+
+
 def _of_months(index: pd.Index) -> bool:
     """Return whether timestamps are months, quarters or years apart: of several lengths, and regular all the same."""
     if not isinstance(index, pd.DatetimeIndex):
@@ -245,7 +254,7 @@ def _on_grid(X: pd.DataFrame, seconds: float | None) -> tuple[pd.DataFrame, NDAr
     """
     index = pd.DatetimeIndex(X.index)
     _check_order(index)
-    if len(index) < 2:
+    if len(index) < 2 or _is_regular(index, seconds):
         return X, np.arange(len(X))
     # Integer nanoseconds throughout: floats cannot hold today's date to the nanosecond.
     stamps = index.as_unit("ns").asi8

@@ -170,7 +170,7 @@ class SeriesDetector(Detector, SeriesInput):
             self.model_ = self._imputer(normal.template if self.regularize or y is not None else X, groups)
         known = [~np.isnan(raw).all(1) & ~fault for raw, fault in zip(recording.series, faulty, strict=True)]
         self._warn_of_few(sum(int(k.sum()) for k in known))
-        warn_of_carried_forward(normal.series)
+        warn_of_carried_forward(normal)
         warn_of_counters(normal.series, self.channel_names_)
         self._fitted_as = self._learnt_as()
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():

@@ -196,7 +196,9 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         """Return X with every missing entry replaced by the middle of its distribution.
 
         That is where the probability flow carries the prior's mean: the median of one missing value
-        (a flow in one dimension keeps order), and near it for many, without drawing a sample.
+        (a flow in one dimension keeps order), and near it for many, without drawing a sample. Gaps longer than half
+        a window rest on a few draws of what comes before them: the same for the same recording, slightly others when
+        any of its values is another.
         Observed values, index, columns and dtypes come back as they were: nullable integers and truth values are
         filled with the nearest, objects become floats. Fitted on an array, the imputer knows no names but ``x0``,
         ``x1`` and on.

@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from diffad.recordings import as_floats, read
+from diffad.recordings import Recording, as_floats
 from diffad.telling import tell
 
 #: Equal readings that are too many in any channel that moves, and runs at least as long that chance may be expected to
@@ -56,21 +55,24 @@ def carried_forward(X: Any) -> NDArray[np.bool_]:
     >>> int(X.mask(carried_forward(X)).isna().sum().iloc[0])
     9
     """
-    rows = read(X)[0].series[0] if isinstance(X, pd.DataFrame) else as_floats(X)
+    rows = as_floats(X)
     if rows.ndim not in (2, 3):
         raise ValueError(f"X must be of shape (n_timestamps, n_features), or several of these, got {rows.shape}")
     return _marked([rows])[0] if rows.ndim == 2 else np.stack(_marked(list(rows)))
 
 
-def warn_of_carried_forward(series: list[NDArray[np.float64]]) -> None:
-    """Warn where whole rows of series (n_timestamps, channels) were carried forward."""
+def warn_of_carried_forward(recording: Recording) -> None:
+    """Warn where whole rows of a recording were carried forward."""
+    series = recording.series
     marked = _marked(series)
     whole = [m.any(1) & (_repeats(rows) | np.isnan(rows)).all(1) for m, rows in zip(marked, series, strict=True)]
     count = sum(int(w.sum()) for w in whole)
     if not count:
         return
     place, first = next((i, int(w.argmax())) for i, w in enumerate(whole) if w.any())
-    where = f"row {first}" + (f" of series {place}" if len(series) > 1 else "")
+    several = len(series) > 1
+    # Of the rows that were given: a grid may hold more.
+    where = f"row {first} of series {place}" if several else f"row {np.searchsorted(recording.given, first)}"
     tell(
         f"{count} rows of X ({count / sum(map(len, series)):.1%}), the first at {where}, repeat the row before, in runs "
         f"too long for chance: they count as normal. If nothing was measured there, blank them: "

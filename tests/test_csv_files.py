@@ -79,6 +79,18 @@ def test_a_preamble_is_skipped_and_said(path, before):
     np.testing.assert_array_equal(table, EXPECTED)
 
 
+def test_names_that_come_twice_are_told(path):
+    path.write_text("time,a,a\n2026-01-01,1,2\n2026-01-02,3,4\n")
+    with pytest.warns(UserWarning, match=r"the names \['a'\] come more than once"):
+        assert list(read_table(path)) == ["a", "a.1"]
+
+
+def test_one_column_of_decimal_commas_is_refused_with_both_ways_out(path):
+    path.write_text("a\n20,5\n21,5\n20,9\n")
+    with pytest.raises(ValueError, match="add the names, or write decimal points if its commas are decimal"):
+        read_table(path)
+
+
 def test_the_names_may_be_in_a_comment(path):
     path.write_text("# logger 7\n#time,a,b\n2024-02-01 00:00,1.5,2\n2024-02-01 00:01,2.5,3\n")
     table = quietly(path)

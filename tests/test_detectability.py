@@ -247,6 +247,24 @@ def test_picture_of_some_channels_in_another_order_has_the_bands_of_these(detect
     assert drawn_band.ymax == pytest.approx(explanation.upper["outlet"].max())
 
 
+@pytest.mark.parametrize(
+    ("index", "axis"),
+    [
+        (pd.period_range("2026-01", periods=400, freq="M", name="month"), "month"),
+        (pd.to_timedelta(10 * np.arange(400), "s"), "time [s]"),
+        (pd.Index([f"row {k}" for k in range(400)]), "row"),
+    ],
+)
+def test_picture_of_other_indices(detection, index, axis):
+    X, explanation, score, offset, events = detection[0]
+    places = dict(zip(X.index, index, strict=True))
+    told = events.assign(**{name: events[name].map(places) for name in ("start", "end", "peak")})
+    figure = plot_detection(X.set_axis(index), explanation, score, offset, told)
+    assert len(figure.axes[-1].patches) == len(events)
+    assert figure.axes[-1].get_xlabel() == axis
+    assert drawn(figure).startswith(b"\x89PNG")
+
+
 def test_picture_without_events_faults_or_time(detector, normal):
     X = normal[:200]
     events = detector.events(X)[:0]

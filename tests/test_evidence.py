@@ -545,6 +545,15 @@ def test_the_last_window_is_the_last_of_all(rows, length, share):
     np.testing.assert_array_equal(last_window(values, length).numpy(), every[-1:].numpy())
 
 
+def test_doubt_does_not_depend_on_how_many_windows_are_worked_out_together(monkeypatch):
+    windows = torch.randn(300, 8, 3, generator=torch.Generator().manual_seed(0))
+    model = WindowModel.fit(windows, 4, torch.device("cpu"))
+    some = torch.where(torch.rand(40, 8, 3, generator=torch.Generator().manual_seed(1)) < 0.5, torch.nan, windows[:40])
+    together = model.doubt(some, 4)
+    monkeypatch.setattr("diffad.evidence.DOUBTED", 1)
+    torch.testing.assert_close(model.doubt(some, 4), together)
+
+
 @pytest.mark.parametrize("after", [0, 4])
 def test_doubt_is_the_ratio_of_conditional_deviations(after):
     """Against the covariance itself: Schur complements, mask by mask and channel by channel."""

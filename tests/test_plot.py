@@ -64,6 +64,12 @@ def test_without_truth_units_or_time(picture):
     drawn(figure)
 
 
+@pytest.mark.parametrize("index", [pd.period_range("2026-01", periods=300, freq="M"), pd.to_timedelta(range(300), "h")])
+def test_periods_and_durations_are_drawn(picture, index):
+    picture |= {name: picture[name].set_axis(index) for name in ("observed", "truth")}
+    assert drawn(plot_imputation(**picture)).startswith(b"\x89PNG")
+
+
 def test_one_channel_and_no_gap(picture, waves, frame):
     one = pd.DataFrame(waves[:, :1], frame.index, ["flow"])
     drawn(plot_imputation(one, waves[:, :1], waves[:, :1], waves[:, :1]))

@@ -108,6 +108,20 @@ def test_jitter_does_not_stretch_the_grid(seed):
     assert np.abs(table.index - X.index).max() < pd.Timedelta("100ms")
 
 
+@pytest.mark.parametrize(
+    "index",
+    [
+        pd.date_range("1990-01-31", periods=60, freq="ME"),
+        pd.date_range("2026-01-01", periods=400, freq="D", tz="Europe/Berlin"),
+    ],
+)
+def test_regular_months_and_local_days_keep_their_times_on_a_grid(index):
+    X = pd.DataFrame({"x": np.arange(float(len(index)))}, index)
+    recording, _ = read(X, regularize=True)
+    pd.testing.assert_frame_equal(recording.template, X)
+    np.testing.assert_array_equal(recording.given, np.arange(len(index)))
+
+
 def test_filling_touches_missing_entries_only_and_never_its_input():
     X = pd.DataFrame({"a": [1.0, np.nan, 3.0], "n": [1, 2, 3]}, index=list("pqr"))
     before = X.copy(deep=True)

@@ -89,6 +89,25 @@ def test_fit_warns_of_whole_rows_that_repeat():
     assert said.filename == __file__
 
 
+def test_the_row_that_fit_names_is_one_of_those_given_on_a_grid_too():
+    X = pd.DataFrame(noise(), pd.date_range("2026-01-01", periods=600, freq="min"))
+    X.iloc[200:230] = X.iloc[200].to_numpy()
+    X = X.drop(X.index[50:60])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        SeriesDetector(kinds=("quiet",), regularize=True).fit(X)
+    (message,) = [str(w.message) for w in said if "carried_forward" in str(w.message)]
+    assert "the first at row 191," in message
+    assert carried_forward(X).all(1).argmax() == 191, "what the message recommends takes the same table"
+
+
+def test_tables_of_several_groups_are_taken_as_they_are():
+    times = pd.date_range("2026-01-01", periods=300, freq="min")
+    X = pd.DataFrame(noise(), times.append(times))
+    X.iloc[200:230] = X.iloc[200].to_numpy()
+    assert carried_forward(X).sum(0).tolist() == [29, 29, 29]
+
+
 def test_fit_names_the_series_of_a_panel():
     X = noise().reshape(2, 300, 3)
     X[1, 20:40] = X[1, 20]

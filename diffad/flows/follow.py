@@ -1,4 +1,4 @@
-"""Alerts from a log that grows: every flow once, whatever happens to the log or to this process.
+"""Alerts from a log that grows: every flow once, whatever happens to this process, or to a log that is renamed.
 
 What has been read, what its sources did and how far the output reached are written to one state
 file after every batch.  A process that died in between finds the state of the batch before, cuts
@@ -70,7 +70,8 @@ class Follower:
     log : Path
         A log of lines, plain. When it is rotated (another file takes its name), the rest of the old one and of
         those between are read first, also after a restart, if they stay in the same folder, unpacked, and begin
-        with the log's name.
+        with the log's name. When it is cut in place (logrotate's ``copytruncate``), lines not yet read are lost, and
+        those that come stand under the header of before.
     model : FlowModel
     output : Path
         Appended to; cut back to the last complete batch at a restart.
@@ -235,8 +236,9 @@ class Follower:
         if file.read(2) == GZIP_MAGIC:
             raise ValueError(f"{path} is compressed; a log that is followed must be plain")
         if goes_on and not self._is_continued(file):
-            tell(f"{path} is shorter or another one; it is read from its beginning")
-            goes_on = False
+            # A log that was cut in place goes on without a header; one that comes replaces the columns.
+            tell(f"{path} is shorter or another one: lines not yet read are lost, and it is read from its beginning")
+            self.state.offset, self.state.before = 0, b""
         if not goes_on:
             self.state.inode, self.state.offset = os.fstat(file.fileno()).st_ino, 0
             self.state.before, self.state.parser = b"", None

@@ -45,7 +45,7 @@ class SeparatedLines:
     separator: str = ","
     unset: str = ""
     empty: str = ""
-    kind: str = "line without a header"
+    kind: str = "record of another log"
     columns: dict[str, int] = field(default_factory=dict)
     width: int = 0
     in_totals: bool = False
@@ -109,6 +109,9 @@ class SeparatedLines:
     def _flows(self, lines: list[str]) -> list[pd.DataFrame]:
         if self.in_totals:
             self.report.headers += len(lines)
+            return []
+        if not self.width:
+            self.report.note(self.report.left_out, "line without a header", lines, len(lines))
             return []
         if not self.columns:
             self.report.note(self.report.other, self.kind, lines, len(lines))

@@ -699,6 +699,44 @@ def test_a_log_that_is_cut_is_read_from_its_beginning(folder, model, tmp_path):
     assert any("shorter or another" in str(w.message) for w in caught)
 
 
+@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize("grown", [False, True])
+def test_a_log_that_is_cut_in_place_goes_on_under_its_header(folder, model, tmp_path, running, grown):
+    log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
+    first, rest = (lines[:100], lines[100:]) if grown else (lines[:-100], lines[-100:])
+    log.write_text("".join(first))
+    watch = follower(model, tmp_path)
+    catch_up(watch)
+    os.truncate(log, 0)
+    with log.open("a") as file:
+        file.write("".join(rest))
+    watch = watch if running else follower(model, tmp_path)
+    with pytest.warns(UserWarning, match="lines not yet read are lost"):
+        catch_up(watch)
+    same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
+
+
+def test_a_header_that_comes_after_a_cut_replaces_the_one_before(folder, model, tmp_path):
+    log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:-100]))
+    watch = follower(model, tmp_path)
+    catch_up(watch)
+    os.truncate(log, 0)
+    head, _, fields = HEADER.rstrip("\n").rpartition("#fields\t")
+    turned = ["\t".join(reversed(line.rstrip("\n").split("\t"))) + "\n" for line in lines[-100:]]
+    with log.open("a") as file:
+        file.write(head + "#fields\t" + "\t".join(reversed(fields.split("\t"))) + "\n" + "".join(turned))
+    with pytest.warns(UserWarning, match="lines not yet read are lost"):
+        catch_up(watch)
+    same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
+
+
+def test_lines_without_a_header_are_told_of(folder, model, tmp_path):
+    (tmp_path / "conn.log").write_text("".join(normal(50)))
+    with pytest.warns(UserWarning, match=r"0 flows from 50 lines; left out: 50 x line without a header, e\.g\. '1000"):
+        catch_up(follower(model, tmp_path))
+
+
 def test_logs_are_learnt_from_once_and_in_the_order_of_time(folder, tmp_path):
     fit = ["flows", "fit", "-o", str(tmp_path / "m")]
     good, new = str(folder / "good.log"), str(folder / "new.log")

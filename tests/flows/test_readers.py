@@ -183,6 +183,13 @@ def test_zeek_headers_may_change_in_mid_file(write):
     assert_equal(table[:3], load_flows(write(ZEEK)))
 
 
+def test_lines_before_the_first_header_are_left_out_and_told(write):
+    report, row = ReadReport(), ZEEK.splitlines()[-2]
+    with pytest.warns(UserWarning, match="left out: 1 x line without a header"):
+        table = load_flows(write(f"{row}\n{ZEEK}"), format="zeek", report=report)
+    assert len(table) == report.flows and dict(report.left_out) == {"line without a header": 1}
+
+
 def test_zeek_separator_and_markers_are_those_of_the_header(write):
     other = ZEEK.replace("\\x09", "\\x7c").replace("\t", "|").replace("|-", "|NONE").replace("field|NONE", "field|NONE")
     assert_equal(load_flows(write(other)), load_flows(write(ZEEK)))

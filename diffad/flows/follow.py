@@ -7,9 +7,9 @@ the output back to it and reads on from there.
 
 from __future__ import annotations
 
-import glob
 import os
 import pickle
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +29,8 @@ BATCH_BYTES = 4 << 20
 #: Bytes by which a log is known again.
 MARK_BYTES = 1 << 12
 GZIP_MAGIC = b"\x1f\x8b"
+#: What rotation adds to a name, before or after its suffix: .1, -20260131, .2026-01-31-00, .00:00:00-01:00:00.
+TURN = r"[._-]\d[\dTZ:+._-]*"
 
 
 @dataclass
@@ -69,8 +71,8 @@ class Follower:
     ----------
     log : Path
         A log of lines, plain. When it is rotated (another file takes its name), the rest of the old one and of
-        those between are read first, also after a restart, if they stay in the same folder, unpacked, and begin
-        with the log's name. When it is cut in place (logrotate's ``copytruncate``), lines not yet read are lost, and
+        those between are read first, also after a restart, if they stay in the same folder, unpacked, and are
+        named after the log with a number, date or time (conn.log.1, conn.2026-01-31.log). When it is cut in place (logrotate's ``copytruncate``), lines not yet read are lost, and
         those that come stand under the header of before.
     model : FlowModel
     output : Path
@@ -272,11 +274,15 @@ class Follower:
     def _after(self, old: Path) -> Path:
         """Return the log that followed a rotated one: the log itself, unless it was rotated more than once."""
         written = old.stat().st_mtime_ns
-        own = {self.log, self.output, self.state_file}
+        own, rotated = {self.output, self.state_file}, rotated_names(self.log)
         later = [
             path
-            for path in self.log.parent.glob(f"{glob.escape(self.log.stem)}*")
-            if path not in own and path.is_file() and path.stat().st_mtime_ns > written and self._is_log(path)
+            for path in self.log.parent.iterdir()
+            if rotated.fullmatch(path.name)
+            and path not in own
+            and path.is_file()
+            and path.stat().st_mtime_ns > written
+            and self._is_log(path)
         ]
         return min(later, key=lambda path: path.stat().st_mtime_ns, default=self.log)
 
@@ -309,3 +315,16 @@ class Follower:
         except FileNotFoundError:
             old = self._by_inode(here.st_ino)
             return old is not None and self._after(old).exists()
+
+
+def rotated_names(log: Path) -> re.Pattern[str]:
+    """Return the names that a log may get by rotation; logs of other sensors begin like it, too.
+
+    Examples
+    --------
+    >>> names = rotated_names(Path("conn.log"))
+    >>> [name for name in ("conn.log.1", "conn-20260131.log", "conn_dmz.log") if names.fullmatch(name)]
+    ['conn.log.1', 'conn-20260131.log']
+    """
+    stem, suffix = re.escape(log.stem), re.escape(log.suffix)
+    return re.compile(rf"{stem}(?:{suffix}{TURN}|{TURN}{suffix})(?:\.gz)?")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from diffad.datasets import load_traffic
 from diffad.flows import load_flows, read_flows
 from diffad.flows.alerts import FlowModel, Limits
 from diffad.flows.ecs import ecs_lines
-from diffad.flows.follow import Follower
+from diffad.flows.follow import Follower, rotated_names
 from diffad.flows.incidents import Incidents, incidents
 from diffad.flows.reasons import why
 from diffad.flows.thinning import Latest, Thinned
@@ -468,6 +469,40 @@ def test_a_log_rotated_last_is_read_though_no_other_has_begun(folder, model, tmp
     log.rename(tmp_path / "conn.log.2")
     time.sleep(0.02)
     (tmp_path / "conn.log.1").write_text(HEADER + "".join(lines[half:]))
+    catch_up(watch)
+    same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
+
+
+@pytest.mark.parametrize(
+    ("log", "rotated", "others"),
+    [
+        (
+            "conn.log",
+            "conn.log.1 conn.log.2.gz conn.log-20260131 conn.log.2026-01-31-00 conn.2026-01-31-00-00-00.log "
+            "conn.00:00:00-01:00:00.log conn-20260131.log conn_2026-01-31T10:00:00Z.log.gz conn.1.log",
+            "conn.log conn_dmz.log conn-dmz.log conn.dmz.log conn.log.dmz conn_dmz.log.1 conn_dmz-20260131.log "
+            "connections.log conn2.log conn.log.1.alerts.jsonl conn.log.alerts.jsonl conn.log1 conn.json my-conn.log.1",
+        ),
+        ("eve.json", "eve.json.1 eve-2026-01-31-10:00.json", "eve-dns.json eve-dns.json.1 eve.json.state"),
+        ("conn", "conn.1 conn-20260131", "conn_dmz conn.dmz.1 connection.1"),
+    ],
+)
+def test_rotated_logs_are_known_by_their_names(log, rotated, others):
+    names = rotated_names(Path(log))
+    assert [name for name in (rotated + " " + others).split() if names.fullmatch(name)] == rotated.split()
+
+
+@pytest.mark.parametrize("other", ["conn_dmz.log", "conn-dmz.log", "conn.dmz.log.1"])
+def test_a_log_of_another_sensor_is_not_read_after_a_rotation(folder, model, tmp_path, other):
+    log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:500]))
+    watch = follower(model, tmp_path)
+    catch_up(watch)
+    log.rename(tmp_path / "conn.log.1")
+    time.sleep(0.02)  # file systems count time in steps
+    (tmp_path / other).write_text(HEADER + "".join(attacks(1_100_000.0)))
+    time.sleep(0.02)
+    log.write_text(HEADER + "".join(lines[500:]))
     catch_up(watch)
     same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
 

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -70,10 +71,11 @@ class Follower:
     Parameters
     ----------
     log : Path
-        A log of lines, plain. When it is rotated (another file takes its name), the rest of the old one and of
-        those between are read first, also after a restart, if they stay in the same folder, unpacked, and are
-        named after the log with a number, date or time (conn.log.1, conn.2026-01-31.log). When it is cut in place (logrotate's ``copytruncate``), lines not yet read are lost, and
-        those that come stand under the header of before.
+        A log of lines, plain. When it is rotated (another file takes its name), the old one is read until the new one
+        has bytes, then those between, also after a restart, if they stay in the same folder, unpacked, and are named
+        after the log with a number, date or time (conn.log.1, conn.2026-01-31.log). When it is cut in place
+        (logrotate's ``copytruncate``), lines not yet read are lost, and those that come stand under the header of
+        before.
     model : FlowModel
     output : Path
         Appended to; cut back to the last complete batch at a restart.
@@ -118,24 +120,25 @@ class Follower:
             self._file = self._open()
         if self._file is None:
             return 0
-        lines, block = self._lines()
+        over = self._is_over()  # asked first: what is written until the next log begins is read below
+        lines, block = self._lines(over)
         if lines:
             self._judge(lines, block)
-        elif self._rotated():
+        elif over:
             self._close()
             return self.step()
         return len(lines)
 
-    def _lines(self) -> tuple[list[str], bytes]:
-        """Return the next complete lines, without and with their ends."""
+    def _lines(self, over: bool) -> tuple[list[str], bytes]:
+        """Return the next complete lines, without and with their ends; the last of a log that is over may lack its own."""
         assert self._file is not None
         self._file.seek(self.state.offset)
         block = self._file.read(BATCH_BYTES)
         end = block.rfind(b"\n") + 1
         if not end and len(block) == BATCH_BYTES:
-            return self._lines() if self._skip_line(block) else ([], b"")
-        if not end and block and self._rotated():
-            end = len(block)  # a file that nobody writes to any more may end without a newline
+            return self._lines(over) if self._skip_line(block, over) else ([], b"")
+        if not end and over:
+            end = len(block)
         if not end:
             return [], b""
         if not self.state.offset and self.state.format == "auto":
@@ -143,20 +146,20 @@ class Follower:
         text = block[:end].decode("utf-8" if self.state.offset else "utf-8-sig", errors="replace")
         return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")], block[:end]
 
-    def _skip_line(self, block: bytes) -> bool:
-        """Go on after a line that is too long for a batch, of which `block` is the beginning; False if it has no end."""
+    def _skip_line(self, block: bytes, over: bool) -> bool:
+        """Go on after a line that is too long for a batch and begins with `block`; False if its end is yet to come."""
         assert self._file is not None
         size, last = len(block), block[-MARK_BYTES:]
-        while more := self._file.read(BATCH_BYTES):
+        while not last.endswith(b"\n") and (more := self._file.read(BATCH_BYTES)):
             part = more[: more.find(b"\n") + 1] or more
             size, last = size + len(part), (last + part)[-MARK_BYTES:]
-            if part.endswith(b"\n"):
-                tell(f"{self.log}: left out a line of {size} bytes")
-                self.state.offset += size
-                self.state.before = last
-                self._save()
-                return True
-        return False
+        if not (over or last.endswith(b"\n")):
+            return False
+        tell(f"{self.log}: left out a line of {size} bytes")
+        self.state.offset += size
+        self.state.before = last
+        self._save()
+        return True
 
     def _judge(self, lines: list[str], block: bytes) -> None:
         state = self.state
@@ -234,9 +237,9 @@ class Follower:
         path, goes_on = self._next()
         if not path.exists():
             return None
-        file = path.open("rb")
-        if file.read(2) == GZIP_MAGIC:
+        if _is_packed(path):
             raise ValueError(f"{path} is compressed; a log that is followed must be plain")
+        file = path.open("rb")
         if goes_on and not self._is_continued(file):
             # A log that was cut in place goes on without a header; one that comes replaces the columns.
             tell(f"{path} is shorter or another one: lines not yet read are lost, and it is read from its beginning")
@@ -261,9 +264,14 @@ class Follower:
                 f"the log read until byte {self.state.offset} is gone; lines written to it after that are lost",
             )
             return self.log, False
-        if old == self.log or self.state.offset < old.stat().st_size:
+        if old == self.log:
             return old, True
-        return self._after(old), False
+        after = self._after(old)
+        # In this order: what was written to the old log before the new one had bytes is there to be read.
+        if not _size(after) or self.state.offset < old.stat().st_size:
+            return old, True
+        self._tell_of_packed(old, after)
+        return after, False
 
     def _is_continued(self, file: BinaryIO) -> bool:
         """Return whether a file still has what was read of it."""
@@ -273,48 +281,45 @@ class Follower:
 
     def _after(self, old: Path) -> Path:
         """Return the log that followed a rotated one: the log itself, unless it was rotated more than once."""
-        written = old.stat().st_mtime_ns
+        return next((path for path in self._later(old) if not _is_packed(path)), self.log)
+
+    def _later(self, old: Path) -> list[Path]:
+        """Return the rotated logs that were written to after another one, in this order, packed or not."""
         own, rotated = {self.output, self.state_file}, rotated_names(self.log)
-        later = [
-            path
-            for path in self.log.parent.iterdir()
-            if rotated.fullmatch(path.name)
-            and path not in own
-            and path.is_file()
-            and path.stat().st_mtime_ns > written
-            and self._is_log(path)
-        ]
-        return min(later, key=lambda path: path.stat().st_mtime_ns, default=self.log)
+        named = [p for p in self.log.parent.iterdir() if rotated.fullmatch(p.name) and p not in own and p.is_file()]
+        times = {path: path.stat().st_mtime_ns for path in (old, *named)}
+        return sorted((p for p in named if times[p] > times[old] and self._is_log(p)), key=times.__getitem__)
 
     def _is_log(self, path: Path) -> bool:
-        """Return whether a file is a log such as the one that is followed; say so where it cannot be read."""
+        """Return whether a file is a log such as the one that is followed."""
         try:
-            alike = format_of(path) == self.state.format
+            return format_of(path) == self.state.format
         except ValueError:
             return False
-        with path.open("rb") as file:
-            packed = file.read(2) == GZIP_MAGIC
-        if alike and packed:
+
+    def _tell_of_packed(self, old: Path, after: Path) -> None:
+        """Name the logs between two that cannot be read."""
+        for path in takewhile(lambda path: path != after, self._later(old)):
             tell(f"{path} was packed before it was read; its lines are left out")
-        return alike and not packed
 
     def _by_inode(self, inode: int) -> Path | None:
         """Return the file in the log's folder with this inode: the log itself, or where it was moved."""
-        folder = self.log.parent
-        same = [p for p in folder.iterdir() if p.is_file() and p.stat().st_ino == inode]
-        return self.log if self.log in same else next(iter(same), None)
+        places = chain([self.log], self.log.parent.iterdir())
+        return next((path for path in places if path.is_file() and path.stat().st_ino == inode), None)
 
-    def _rotated(self) -> bool:
-        """Return whether another file has taken the log's name or came after it, or the log was cut."""
+    def _is_over(self) -> bool:
+        """Return whether the log was cut, or another one came after it and has bytes.
+
+        A new log that is empty says nothing: its writer may not have let go of the old one yet.
+        """
         assert self._file is not None
         here = os.fstat(self._file.fileno())
         if here.st_size < self.state.offset:
             return True
-        try:
-            return self.log.stat().st_ino != here.st_ino
-        except FileNotFoundError:
-            old = self._by_inode(here.st_ino)
-            return old is not None and self._after(old).exists()
+        old = self._by_inode(here.st_ino)
+        if old == self.log:
+            return False
+        return _size(self.log if old is None else self._after(old)) > 0
 
 
 def rotated_names(log: Path) -> re.Pattern[str]:
@@ -328,3 +333,13 @@ def rotated_names(log: Path) -> re.Pattern[str]:
     """
     stem, suffix = re.escape(log.stem), re.escape(log.suffix)
     return re.compile(rf"{stem}(?:{suffix}{TURN}|{TURN}{suffix})(?:\.gz)?")
+
+
+def _size(path: Path) -> int:
+    """Return how many bytes a file has, 0 where there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == GZIP_MAGIC

@@ -473,6 +473,57 @@ def test_a_log_rotated_last_is_read_though_no_other_has_begun(folder, model, tmp
     same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_what_is_written_to_a_rotated_log_before_the_next_begins_is_read(folder, model, tmp_path, running):
+    new = (folder / "new.log").read_text()
+    log, old, third = tmp_path / "conn.log", tmp_path / "conn.log.1", len(new) // 3
+    turn = new.index("\n", 2 * third) + 1
+    log.write_text(new[:third])
+    watch = follower(model, tmp_path)
+    catch_up(watch)
+    log.rename(old)
+    log.touch()  # by logrotate; the writer still has the old one
+    for piece in (new[third : third + 500], new[third + 500 : turn - 1]):  # cut in the middle of lines
+        watch = watch if running else follower(model, tmp_path)
+        catch_up(watch)
+        with old.open("a") as file:
+            file.write(piece)
+    watch = watch if running else follower(model, tmp_path)
+    catch_up(watch)
+    with old.open("a") as file:
+        file.write(new[turn - 1])
+    log.write_text(HEADER + new[turn:])
+    catch_up(watch)
+    same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
+
+
+def test_a_last_line_without_an_end_is_whole_once_the_next_log_begins(folder, model, tmp_path):
+    log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:500]).removesuffix("\n"))
+    watch = follower(model, tmp_path)
+    assert watch.step() == 499
+    log.rename(tmp_path / "conn.log.1")
+    log.touch()
+    assert watch.step() == 0
+    log.write_text(HEADER + "".join(lines[500:]))
+    assert watch.step() == 1
+    catch_up(watch)
+    same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
+
+
+def test_a_last_line_that_is_too_long_and_has_no_end_is_left_out(folder, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("diffad.flows.follow.BATCH_BYTES", 4096)
+    log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:500]) + "x" * 10_000)
+    watch = follower(model, tmp_path)
+    catch_up(watch)
+    log.rename(tmp_path / "conn.log.1")
+    log.write_text(HEADER + "".join(lines[500:]))
+    with pytest.warns(UserWarning, match="left out a line of 10000 bytes"):
+        catch_up(watch)
+    same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
+
+
 @pytest.mark.parametrize(
     ("log", "rotated", "others"),
     [
@@ -536,6 +587,10 @@ def test_a_log_that_was_packed_before_it_was_read_is_named(folder, model, tmp_pa
     with gzip.open(tmp_path / "conn.log.1.gz", "wt") as file:
         file.write(HEADER + "".join(lines[500:700]))
     time.sleep(0.02)
+    log.touch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing to say as long as the old log may grow
+        catch_up(watch)
     log.write_text(HEADER + "".join(lines[700:]))
     with pytest.warns(UserWarning, match=r"conn\.log\.1\.gz was packed before it was read"):
         catch_up(watch)

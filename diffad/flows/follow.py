@@ -12,7 +12,7 @@ import pickle
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -203,7 +203,7 @@ class Follower:
             raise ValueError(f"state file {self.state_file} is broken ({error}); remove it to start anew") from error
         if not isinstance(state, State):
             raise ValueError(f"{self.state_file} is no state of diffad flows; give another file")
-        if vars(state).keys() != State.__dataclass_fields__.keys():
+        if not _is_current(state):
             raise ValueError(
                 f"state file {self.state_file} was written by another version of diffad; remove it to start anew"
             )
@@ -343,3 +343,11 @@ def _size(path: Path) -> int:
 def _is_packed(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(2) == GZIP_MAGIC
+
+
+def _is_current(kept: Any) -> bool:
+    """Return whether what was unpickled, and what it holds, have the fields that this version gives them."""
+    if not is_dataclass(kept):
+        return True
+    same = vars(kept).keys() == {field.name for field in fields(kept)}
+    return same and all(map(_is_current, vars(kept).values()))

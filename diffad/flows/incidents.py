@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,36 +12,40 @@ from diffad.flows.reasons import why
 
 #: Seconds without an alert of a source after which its next one is another incident.
 QUIET = 600.0
+#: Sources remembered: those of the latest alerts.
+REMEMBERED = 100_000
 
 
 @dataclass
 class Incidents:
     """Group alerts by source and time, in the order of the log: a scan of 1,000 ports is one incident.
 
+    Nothing depends on how the alerts are cut into chunks.
+
     Attributes
     ----------
-    open : dict
-        Source -> (incident, time of its last alert); those quiet for `QUIET` seconds are forgotten.
+    latest : OrderedDict
+        Source -> (incident, time of its last alert), in the order of their last alerts in the log.
     """
 
-    open: dict[str, tuple[str, float]] = field(default_factory=dict)
+    latest: OrderedDict[str, tuple[str, float]] = field(default_factory=OrderedDict)
 
     def assign(self, alerts: pd.DataFrame) -> pd.DataFrame:
         """Return the alerts with a column ``incident``."""
-        names = []
         times = alerts["start"].to_numpy(dtype="datetime64[ns]").astype("int64") / 1e9
-        for source, time in zip(alerts["source"].fillna("unknown"), times, strict=True):
-            name, last = self.open.get(source, ("", -np.inf))
-            own = f"{source}@{pd.Timestamp(time, unit='s').strftime('%Y%m%dT%H%M%S')}"
-            if time < last - QUIET:
-                names.append(own)  # of a wrong clock, or long ago: what goes on goes on
-                continue
-            name = own if time > last + QUIET else name
-            self.open[source] = (name, max(time, last))
-            names.append(name)
-        if len(times):
-            self.open = {s: (n, last) for s, (n, last) in self.open.items() if times.max() - last <= QUIET}
-        return alerts.assign(incident=names)
+        each = zip(alerts["source"].fillna("unknown"), times.tolist(), strict=True)
+        return alerts.assign(incident=[self._name(source, time) for source, time in each])
+
+    def _name(self, source: str, time: float) -> str:
+        """Return the incident of the next alert: its source and the time of its first alert."""
+        name, last = self.latest.pop(source, ("", -np.inf))
+        own = f"{source}@{pd.Timestamp(time, unit='s').strftime('%Y%m%dT%H%M%S')}"
+        late = time < last - QUIET  # of a wrong clock, or long ago: what goes on goes on
+        name = own if time > last + QUIET else name
+        self.latest[source] = (name, max(time, last))
+        if len(self.latest) > REMEMBERED:
+            self.latest.popitem(last=False)
+        return own if late else name
 
 
 def incidents(alerts: pd.DataFrame) -> pd.DataFrame:

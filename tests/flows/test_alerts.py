@@ -341,18 +341,6 @@ def test_more_alerts_a_day_are_a_lower_threshold(model):
         model.limits(1e9)
 
 
-def test_a_pause_starts_another_incident():
-    table = pd.DataFrame(
-        {"start": pd.to_datetime([0, 300, 2000, 2100], unit="s", utc=True), "source": ["a", "a", "a", "b"]}
-    )
-    names = Incidents().assign(table)["incident"]
-    assert names[0] == names[1] and names.nunique() == 3
-    grouping = Incidents()
-    halves = [grouping.assign(table.iloc[:1]), grouping.assign(table.iloc[1:])]
-    assert pd.concat(halves)["incident"].tolist() == names.tolist()
-    assert len(grouping.open) == 2
-
-
 def test_command_line_fits_and_scores(folder, tmp_path):
     run, out = CliRunner(), tmp_path / "alerts.csv"
     done = run.invoke(app, ["flows", "fit", str(folder / "good.log"), "-o", str(tmp_path / "m")])
@@ -707,14 +695,18 @@ def test_a_restart_with_something_else_is_refused_by_name(folder, model, tmp_pat
     start().step()
 
 
-def test_a_model_or_state_of_another_version_is_refused(model, tmp_path):
-    model.save(tmp_path / "m")
+@pytest.mark.parametrize("part", ["state", "incidents"])
+def test_a_state_of_another_version_is_refused(model, tmp_path, part):
     follower(model, tmp_path)
     state = pickle.loads((tmp_path / "state").read_bytes())
-    del state.belongs_to
+    vars(state.incidents if part == "incidents" else state).popitem()
     (tmp_path / "state").write_bytes(pickle.dumps(state))
     with pytest.raises(ValueError, match=r"state was written by another version of diffad; remove it"):
         follower(model, tmp_path)
+
+
+def test_a_model_of_another_version_is_refused(model, tmp_path):
+    model.save(tmp_path / "m")
     loaded = FlowModel.load(tmp_path / "m")
     assert loaded.digest == model.digest
     del loaded.__dict__["ranges"]

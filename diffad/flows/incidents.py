@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 
 from diffad.flows.reasons import why
 
 #: Seconds without an alert of a source after which its next one is another incident.
 QUIET = 600.0
+#: Incidents of a source that may go on: a wrong clock, or the end of a connection that began hours ago, opens one of
+#: its own and must not end the others.
+AT_ONCE = 3
 #: Sources remembered: those of the latest alerts.
 REMEMBERED = 100_000
 
@@ -25,10 +27,17 @@ class Incidents:
     Attributes
     ----------
     latest : OrderedDict
-        Source -> (incident, time of its last alert), in the order of their last alerts in the log.
+        Source -> the times of the first and last alert of each of its incidents that may go on. Both the sources and
+        their incidents stand in the order of their last alerts in the log.
+
+    Examples
+    --------
+    >>> starts = pd.to_datetime([0, 4_000_000_000, 300, 2000], unit="s", utc=True)
+    >>> Incidents().assign(pd.DataFrame({"start": starts, "source": "a"}))["incident"].tolist()
+    ['a@19700101T000000', 'a@20961002T070640', 'a@19700101T000000', 'a@19700101T003320']
     """
 
-    latest: OrderedDict[str, tuple[str, float]] = field(default_factory=OrderedDict)
+    latest: OrderedDict[str, list[tuple[float, float]]] = field(default_factory=OrderedDict)
 
     def assign(self, alerts: pd.DataFrame) -> pd.DataFrame:
         """Return the alerts with a column ``incident``."""
@@ -38,14 +47,14 @@ class Incidents:
 
     def _name(self, source: str, time: float) -> str:
         """Return the incident of the next alert: its source and the time of its first alert."""
-        name, last = self.latest.pop(source, ("", -np.inf))
-        own = f"{source}@{pd.Timestamp(time, unit='s').strftime('%Y%m%dT%H%M%S')}"
-        late = time < last - QUIET  # of a wrong clock, or long ago: what goes on goes on
-        name = own if time > last + QUIET else name
-        self.latest[source] = (name, max(time, last))
+        known = self.latest.pop(source, [])
+        near = (k for k, (first, last) in reversed([*enumerate(known)]) if first - QUIET <= time <= last + QUIET)
+        at = next(near, None)
+        first, last = (time, time) if at is None else known.pop(at)
+        self.latest[source] = [*known, (first, max(last, time))][-AT_ONCE:]
         if len(self.latest) > REMEMBERED:
             self.latest.popitem(last=False)
-        return own if late else name
+        return f"{source}@{pd.Timestamp(first, unit='s').strftime('%Y%m%dT%H%M%S')}"
 
 
 def incidents(alerts: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Alerts are grouped by source and time, however the log comes in pieces."""
+"""Alerts are grouped by source and time, whatever clocks say and however the log comes in pieces."""
 
 from itertools import pairwise
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffad.flows.incidents import Incidents
+from diffad.flows.incidents import AT_ONCE, Incidents
 
 FUTURE = 4_000_000_000
 
@@ -25,6 +25,22 @@ def names(alerts, cuts=()):
 def test_a_pause_starts_another_incident():
     found = names(table([0, 300, 2000, 2100], "aaab"))
     assert found == ["a@19700101T000000", "a@19700101T000000", "a@19700101T003320", "b@19700101T003500"]
+
+
+def test_a_clock_in_the_future_does_not_end_the_grouping():
+    wrong, *others = names(table([FUTURE, 100, 200, 300], "aaaa"))
+    assert len(set(others)) == 1 and wrong not in others
+
+
+def test_an_incident_outlasts_wrong_clocks():
+    starts = [100, FUTURE, 200, 2 * FUTURE, 0.5 * FUTURE, 300]
+    first, _, second, _, _, third = names(table(starts, "aaaaaa"))
+    assert first == second == third
+
+
+def test_a_connection_that_began_within_an_incident_belongs_to_it():
+    starts = [*range(0, 7200, 300), 600]
+    assert len(set(names(table(starts, "a" * len(starts))))) == 1
 
 
 def test_other_sources_do_not_end_an_incident():
@@ -57,3 +73,4 @@ def test_memory_is_bounded(monkeypatch):
     grouping = Incidents()
     grouping.assign(table(range(0, 60_000, 1000), "abcdea" * 10))
     assert list(grouping.latest) == ["d", "e", "a"], "those of the latest alerts are kept"
+    assert max(map(len, grouping.latest.values())) <= AT_ONCE

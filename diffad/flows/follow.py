@@ -305,7 +305,7 @@ class Follower:
     def _by_inode(self, inode: int) -> Path | None:
         """Return the file in the log's folder with this inode: the log itself, or where it was moved."""
         places = chain([self.log], self.log.parent.iterdir())
-        return next((path for path in places if path.is_file() and path.stat().st_ino == inode), None)
+        return next((path for path in places if (found := _stat(path)) and found.st_ino == inode), None)
 
     def _is_over(self) -> bool:
         """Return whether the log was cut, or another one came after it and has bytes.
@@ -337,7 +337,16 @@ def rotated_names(log: Path) -> re.Pattern[str]:
 
 def _size(path: Path) -> int:
     """Return how many bytes a file has, 0 where there is none."""
-    return path.stat().st_size if path.exists() else 0
+    found = _stat(path)
+    return found.st_size if found else 0
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """Return what is known of a file, None where there is none: it may be renamed at any moment."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
 
 
 def _is_packed(path: Path) -> bool:

@@ -485,6 +485,24 @@ def test_what_is_written_to_a_rotated_log_before_the_next_begins_is_read(folder,
     same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
 
 
+def test_a_log_that_is_renamed_while_it_is_looked_for_is_followed(folder, model, tmp_path, monkeypatch):
+    log = tmp_path / "conn.log"
+    log.write_text((folder / "new.log").read_text())
+    watch = follower(model, tmp_path)
+    catch_up(watch)
+    is_file = Path.is_file
+
+    def renamed_after(path):
+        found = is_file(path)
+        if path == log and found:
+            log.rename(tmp_path / "conn.log.1")
+        return found
+
+    monkeypatch.setattr(Path, "is_file", renamed_after)
+    monkeypatch.setattr(Path, "exists", renamed_after)
+    assert watch.step() == 0
+
+
 def test_a_last_line_without_an_end_is_whole_once_the_next_log_begins(folder, model, tmp_path):
     log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:500]).removesuffix("\n"))

@@ -4,7 +4,9 @@ what it found; sizes, bits, colour and transparency mean what the docstring says
 
 from __future__ import annotations
 
+import io
 import re
+import struct
 from html.parser import HTMLParser
 
 import numpy as np
@@ -125,6 +127,28 @@ def test_broken_files_are_skipped_and_reported(folders):
     for name in ("bad.png", "cut.png"):
         assert name in result.output and name in text
     assert "notes.txt" not in result.output
+
+
+def without_widths(pages):
+    """Return a TIFF of several pages, all but the first of which have lost their width."""
+    file = io.BytesIO()
+    pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
+    found = bytearray(file.getvalue())
+    (place,) = struct.unpack_from("<I", found, 4)
+    for page in range(len(pages)):
+        (entries,) = struct.unpack_from("<H", found, place)
+        for entry in range(place + 2, place + 2 + 12 * entries, 12):
+            if page and struct.unpack_from("<H", found, entry) == (256,):
+                struct.pack_into("<H", found, entry, 255)
+        (place,) = struct.unpack_from("<I", found, place + 2 + 12 * entries)
+    return bytes(found)
+
+
+def test_a_damaged_tiff_is_skipped_whatever_pillow_raises(folders):
+    (folders / "good" / "damaged.tif").write_bytes(without_widths([Image.fromarray(p) for p in parts(2, 3)]))
+    found = read_folder(folders / "good")
+    assert len(found.names) == 40
+    assert found.skipped == {"damaged.tif": "Missing dimensions"}
 
 
 def test_other_sizes_are_resized_to_the_most_common_of_the_good_ones_and_named(folders):

@@ -92,8 +92,7 @@ def read_folder(folder: Path | str, like: Folder | None = None, longest_side: in
             continue
         try:
             picture = decode(file)
-        # Pillow meets broken files with any of these.
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        except Exception as error:  # a broken picture may make Pillow raise anything
             skipped[name] = str(error).splitlines()[0] if str(error) else type(error).__name__
             continue
         names.append(name)

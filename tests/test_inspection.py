@@ -242,6 +242,22 @@ def test_fully_transparent_pixels_are_missing_and_half_transparent_ones_are_not(
     np.testing.assert_allclose(found[3:], 90 / 255, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
+def test_pictures_that_show_nothing_once_they_are_shrunk_are_skipped(tmp_path):
+    save(tmp_path / "good", parts(3, 0, 48, 48))
+    pixels = np.full((480, 480, 2), 90, np.uint8)
+    pixels[..., 1] = 0
+    pixels[200, 200, 1] = 255
+    for where in ("good", "alone"):
+        save(tmp_path / where, [pixels], "speck")
+    found = read_folder(tmp_path / "good", longest_side=100)
+    assert found.names == ["part00.png", "part01.png", "part02.png"] and found.resized == []
+    assert len(found.images) == 3 and np.isfinite(found.images).all()
+    assert found.skipped == {"speck00.png": "is transparent everywhere"}
+    with pytest.raises(ValueError, match=r"no picture .*; 1 could not be read, such as speck00\.png"):
+        read_folder(tmp_path / "alone", longest_side=100)
+
+
 def test_the_transparent_value_of_sixteen_bits_is_missing_and_the_others_are_kept(tmp_path):
     pixels = np.linspace(0, 65535, 20 * 12).reshape(20, 12).astype(np.uint16)
     Image.fromarray(pixels).save(tmp_path / "a.png", transparency=int(pixels[3, 4]))

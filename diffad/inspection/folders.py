@@ -20,6 +20,8 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".bmp", ".pgm", ".
 OTHERS = (".gif", ".webp", ".jp2", ".heic", ".heif", ".avif", ".svg", ".pdf", ".dng", ".raw")
 #: Largest value of what Pillow decodes to whole numbers, by kind of pixel.
 FULL = {"uint8": 255.0, "uint16": 65535.0}
+#: Why a picture without any pixel is skipped.
+TRANSPARENT = "is transparent everywhere"
 #: Tag of a TIFF that holds the bits of a value.
 BITS = 258
 #: Weights of red, green and blue in grey (ITU-R 601).
@@ -98,15 +100,33 @@ def read_folder(folder: Path | str, like: Folder | None = None, longest_side: in
         names.append(name)
         sizes.append(picture.shape[:2])
         pictures.append(resize(picture, _shrunk(picture.shape[:2], longest_side)))
-    if not names:
-        broken = f"; {len(skipped)} could not be read, such as {next(iter(skipped))}" if skipped else ""
-        raise ValueError(f"{folder} holds no picture ({', '.join(ENDINGS)}){broken}")
+    _refuse_nothing(names, folder, skipped)
     # Of equally common sizes the one that comes first in the alphabet of files.
     size = like.size if like else Counter(sizes).most_common(1)[0][0]
     target = like.images.shape[1:3] if like else _shrunk(size, longest_side)
     channels = like.images.shape[3] if like else Counter(p.shape[2] for p in pictures).most_common(1)[0][0]
     images = np.stack([_recoloured(resize(p, target), channels) for p in pictures])
-    return Folder(names, images, skipped, [n for n, s in zip(names, sizes, strict=True) if s != size], size)
+    resized = [name for name, own in zip(names, sizes, strict=True) if own != size]
+    shown = _without_empty(Folder(names, images, skipped, resized, size))
+    _refuse_nothing(shown.names, folder, shown.skipped)
+    return shown
+
+
+def _without_empty(folder: Folder) -> Folder:
+    """Skip pictures that show nothing: few pixels are outvoted by transparent ones around them in shrinking."""
+    empty: NDArray[np.bool_] = np.asarray(np.isnan(folder.images).all((1, 2, 3)))
+    if not empty.any():
+        return folder
+    reasons = {name: TRANSPARENT for name, nothing in zip(folder.names, empty, strict=True) if nothing}
+    names, resized = ([name for name in some if name not in reasons] for some in (folder.names, folder.resized))
+    return Folder(names, folder.images[~empty], folder.skipped | reasons, resized, folder.size)
+
+
+def _refuse_nothing(names: list[str], folder: Path, skipped: dict[str, str]) -> None:
+    if names:
+        return
+    broken = f"; {len(skipped)} could not be read, such as {next(iter(skipped))}" if skipped else ""
+    raise ValueError(f"{folder} holds no picture ({', '.join(ENDINGS)}){broken}")
 
 
 def decode(file: Path | str) -> Picture:
@@ -142,7 +162,7 @@ def decode(file: Path | str) -> Picture:
     if alpha is not None:
         values[alpha == 0] = np.nan
         if np.isnan(values).all():
-            raise ValueError("is transparent everywhere")
+            raise ValueError(TRANSPARENT)
     return values
 
 
@@ -151,6 +171,8 @@ def resize(picture: Picture, size: tuple[int, ...]) -> Picture:
     if picture.shape[:2] == tuple(size):
         return picture
     missing: NDArray[np.bool_] = np.asarray(np.isnan(picture).any(2))
+    if missing.all():
+        return np.full((*size, picture.shape[2]), np.nan, np.float32)
     filled = np.where(missing[..., None], np.nanmean(picture, (0, 1)), picture)
     planes = [_resized(np.asarray(filled[..., k]), size) for k in range(picture.shape[2])]
     result = np.stack(planes, 2)

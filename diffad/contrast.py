@@ -29,29 +29,30 @@ class Contrast:
 
     Attributes
     ----------
-    floor : float
+    floor : array (channels,)
         Added to the standard deviation.
     """
 
-    floor: float
+    floor: Array
 
     @classmethod
     def fit(cls, images: Images) -> Contrast:
         """Learn the floor from images (n, height, width, channels)."""
-        return cls(float(FLOOR * np.nanmedian(np.nanstd(images, axis=(1, 2)))) or 1.0)
+        count, centre, spread = _measured(images)
+        # What varies less is rounding.
+        spread = np.where(spread > 1e-12 * np.abs(centre), spread, 0)
+        floor = FLOOR * np.ma.median(np.ma.array(spread, mask=count == 0), (0, 1, 2)).filled(0)
+        # Channels may have units of their own. One that is constant as a rule has none: the finest of the others.
+        positive = floor[floor > 0]
+        return cls(np.where(floor > 0, floor, positive.min() if positive.size else 1.0))
 
     def moments(self, images: NDArray[np.floating], doubt: NDArray[np.floating] | float = 0.0) -> tuple[Array, Array]:
         """Return centre and scale (n, 1, 1, channels); an image without any pixel has 0 and the floor.
 
         `doubt` is the variance of pixels that were filled: what fills them is too smooth.
         """
-        seen = ~np.isnan(images)
-        count = np.maximum(seen.sum((1, 2), keepdims=True), 1)
-        # Far from 0 the sums of single precision would drown what varies.
-        filled = np.where(seen, images, 0).astype(np.float64)
-        centre = filled.sum((1, 2), keepdims=True) / count
-        squared = np.where(seen, (filled - centre) ** 2 + doubt, 0).sum((1, 2), keepdims=True)
-        return centre, np.sqrt(squared / count) + self.floor
+        _, centre, spread = _measured(images, doubt)
+        return centre, spread + self.floor
 
     def plain(self, images: Images) -> Images:
         """Return images in units of the contrast of what they show; a missing pixel counts as average."""
@@ -95,6 +96,18 @@ class Contrast:
         solved = bool(np.abs(found.fun).max() < 1e-3)
         near = solved and bool((np.abs(found.x - place)[size:] < MOST_CHANGE).all())
         return split(found.x if near else place)
+
+
+def _measured(images: Images, doubt: NDArray[np.floating] | float = 0.0) -> tuple[NDArray[np.int64], Array, Array]:
+    """Return how many pixels images show, their mean and their standard deviation, (n, 1, 1, channels) each."""
+    seen = ~np.isnan(images)
+    shown = seen.sum((1, 2), keepdims=True)
+    count = np.maximum(shown, 1)
+    # Far from 0 the sums of single precision would drown what varies, and it does not hold the squares of 1e20.
+    filled = np.where(seen, images, 0).astype(np.float64)
+    centre = filled.sum((1, 2), keepdims=True) / count
+    squared = np.where(seen, (filled - centre) ** 2 + doubt, 0).sum((1, 2), keepdims=True)
+    return shown, centre, np.sqrt(squared / count)
 
 
 @dataclass(frozen=True)

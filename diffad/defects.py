@@ -161,7 +161,8 @@ def draw_defects(
     for i, image in enumerate(images):
         where, paint = KINDS[str(chosen[i])]
         mask = where(image.shape[:2], rng)
-        spread = np.nanstd(image, (0, 1))
+        # Single precision does not hold the squares of 1e20.
+        spread = np.nanstd(image.astype(np.float64), (0, 1))
         spread = spread + 1e-6 * (spread.max() or 1.0)
         bad[i] = paint(image, pool[rng.integers(len(pool))], mask, spread, rng)
         covered[i] = mask > COVERED

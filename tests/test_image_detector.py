@@ -309,6 +309,29 @@ def test_three_channels_come_last_and_each_is_watched():
     assert found.expected.shape == found.lower.shape == found.upper.shape == (2, SIZE, SIZE, 3)
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_a_channel_is_watched_beside_one_in_another_unit(unit):
+    train, later = (np.stack([good(80, s), unit * good(80, s + 1)], axis=3) for s in (10, 20))
+    detector, bad = small().fit(train), later.copy()
+    bad[..., 0] = spotted(later[..., 0], 1.0)
+    assert roc(detector, later, bad) > 0.95
+
+
+def test_what_rounding_leaves_of_a_constant_channel_is_not_stretched():
+    grey = [good(60, seed) for seed in (10, 20)]
+    rounded = np.random.default_rng(0).choice([0.1 + 0.2, 0.3], (60, SIZE, SIZE))
+    train, later = (np.stack([images, rounded], axis=3) for images in grey)
+    two, one = small().fit(train), small().fit(grey[0])
+    np.testing.assert_allclose(two.score_samples(later), one.score_samples(grey[1]), rtol=0.1)
+
+
+@pytest.mark.parametrize("unit", [1e-25, 1e20])
+def test_single_precision_of_very_small_and_very_large_numbers(unit):
+    train, later = ((unit * (good(60, s) - 10)).astype(np.float32) for s in (10, 20))
+    detector = small().fit(train)
+    assert roc(detector, later, spotted(later, np.float32(unit))) > 0.95
+
+
 def jittering(n, seed, size=24):
     """Return a sharp pattern that lies up to three pixels to the side from image to image, under noise."""
     rng = np.random.default_rng(seed)

@@ -31,28 +31,33 @@ class Contrast:
     ----------
     floor : array (channels,)
         Added to the standard deviation.
+    typical : (array (channels,), array (channels,))
+        Centre and standard deviation of training images: of images that show nothing themselves.
     """
 
     floor: Array
+    typical: tuple[Array, Array]
 
     @classmethod
     def fit(cls, images: Images) -> Contrast:
-        """Learn the floor from images (n, height, width, channels)."""
+        """Learn the floor and what is typical from images (n, height, width, channels)."""
         count, centre, spread = _measured(images)
         # What varies less is rounding.
         spread = np.where(spread > 1e-12 * np.abs(centre), spread, 0)
-        floor = FLOOR * np.ma.median(np.ma.array(spread, mask=count == 0), (0, 1, 2)).filled(0)
+        middle, size = (np.ma.median(np.ma.array(m, mask=count == 0), (0, 1, 2)).filled(0) for m in (centre, spread))
         # Channels may have units of their own. One that is constant as a rule has none: the finest of the others.
+        floor = FLOOR * size
         positive = floor[floor > 0]
-        return cls(np.where(floor > 0, floor, positive.min() if positive.size else 1.0))
+        return cls(np.where(floor > 0, floor, positive.min() if positive.size else 1.0), (middle, size))
 
     def moments(self, images: NDArray[np.floating], doubt: NDArray[np.floating] | float = 0.0) -> tuple[Array, Array]:
-        """Return centre and scale (n, 1, 1, channels); an image without any pixel has 0 and the floor.
+        """Return centre and scale (n, 1, 1, channels); those of a channel without any pixel are typical ones.
 
         `doubt` is the variance of pixels that were filled: what fills them is too smooth.
         """
-        _, centre, spread = _measured(images, doubt)
-        return centre, spread + self.floor
+        count, centre, spread = _measured(images, doubt)
+        middle, size = self.typical
+        return np.where(count > 0, centre, middle), np.where(count > 0, spread, size) + self.floor
 
     def plain(self, images: Images) -> Images:
         """Return images in units of the contrast of what they show; a missing pixel counts as average."""
@@ -77,6 +82,7 @@ class Contrast:
         They are the fixed point of filling and measuring.
         """
         missing, size = np.isnan(image), centre.size
+        nothing = missing.all((0, 1))
 
         def split(place: Array) -> tuple[Array, Array]:
             return place[:size].reshape(centre.shape), np.exp(place[size:]).reshape(scale.shape)
@@ -85,6 +91,8 @@ class Contrast:
             c, s = split(place)
             whole = np.where(missing, fillings.at(scale / s, (c - centre) / s) * s + c, image)
             found, spread = self.moments(whole[None], fillings.doubt * s**2)
+            # What fills a whole channel goes with any brightness and contrast.
+            found, spread = np.where(nothing, centre, found), np.where(nothing, scale, spread)
             return np.concatenate([found.ravel(), np.log(spread.ravel())]).astype(np.float64)
 
         place = np.concatenate([centre.ravel(), np.log(scale.ravel())]).astype(np.float64)

@@ -451,6 +451,21 @@ def test_a_missing_margin_does_not_make_an_image_stranger(detector, new, columns
     assert ratio < 3, f"without {columns} of {SIZE} columns the median image is {ratio:.1f} times as strange"
 
 
+def test_a_channel_or_image_that_shows_nothing_is_expected_to_look_as_usual():
+    images = np.stack([good(60, 10) + 90, 2 * good(60, 11) - 70], axis=3)
+    detector, holes = small().fit(images), images[:3].copy()
+    holes[0, ..., 1] = np.nan
+    holes[1] = np.nan
+    found, usual = detector.explain(holes), detector.explain(images)
+    average = images.mean(0)
+    bands = [(x.upper - x.lower).mean((1, 2)) for x in (found, usual)]
+    for image, channel in ((0, 1), (1, 0), (1, 1)):
+        away = np.abs(found.expected[image, ..., channel] - average[..., channel]).max()
+        assert away < images[..., channel].std(), f"{away:.2f} from the average image"
+        assert bands[0][image, channel] == pytest.approx(np.median(bands[1][:, channel]), rel=0.1)
+    np.testing.assert_allclose(found.expected[0, ..., 0], usual.expected[0, ..., 0], atol=0.2)
+
+
 def test_missing_pixels_in_training_are_no_obstacle(training, new):
     holes = np.where(np.random.default_rng(0).random(training.shape) < 0.05, np.nan, training)
     assert roc(small().fit(holes), new, spotted(new, 1.0)) > 0.95

@@ -26,18 +26,21 @@ from diffad.image_input import (
     check_guidance,
     check_shape,
     class_number,
+    float_type,
     read_classes,
     read_images,
     refuse_empty,
 )
 from diffad.image_learning import learn
 from diffad.image_tiles import Observed
+from diffad.masked_arrays import unmasked
 from diffad.model import Sampler, as_sampler
 from diffad.networks.vae import VAE, Critic, adversarial_loss, evidence_loss
 from diffad.parameters import HoldsParameters
 from diffad.training import Training, check_training, train
 
 Array = NDArray[np.float32]
+Decoded = NDArray[np.floating]
 
 #: How the autoencoder is trained unless told otherwise.
 VAE_TRAINING = Training(max_steps=1500, masks_per_batch=4, windows_per_mask=4)
@@ -168,6 +171,7 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         as_sampler(self.sampler)
         self.classes_, labels = read_classes(y, len(images))
         self.shape_, self.flat_ = images.shape[1:], np.ndim(X) == 3
+        self.dtype_ = float_type(np.asarray(X).dtype)
         self.centre_, self.scale_ = centre_and_scale(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         training = self.training or VAE_TRAINING
@@ -204,24 +208,27 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
             parts = [self.network_.encode(part)[0] for part in self._tensor(images).split(CHUNK)]
         return np.asarray(torch.cat(parts).permute(0, 2, 3, 1).cpu().numpy())
 
-    def decode(self, latents: Any) -> Array:
-        """Return the images (n, height, width[, channels]) of latents."""
+    def decode(self, latents: Any) -> Decoded:
+        """Return the images (n, height, width[, channels]) of latents (n, height / 4, width / 4, latent).
+
+        float64 where the training images were, or had numbers of more than 16 bits, else float32.
+        """
         check_is_fitted(self, "network_")
-        z = torch.from_numpy(np.asarray(latents, np.float32)).permute(0, 3, 1, 2).to(device_of(self.device))
+        z = torch.from_numpy(self._read_latents(latents)).permute(0, 3, 1, 2).to(device_of(self.device))
         with pinned_defaults(), torch.no_grad():
             parts = [self.network_.decode(part, *self.shape_[:2]) for part in z.split(CHUNK)]
         images = torch.cat(parts).permute(0, 2, 3, 1).cpu().numpy() * self.scale_ + self.centre_
-        return (images[..., 0] if self.flat_ else images).astype(np.float32)
+        return (images[..., 0] if self.flat_ else images).astype(self.dtype_)
 
     def transform(self, X: Any) -> Array:
         """Return the latents of X; the same as `encode`."""
         return self.encode(X)
 
-    def inverse_transform(self, latents: Any) -> Array:
+    def inverse_transform(self, latents: Any) -> Decoded:
         """Return the images of latents; the same as `decode`."""
         return self.decode(latents)
 
-    def generate(self, n: int = 1, y: Any = None, guidance: float = 1.0) -> Array:
+    def generate(self, n: int = 1, y: Any = None, guidance: float = 1.0) -> Decoded:
         """Draw n new images, of class `y` if the latents have a network that was trained with classes."""
         check_is_fitted(self)
         check_guidance(guidance)
@@ -235,7 +242,7 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
             z = self.latents_.sample(nothing, n, as_sampler(self.sampler), generator, label, guidance)
         return self.decode(z.numpy() * self.latent_scale_ + self.latent_centre_)
 
-    def interpolate(self, a: Any, b: Any, n: int = 8) -> Array:
+    def interpolate(self, a: Any, b: Any, n: int = 8) -> Decoded:
         """Return n images from a to b, each (height, width[, channels]), along an arc between their latents."""
         check_count(n, "n")
         first, last = self.encode(np.stack([np.asarray(a), np.asarray(b)]))
@@ -255,13 +262,24 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         start, end = (self.class_means_[class_number(self.classes_, label)] for label in (source, target))
         return np.asarray(end - start)
 
-    def edit(self, X: Any, direction: Any, strength: float = 1.0) -> Array:
+    def edit(self, X: Any, direction: Any, strength: float = 1.0) -> Decoded:
         """Return images moved along a latent direction; 0 reconstructs them."""
         return self.decode(self.encode(X) + strength * np.asarray(direction, np.float32))
 
     def _tensor(self, images: Images) -> Tensor:
         standard = ((images - self.centre_) / self.scale_).astype(np.float32)
         return torch.from_numpy(standard).permute(0, 3, 1, 2).to(device_of(self.device))
+
+    def _read_latents(self, latents: Any) -> Array:
+        z = np.asarray(unmasked(latents), np.float32)
+        shape = tuple(self.latents_.prior.shape)
+        if z.shape[1:] != shape:
+            raise ValueError(
+                f"latents must have the shape (n, {', '.join(map(str, shape))}) that encode gives, got {z.shape}"
+            )
+        if not np.isfinite(z).all():
+            raise ValueError("latents hold NaN or infinity; decode what encode returned, or finite numbers like it")
+        return z
 
     @staticmethod
     def _refuse_missing(images: Images) -> None:

@@ -39,6 +39,15 @@ def test_new_images_are_reconstructed(fitted):
     np.testing.assert_array_equal(fitted.inverse_transform(fitted.transform(images)), again)
 
 
+def test_images_far_from_zero_keep_their_digits():
+    images = stripes(40, 0)[0] + 1e8
+    model = DiffusionVAE(training=Training(max_steps=20, masks_per_batch=2), device="cpu").fit(images)
+    latents = model.encode(images)
+    for made in (model.decode(latents), model.generate(2), model.interpolate(images[0], images[1], 3)):
+        assert made.dtype == np.float64 and len(np.unique(made[0])) > 32
+    assert DiffusionVAE(training=Training(max_steps=1)).fit(stripes(9, 0)[0].astype(np.uint8)).generate().dtype == "f4"
+
+
 def test_generated_images_have_the_moments_of_the_images(fitted):
     images, made = stripes(200, 0)[0], fitted.generate(200)
     assert made.shape == (200, 8, 8)
@@ -136,6 +145,24 @@ def test_other_mistakes_are_refused(fitted):
             call()
     with pytest.raises(NotFittedError):
         DiffusionVAE().generate()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda z: z[0], r"latents must have the shape \(n, 2, 2, 4\) that encode gives, got \(2, 2, 4\)"),
+        (lambda z: z[..., :3], r"\(n, 2, 2, 4\) .* got \(5, 2, 2, 3\)"),
+        (lambda z: z.repeat(2, 1), r"\(n, 2, 2, 4\) .* got \(5, 4, 2, 4\)"),
+        (lambda z: np.where(z > 0, np.nan, z), "latents hold NaN or infinity"),
+        (lambda z: z * np.float32(np.inf), "latents hold NaN or infinity"),
+        (lambda z: np.ma.array(z, mask=z > 0), "latents hold NaN or infinity"),
+    ],
+)
+def test_latents_that_are_none_are_refused(fitted, change, words):
+    latents = fitted.encode(stripes(5, 1)[0])
+    with pytest.raises(ValueError, match=words):
+        fitted.decode(change(latents))
+    assert fitted.decode(latents[:0]).shape == (0, 8, 8)
 
 
 def test_a_checkpoint_of_other_latents_is_refused(tmp_path):

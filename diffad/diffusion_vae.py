@@ -245,7 +245,7 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
     def interpolate(self, a: Any, b: Any, n: int = 8) -> Decoded:
         """Return n images from a to b, each (height, width[, channels]), along an arc between their latents."""
         check_count(n, "n")
-        first, last = self.encode(np.stack([np.asarray(a), np.asarray(b)]))
+        first, last = self.encode(np.stack([np.asarray(unmasked(image)) for image in (a, b)]))
         centre = self.latent_centre_
         u, v = first - centre, last - centre
         cosine = float((u * v).sum() / max(float(np.linalg.norm(u) * np.linalg.norm(v)), 1e-12))

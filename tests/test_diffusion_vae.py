@@ -71,6 +71,15 @@ def test_interpolation_between_equal_images_stays(fitted):
     np.testing.assert_allclose(path, np.broadcast_to(path[0], path.shape), atol=1e-4)
 
 
+def test_interpolation_reads_nothing_that_is_masked(fitted):
+    images = stripes(2, 1)[0]
+    hidden = np.ma.array(images[0], mask=images[0] > 6)
+    with pytest.raises(ValueError, match=r"images \[0\] miss pixels"):
+        fitted.interpolate(hidden, images[1])
+    whole = np.ma.array(images[0], mask=False)
+    np.testing.assert_array_equal(fitted.interpolate(whole, images[1], 3), fitted.interpolate(*images, 3))
+
+
 def test_an_edit_along_the_classes_direction_moves_brightness():
     rng = np.random.default_rng(0)
     bright = rng.integers(0, 2, 120)

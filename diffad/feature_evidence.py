@@ -39,16 +39,23 @@ class FeatureModel:
     prior : MapPrior
     grid : tuple of int
         Height and width of the maps.
+    level : float
+        Mean distance of good images.
     """
 
     features: Features
     prior: MapPrior
     grid: tuple[int, int]
+    level: float
+
+    def distance(self, images: Images) -> Images:
+        """Return squared distances per feature, (n, height, width) of the images."""
+        maps, _ = extract(self.features, images, self.prior.mean.device)
+        return _spread_out(self.prior.distance(maps), self.grid, images.shape[1:3])
 
     def heat(self, images: Images) -> Images:
-        """Return squared distances in units of normal ones, (n, height, width) of the images."""
-        maps, _ = extract(self.features, images, self.prior.mean.device)
-        return _heat(self.prior.distance(maps), self.grid, images.shape[1:3])
+        """Return heat maps (n, height, width), about 1 on average over good images."""
+        return self.distance(images) / self.level
 
 
 def fit_features(
@@ -56,16 +63,19 @@ def fit_features(
 ) -> tuple[FeatureModel, NDArray[np.float64]]:
     """Fit to complete good images and score each by a prior that has not seen it."""
     maps, grid = extract(features, images, device)
-    fold, heat = fold_of(len(images), FOLDS), np.empty(images.shape[:3], np.float32)
+    fold, distance = fold_of(len(images), FOLDS), np.empty(images.shape[:3], np.float32)
     for f in np.unique(fold):
         inside = torch.from_numpy(fold == f).to(device)
-        heat[fold == f] = _heat(MapPrior.fit(maps[~inside]).distance(maps[inside]), grid, images.shape[1:3])
-    return FeatureModel(features, MapPrior.fit(maps), grid), feature_scores(heat, seen)
+        of_fold = MapPrior.fit(maps[~inside]).distance(maps[inside])
+        distance[fold == f] = _spread_out(of_fold, grid, images.shape[1:3])
+    # Shrunk covariances, and features that hardly vary, make it anything but 1.
+    level = float(distance[seen].mean(dtype=np.float64)) if seen.any() else 1.0
+    return FeatureModel(features, MapPrior.fit(maps), grid, level or 1.0), feature_scores(distance, seen)
 
 
-def feature_scores(heat: Images, seen: NDArray[np.bool_]) -> NDArray[np.float64]:
+def feature_scores(distance: Images, seen: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the mean of the hottest pixels of each map, relative to the image's texture."""
-    return top(relative_to_texture(np.where(seen, heat, 0), seen), seen)
+    return top(relative_to_texture(np.where(seen, distance, 0), seen), seen)
 
 
 def extract(features: Features, images: Images, device: torch.device) -> tuple[Tensor, tuple[int, int]]:
@@ -138,7 +148,7 @@ def _wants_colour(features: Features) -> bool:
     return first is not None and first.in_channels == 3
 
 
-def _heat(distance: Tensor, grid: tuple[int, int], size: tuple[int, ...]) -> Images:
+def _spread_out(distance: Tensor, grid: tuple[int, int], size: tuple[int, ...]) -> Images:
     maps = distance.reshape(-1, 1, *grid)
     fine = functional.interpolate(maps, (size[0], size[1]), mode="bilinear", align_corners=False)
     return blur(fine.permute(0, 2, 3, 1).cpu().numpy(), SMOOTH)[..., 0]

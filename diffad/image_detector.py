@@ -248,7 +248,7 @@ class ImageDetector(Detector):
             of_pixels = self.model_.scores(images)
             if self.extractor_ is None or self.tails_ is None:
                 return of_pixels
-            of_features = feature_scores(self.extractor_.heat(self._complete(images)), seen(images))
+            of_features = feature_scores(self.extractor_.distance(self._complete(images)), seen(images))
             return _combined(self.tails_, np.stack([of_pixels, of_features], 1))
 
     def _strangeness(self, X: Any) -> Scores:

@@ -153,6 +153,14 @@ def test_heat_of_good_images_is_about_one(detector, new):
     assert 0.6 < detector.explain(new).heat.mean() < 1.3
 
 
+def test_features_that_hardly_vary_leave_the_heat_of_good_images_at_one(new):
+    def with_many_constants(x):
+        return torch.cat([Edges()(x), torch.ones(len(x), 12, SIZE // 2, SIZE // 2)], 1)
+
+    heat = ImageDetector(features=with_many_constants, device="cpu").fit(parts(60, 0)).explain(new).heat
+    assert 0.8 < heat.mean() < 1.1
+
+
 # --- what it takes ----------------------------------------------------------------------------------------
 
 

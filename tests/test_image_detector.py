@@ -5,6 +5,7 @@ and missing pixels are no defects.  `SpanPrior` equals the dense Gaussian that i
 from __future__ import annotations
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -124,9 +125,12 @@ def test_channels_without_any_pixel_are_refused():
         ImageDetector().fit(images)
 
 
-def test_few_images_are_warned_of():
-    with pytest.warns(UserWarning, match="X holds 10 images"):
-        ImageDetector(device="cpu").fit(np.random.default_rng(0).random((10, 8, 8)))
+@pytest.mark.parametrize(("n", "warned"), [(10, True), (39, True), (40, False)])
+def test_few_images_are_warned_of(n, warned):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ImageDetector(device="cpu").fit(np.random.default_rng(0).random((n, 8, 8)))
+    assert [f"X holds {n} images: with fewer than 40" in str(w.message) for w in caught] == [True] * warned
 
 
 def test_another_part_among_small_images_is_found():

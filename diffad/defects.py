@@ -61,6 +61,8 @@ def _region(shape: tuple[int, int], rng: np.random.Generator) -> Mask:
     width = side * np.exp(rng.uniform(np.log(0.02), np.log(0.2)))
     field = gaussian_filter(rng.standard_normal(shape), width, mode="reflect")
     parts, n = label(field > np.quantile(field, rng.uniform(0.75, 0.95)))
+    if not n:  # a single pixel is not above itself
+        return np.zeros(shape, np.float32)
     chosen = parts == rng.integers(1, n + 1)
     soft = gaussian_filter(chosen.astype(float), rng.uniform(0.4, 1.2))
     return (soft / max(soft.max(), 1e-9)).astype(np.float32)

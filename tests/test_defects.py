@@ -27,3 +27,10 @@ def test_one_seed_draws_the_same_defects_and_missing_pixels_stay_missing():
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
     assert np.isnan(first[0][:, 3]).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 5, 1), (2, 1, 3)])
+def test_images_of_hardly_a_pixel_are_no_obstacle(shape):
+    good = np.random.default_rng(0).random((60, *shape))
+    bad, mask, _ = draw_defects(good, np.random.default_rng(1))
+    assert np.isfinite(bad).all() and mask.shape == (60, *shape[:2])

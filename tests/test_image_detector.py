@@ -508,6 +508,11 @@ def test_eight_images_are_enough_to_run(new):
     assert np.isfinite(small().fit(good(8, 0)).score_samples(new)).all()
 
 
+def test_images_of_a_single_pixel_are_all_alike():
+    pixels = np.random.default_rng(0).random((20, 1, 1))
+    assert (small().fit(pixels).predict(pixels) == 1).all()
+
+
 # --- decisions --------------------------------------------------------------------------------------------
 
 

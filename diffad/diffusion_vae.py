@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -159,13 +160,19 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         check_training(self.training)
         check_training(self.diffusion, "diffusion")
         for name in ("beta", "adversarial"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)!r}")
+            weight = getattr(self, name)
+            if not isinstance(weight, Real) or not 0 <= float(weight) < np.inf:
+                raise ValueError(f"{name} must be a number, 0 or more, got {weight!r}")
         images = read_images(X)
         refuse_empty(images)
         self._refuse_missing(images)
         if len(images) < 8:
             raise ValueError(f"X holds {len(images)} images; fit needs at least 8")
+        if self.adversarial and min(images.shape[1:3]) < 2:
+            raise ValueError(
+                f"adversarial compares patches, for which images must be at least 2 pixels high and wide, got "
+                f"(height, width) {images.shape[1:3]}; use adversarial=0"
+            )
         if not isinstance(self.latent, int | np.integer) or self.latent < 1:
             raise ValueError(f"latent must be an integer of at least 1, got {self.latent!r}")
         as_sampler(self.sampler)

@@ -106,6 +106,13 @@ def test_a_critic_brings_back_grain():
     assert 1.1 * grain(0.0) < grain(1.0) < np.diff(grainy, axis=2).std()
 
 
+def test_a_critic_reads_images_of_two_pixels_a_side_and_none_those_of_one():
+    few = Training(max_steps=2, masks_per_batch=2)
+    images = stripes(20, 0)[0]
+    assert DiffusionVAE(training=few, adversarial=0.1).fit(images[:, :2, :2]).generate().shape == (1, 2, 2)
+    assert DiffusionVAE(training=few).fit(images[:, :1, :1]).generate().shape == (1, 1, 1)
+
+
 def test_latents_can_be_diffused():
     images, lying = stripes(64, 0)
     few = Training(max_steps=4, masks_per_batch=2, evaluate_every=2)
@@ -148,6 +155,11 @@ def test_other_mistakes_are_refused(fitted):
         (lambda: fitted.direction(0, 5), "y must be one of"),
         (lambda: DiffusionVAE(beta=-1).fit(images), "beta"),
         (lambda: DiffusionVAE(adversarial=np.nan).fit(images), "adversarial"),
+        (lambda: DiffusionVAE(beta="1").fit(images), "beta must be a number, 0 or more, got '1'"),
+        (lambda: DiffusionVAE(beta=np.inf).fit(images), "beta must be a number"),
+        (lambda: DiffusionVAE(adversarial=None).fit(images), "adversarial must be a number"),
+        (lambda: DiffusionVAE(adversarial=0.1).fit(images[:, :1]), r"at least 2 pixels .* \(1, 8\); use adversarial=0"),
+        (lambda: DiffusionVAE(adversarial=0.1).fit(images[:, :, :1]), r"\(8, 1\); use adversarial=0"),
         (lambda: DiffusionVAE(training=Training(max_steps=1)).fit(images).direction(0, 1), "y must be one of"),
     ]:
         with pytest.raises(ValueError, match=word):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 
-def check_count(value: Any, name: str) -> None:
-    """Raise ValueError unless a value is an integer of at least 1.
+def check_count(value: Any, name: str, least: int = 1) -> None:
+    """Raise ValueError unless a value is an integer of at least `least`.
 
     Examples
     --------
@@ -18,8 +18,8 @@ def check_count(value: Any, name: str) -> None:
     ...
     ValueError: n_samples must be an integer of at least 1, got 0
     """
-    if not isinstance(value, Integral) or isinstance(value, bool | np.bool_) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    if not isinstance(value, Integral) or isinstance(value, bool | np.bool_) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
 def check_share(value: Any, name: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from numbers import Real
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from diffad.arguments import check_count
 from diffad.parameters import Parameters
 
 #: Right and down.
@@ -34,7 +36,7 @@ class Augmentation(Parameters):
     crop : float, default=1.0
         Least share of the height and width that a copy shows, enlarged to the full size.
     copies : int, default=4
-        Copies of each image beside itself.
+        Copies of each image beside itself, at least 1; for none give ``augmentation=None``.
 
     Raises
     ------
@@ -60,12 +62,10 @@ class Augmentation(Parameters):
     copies: int = 4
 
     def __post_init__(self) -> None:
-        if self.shift < 0:
-            raise ValueError(f"shift must be 0 or more pixels, got {self.shift}")
-        if not 0 < self.crop <= 1:
-            raise ValueError(f"crop must be a share of the side in (0, 1], got {self.crop}")
-        if self.copies < 1:
-            raise ValueError(f"copies must be at least 1, got {self.copies}; for none give augmentation=None")
+        check_count(self.shift, "shift", least=0)
+        check_count(self.copies, "copies")
+        if not isinstance(self.crop, Real) or not 0 < float(self.crop) <= 1:
+            raise ValueError(f"crop must be a share of the side in (0, 1], got {self.crop!r}")
         if not (self.horizontal or self.vertical or self.shift or self.crop < 1):
             raise ValueError("copies would equal their originals: allow horizontal, vertical, shift or crop")
 

@@ -70,15 +70,23 @@ def test_equal_images_make_equal_copies():
     ("wrong", "match"),
     [
         ({}, "allow horizontal"),
-        ({"shift": -1}, "shift must be"),
+        ({"shift": -1}, "shift must be an integer of at least 0, got -1"),
+        ({"shift": 1.5}, "shift must be an integer of at least 0, got 1.5"),
+        ({"shift": "1"}, "shift must be an integer of at least 0, got '1'"),
         ({"crop": 0.0, "horizontal": True}, "crop must be"),
         ({"crop": 1.5}, "crop must be"),
-        ({"horizontal": True, "copies": 0}, "copies must be"),
+        ({"crop": "0.5"}, "crop must be"),
+        ({"horizontal": True, "copies": 0}, "copies must be an integer of at least 1, got 0"),
+        ({"horizontal": True, "copies": 2.5}, "copies must be an integer of at least 1, got 2.5"),
     ],
 )
 def test_what_makes_no_sense_is_refused(wrong, match):
     with pytest.raises(ValueError, match=match):
         Augmentation(**wrong)
+
+
+def test_numbers_of_numpy_are_as_good():
+    assert Augmentation(shift=np.int64(1), copies=np.int32(2)) == Augmentation(shift=1, copies=2)
 
 
 @pytest.mark.parametrize("estimator", [ImageDetector, ImageImputer])

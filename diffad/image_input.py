@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -96,7 +97,15 @@ def read_classes(y: Any, n: int) -> tuple[NDArray[Any], Tensor]:
     given = np.asarray(y)
     if given.shape != (n,):
         raise ValueError(f"y must hold one class for each of the {n} images, its shape is {given.shape}")
-    classes, index = np.unique(given, return_inverse=True)
+    # numpy makes a string of NaN among strings.
+    missing = np.flatnonzero(pd.isna(np.asarray(y, object)))
+    if len(missing):
+        raise ValueError(f"y misses the class of images {missing.tolist()[:10]}; name one for each, or leave them out")
+    try:
+        classes, index = np.unique(given, return_inverse=True)
+    except TypeError:
+        kinds = sorted({type(label).__name__ for label in given})
+        raise ValueError(f"y must hold classes of one type, got {', '.join(kinds)}; make all of them strings") from None
     return classes, torch.from_numpy(index.astype(np.int64))
 
 

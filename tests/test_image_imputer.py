@@ -8,12 +8,13 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from diffad import ImageImputer, Sampler, Training
+from diffad import DiffusionVAE, ImageImputer, Sampler, Training
 from diffad.calibration import Bands
 from diffad.image_fitting import KINDS, box_mask
 from diffad.metrics import coverage, crps
@@ -656,3 +657,26 @@ def test_training_of_another_kind_is_refused_by_name():
 def test_a_shape_of_one_number_is_refused_by_name(imputer):
     with pytest.raises(ValueError, match="shape must be"):
         imputer.generate(1, (3,))
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (None, r"y misses the class of images \[2\]"),
+        (np.nan, r"y misses the class of images \[2\]"),
+        (pd.NA, r"y misses the class of images \[2\]"),
+        (7, "y must hold classes of one type, got int, str"),
+    ],
+)
+@pytest.mark.parametrize("estimator", [ImageImputer, DiffusionVAE])
+def test_labels_that_are_missing_or_of_several_types_are_refused(estimator, label, words):
+    labels = np.array(["a", "b"] * 5, object)
+    labels[2] = label
+    with pytest.raises(ValueError, match=words):
+        estimator().fit(np.random.default_rng(0).random((10, 8, 8)), labels)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0, np.nan] * 2, ["a", "b", "a", np.nan] * 2, ["a", "b", "a", None] * 2])
+def test_a_list_that_misses_labels_is_refused(labels):
+    with pytest.raises(ValueError, match=r"y misses the class of images \[3, 7\]"):
+        ImageImputer().fit(np.random.default_rng(0).random((8, 8, 8)), labels)

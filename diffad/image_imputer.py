@@ -319,9 +319,9 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         """
         check_is_fitted(self)
         check_count(n, "n")
-        if shape is not None and len(shape) != 2:
+        if shape is not None and np.shape(shape) != (2,):
             raise ValueError(f"shape must be (height, width) in pixels, got {shape!r}")
-        height, width = shape or self.shape_[:2]
+        height, width = self.shape_[:2] if shape is None else shape
         for side in (height, width):
             check_count(side, "shape")
         check_guidance(guidance)

@@ -654,9 +654,10 @@ def test_training_of_another_kind_is_refused_by_name():
         ImageImputer(training=5).fit(np.zeros((10, 8, 8)))
 
 
-def test_a_shape_of_one_number_is_refused_by_name(imputer):
-    with pytest.raises(ValueError, match="shape must be"):
-        imputer.generate(1, (3,))
+@pytest.mark.parametrize("shape", [16, "16", (), (3,), (8, 8, 1)])
+def test_a_shape_that_is_no_height_and_width_is_refused(imputer, shape):
+    refused(lambda: imputer.generate(1, shape), "shape must be (height, width) in pixels", repr(shape))
+    assert imputer.generate(1, np.array([9, 8])).shape == (1, 9, 8)
 
 
 @pytest.mark.parametrize(

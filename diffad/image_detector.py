@@ -250,7 +250,13 @@ class ImageDetector(Detector):
             return _combined(self.tails_, np.stack([of_pixels, of_features], 1))
 
     def _strangeness(self, X: Any) -> Scores:
-        return self._scores(self._open(X))
+        images = self._open(X)
+        empty = np.flatnonzero(~seen(images).any((1, 2)))
+        if len(empty):
+            tell(
+                f"images {empty.tolist()[:10]} show no pixel in all channels: nothing of them is hot, and they pass as normal"
+            )
+        return self._scores(images)
 
 
 def _combined(tails: LogTail, evidence: Scores) -> Scores:

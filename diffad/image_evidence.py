@@ -226,9 +226,11 @@ class ImageModel:
         energies = self._energies(residual, SHARP)
         maps = sum(_smoothed(e, SMOOTH_SCORE) for e in energies) / SHARP
         # Missing pixels say nothing of the texture around.
-        around = _smoothed(energies[0] * visible, AROUND) / np.maximum(_smoothed(visible, AROUND), 1e-3)
+        near = _smoothed(visible, AROUND)
+        around = _smoothed(energies[0] * visible, AROUND) / np.maximum(near, 1e-3)
         local = locality(visible.shape[1:])
-        relative = np.asarray(maps / (around + CALM) ** (local * LOCAL), np.float32)
+        # Nor is there a texture to compare with where no pixel is seen near.
+        relative = np.where(near > 1e-3, maps / (around + CALM) ** (local * LOCAL), 0).astype(np.float32)
         whole = (energies[0] * visible).sum((1, 2)) / np.maximum(visible.sum((1, 2)), 1)
         hottest = top(relative_to_texture(relative, visible, local * RELATIVE), visible)
         # Where all training images are the same, nothing but rounding must tell one more of them from these.

@@ -416,6 +416,23 @@ def test_missing_pixels_are_expected_to_look_as_their_surroundings_say(detector,
     assert np.abs(found.expected - new)[:, *SPOT].mean() < 0.6 * spread
 
 
+def test_images_without_a_channel_are_not_judged_and_told(training, new):
+    def coloured(images):
+        return np.stack([images, images[::-1]], 3)
+
+    detector = ImageDetector().fit(coloured(training))
+    lost = coloured(new)
+    lost[:5, ..., 1] = np.nan
+    lost[5] = np.nan
+    with pytest.warns(
+        UserWarning, match=r"images \[0, 1, 2, 3, 4, 5\] show no pixel in all channels: nothing of them is hot"
+    ):
+        score = detector.score_samples(lost)
+    assert (score[:6] > detector.offset_).all()
+    np.testing.assert_allclose(score[6:], detector.score_samples(coloured(new))[6:], rtol=1e-4, atol=1e-4)
+    assert (detector.predict(coloured(new)) == 1).mean() > 0.9
+
+
 @pytest.mark.parametrize("columns", [3, 8, 12])
 def test_good_images_with_a_missing_margin_raise_no_more_alarms(detector, new, columns):
     holes = region(new, slice(None), slice(0, columns))

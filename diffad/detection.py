@@ -101,8 +101,9 @@ class Detector(OutlierMixin, HoldsParameters):
         """Keep the normal scores and find the threshold.
 
         Where the scores of blocks of the first half of the data and those of the second half by its models are
-        given, `halves`, the threshold rises half way (in logarithms) by as much as that of the worst block would
-        have had to, at most to `MOST_DRIFT` times: no block of steady data asks for more than another.
+        given, `halves`, the threshold rises by as much as that of the worst block would have had to, at most to
+        `MOST_DRIFT` times: no block of steady data asks for more than another, and what comes is at least as far from
+        what was fitted as one half is from the other.
 
         With `contamination` and no threshold of its own, a detector flags that share of its training data, as
         scikit-learn's do.
@@ -118,7 +119,7 @@ class Detector(OutlierMixin, HoldsParameters):
             # Warned of once, of all normal scores.
             asked = [threshold.find(block, self.period_, compared=True) for block in blocks]
             expected, seen = max(*asked[:-1], 1e-12), max(asked[-1], 1e-12)
-            found *= float(np.clip(np.sqrt(seen / expected), 1.0, MOST_DRIFT))
+            found *= float(np.clip(seen / expected, 1.0, MOST_DRIFT))
         self.offset_ = -found
 
     def _chosen(self, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -182,7 +182,7 @@ class GaussianFill:
         residual : array (n, d)
             Difference of each entry to its mean given the other columns.
         blame : array (n, columns)
-            Squared Mahalanobis distance of each column given the others.
+            Squared Mahalanobis distance of each column given the others; 0 where it is missing.
         deviation : array (d,)
             Conditional standard deviation of each entry.
         """
@@ -193,7 +193,9 @@ class GaussianFill:
             covariance = torch.linalg.inv(self.precision[block[:, None], block])
             residual[:, block] = pull[:, block] @ covariance
             deviation[block] = covariance.diagonal().sqrt()
-            blame.append((residual[:, block] * pull[:, block]).sum(1))
+            # A missing category is filled by the likeliest one, which is off the mean between categories.
+            missing = torch.from_numpy(np.isnan(rows[:, block[0]]))
+            blame.append(torch.where(missing, 0.0, (residual[:, block] * pull[:, block]).sum(1)))
         return residual.numpy(), torch.stack(blame, 1).clamp(min=0).numpy(), deviation.numpy()
 
 

@@ -184,9 +184,11 @@ class TabularDetector(Detector, TableInput):
             residual, blame, deviation = self.scorer_.filler.residual(rows)
             strange = self.scorer_.score(self.scorer_.evidence(rows))
             centre = self.scorer_.filler(rows) - residual
-        owner, n_columns = self.columns_.owner, len(self.columns_.names)
-        total = blame.sum(1, keepdims=True)
-        part = np.where(total > 0, blame / np.maximum(total, 1e-300), 1 / n_columns)
+        owner = self.columns_.owner
+        # A row that nothing is to blame for: what it shows, all alike.
+        shown = ~table.isna().to_numpy() | table.isna().all(axis=1).to_numpy()[:, None]
+        blame = np.where(blame.any(1, keepdims=True), blame, shown)
+        part = blame / blame.sum(1, keepdims=True)
         share = part * strange[:, None]
         expected: dict[str, Any] = {}
         lower, upper = (pd.DataFrame(np.nan, table.index, self.columns_.names) for _ in range(2))

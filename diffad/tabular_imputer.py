@@ -283,13 +283,19 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
 
 
 def _filled(column: pd.Series, gap: NDArray[np.bool_], values: NDArray[Any]) -> pd.Series:
-    """Return the column with `values` in its gaps, of its own dtype."""
+    """Return the column with `values` in its gaps, of its own dtype.
+
+    Of a column of categories that shows none the dtype tells nothing: pandas reads it as floats.
+    """
+    of_categories = values.dtype == object
+    if of_categories and gap.all() and column.dtype in (np.dtype(float), np.dtype(object)):
+        return pd.Series(values.tolist(), column.index, name=column.name)
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.cat.add_categories([v for v in pd.unique(values) if v not in column.cat.categories])
     if isinstance(column.dtype, pd.BooleanDtype):  # declared a number
         values = values.astype(bool)
     if pd.api.types.is_integer_dtype(column.dtype):
-        values = whole_numbers(values, column.dtype)
+        values = pd.array(values.tolist(), column.dtype) if of_categories else whole_numbers(values, column.dtype)
     array = column.to_numpy(copy=True) if isinstance(column.dtype, np.dtype) else column.array.copy()
     array[gap] = values
     return pd.Series(array, column.index, name=column.name, dtype=column.dtype)

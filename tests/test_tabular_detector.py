@@ -723,3 +723,15 @@ def test_a_bool_column_that_comes_as_numbers_is_the_same(kind):
     again = table.assign(on=table["on"].astype(kind))
     np.testing.assert_array_equal(detector.score_samples(again), detector.score_samples(table))
     assert detector.score_samples(table.assign(on=2)).max() < detector.score_samples(table).min()
+
+
+def test_a_missing_category_is_not_to_blame():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(300)
+    train = pd.DataFrame({"a": x, "b": x + 0.1 * rng.standard_normal(300), "c": rng.choice(["x", "y", "z"], 300)})
+    detector = TabularDetector().fit(train)
+    odd = pd.DataFrame({"a": [2.5, 0.0, np.nan], "b": [2.5, 1.0, np.nan], "c": [None, None, None]})
+    share = detector.explain(odd).share
+    np.testing.assert_allclose(share.sum(axis=1), -detector.score_samples(odd))
+    np.testing.assert_array_equal(share["c"][:2], 0)
+    assert share.loc[2].nunique() == 1, "a row that shows nothing has nothing to blame, all alike"

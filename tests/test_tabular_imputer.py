@@ -522,3 +522,31 @@ def test_named_categories_are_taken_as_they_are(recwarn):
         pd.DataFrame({"a": x + 0.5, "code": x.astype(str)})
     )
     assert not [w for w in recwarn if "categories" in str(w.message)]
+
+
+# --- columns of a batch that tell little of their dtype -----------------------------------------------------
+
+
+def correlated(n=200, **more):
+    x = np.random.default_rng(0).standard_normal(n)
+    return pd.DataFrame({"a": x, "b": x + 0.1 * np.random.default_rng(1).standard_normal(n), **more})
+
+
+@pytest.mark.parametrize("labels", [["x", "y"], [True, False]])
+def test_a_category_that_a_whole_batch_misses_is_filled(labels):
+    train = correlated(c=np.random.default_rng(2).choice(labels, 200))
+    imputer = TabularImputer(prior="gaussian").fit(train)
+    batch = pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, np.nan], "c": [np.nan, np.nan]})  # as pandas reads empty fields
+    assert set(imputer.transform(batch)["c"]) <= set(labels)
+    assert set(imputer.sample(batch, 3)[0]["c"]) <= set(labels)
+    assert batch["c"].isna().all()
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "UInt64", "Float64"])
+def test_nullable_numbers_may_be_categories(dtype):
+    labels = [1, 7] if dtype == "Float64" else [2**60 + 1, 2**60 + 3]
+    codes = pd.Series(np.random.default_rng(2).choice(labels, 200)).astype(dtype)
+    codes[::6] = pd.NA
+    filled = TabularImputer(prior="gaussian", categorical_features=["c"]).fit_transform(correlated(c=codes))["c"]
+    assert filled.dtype == dtype and set(filled) == set(labels)
+    pd.testing.assert_series_equal(filled[codes.notna()], codes[codes.notna()], check_names=False)

@@ -183,7 +183,7 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         training = self.training or VAE_TRAINING
         with tracking.run_of(self, X, training) as on_progress, pinned_defaults():
-            x = self._tensor(images)
+            x = self._tensor(images, device_of(self.device))
             with seeded(seed):
                 network = VAE(self.shape_[2], self.latent).to(x.device)
                 critic = Critic(self.shape_[2]).to(x.device) if self.adversarial else None
@@ -212,7 +212,7 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         check_shape(images, self.shape_, "autoencoder")
         self._refuse_missing(images)
         with pinned_defaults(), torch.no_grad():
-            parts = [self.network_.encode(part)[0] for part in self._tensor(images).split(CHUNK)]
+            parts = [self.network_.encode(part)[0] for part in self._tensor(images, self._device).split(CHUNK)]
         return np.asarray(torch.cat(parts).permute(0, 2, 3, 1).cpu().numpy())
 
     def decode(self, latents: Any) -> Decoded:
@@ -221,7 +221,7 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         float64 where the training images were, or had numbers of more than 16 bits, else float32.
         """
         check_is_fitted(self, "network_")
-        z = torch.from_numpy(self._read_latents(latents)).permute(0, 3, 1, 2).to(device_of(self.device))
+        z = torch.from_numpy(self._read_latents(latents)).permute(0, 3, 1, 2).to(self._device)
         with pinned_defaults(), torch.no_grad():
             parts = [self.network_.decode(part, *self.shape_[:2]) for part in z.split(CHUNK)]
         images = torch.cat(parts).permute(0, 2, 3, 1).cpu().numpy() * self.scale_ + self.centre_
@@ -273,9 +273,13 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         """Return images moved along a latent direction; 0 reconstructs them."""
         return self.decode(self.encode(X) + strength * np.asarray(direction, np.float32))
 
-    def _tensor(self, images: Images) -> Tensor:
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network_.parameters()).device
+
+    def _tensor(self, images: Images, device: torch.device) -> Tensor:
         standard = ((images - self.centre_) / self.scale_).astype(np.float32)
-        return torch.from_numpy(standard).permute(0, 3, 1, 2).to(device_of(self.device))
+        return torch.from_numpy(standard).permute(0, 3, 1, 2).to(device)
 
     def _read_latents(self, latents: Any) -> Array:
         z = np.asarray(unmasked(latents), np.float32)

@@ -11,23 +11,33 @@ import typer
 from diffad.command_line import errors_in_one_line, show_warning
 from diffad.flows.commands import flows
 from diffad.inspection.commands import inspect
-from diffad.whole_files import ending
+from diffad.whole_files import beside, ending
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from diffad.series_detector import SeriesDetector
 
-#: Rows of a normal recording of which the last fifth holds a fault with room around it.
-LEAST_FOR_DETECTABILITY = 500
-
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 app.add_typer(flows, name="flows")
 app.command()(inspect)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from diffad import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def main(context: typer.Context) -> None:
+def main(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Find anomalies in sensor data, network traffic and images, and fill gaps in sensor data."""
     context.with_resource(warnings.catch_warnings())
     warnings.showwarning = show_warning
@@ -50,19 +60,21 @@ def impute(
     regularize: Annotated[bool, typer.Option(help="Put irregular timestamps on a regular grid.")] = False,
 ) -> None:
     """Fill the gaps of FILE and add the edges of a band for every column that had gaps."""
-    from diffad.arguments import check_share
+    from diffad.arguments import check_count, check_share
     from diffad.series_imputer import SeriesImputer
     from diffad.tables import check_place, check_writable, read_table, write_table
     from diffad.training import Training
 
-    output = output or _beside(file)
     with errors_in_one_line():
         check_share(coverage, "--coverage")
+        if steps is not None:
+            check_count(steps, "--steps", least=0)
+        output = output or beside(file, ".filled" + ending(file))
+        picture = beside(output, ".png")
         table = read_table(file)
-        picture = output.with_suffix(".png")
         check_writable(output, file)
         if plot:
-            check_place(picture)
+            check_place(picture, file)
         observed = _read(table, file, regularize)[0].template
         gaps = [k for k, name in enumerate(observed.columns) if observed[name].isna().any()]
         edges = [f"{observed.columns[k]}_{edge}" for k in gaps for edge in ("lower", "upper")]
@@ -117,35 +129,39 @@ def detect(
     """Find the anomalies of FILE and write one line per event: when, how bad, which channels."""
     from sklearn.base import clone
 
+    from diffad.detectability import LEAST_RECORDING
     from diffad.series_detector import SeriesDetector
     from diffad.tables import check_place, check_writable, read_table, write_table
     from diffad.thresholds import AlarmsPerDay, FalseAlarmRate
 
-    output = output or file.with_name(file.name.removesuffix(ending(file)) + ".alarms.csv")
     with errors_in_one_line():
+        output = output or beside(file, ".alarms.csv")
+        pictures = [beside(output, ".png"), beside(output, ".detectability.png")] if plot else []
+        for further in [beside(output, ".detectability.csv"), *pictures] if plot or detectability else []:
+            check_place(further, file, fit_on)
         threshold = FalseAlarmRate() if alarms_per_day is None else AlarmsPerDay(alarms_per_day)
         check_writable(output, file, fit_on)
         recording, period = _read(read_table(fit_on), fit_on, regularize)
         normal = recording.template
+        if detectability and len(normal) < LEAST_RECORDING:
+            raise ValueError(f"{fit_on} has {len(normal)} rows; --detectability takes at least {LEAST_RECORDING}")
         table = _read(read_table(file), file, regularize, period)[0].template
         missing = [str(c) for c in normal.columns if c not in table.columns]
         if missing:
             raise ValueError(f"{file} lacks the columns {missing} of {fit_on}")
-        further = [str(c) for c in table.columns if c not in normal.columns]
-        if further:
-            raise ValueError(f"{file} has columns {further} that {fit_on} lacks; remove them")
+        unknown = [str(c) for c in table.columns if c not in normal.columns]
+        if unknown:
+            raise ValueError(f"{file} has columns {unknown} that {fit_on} lacks; remove them")
         table = table[normal.columns]
-        if plot:
-            check_place(output.with_suffix(".png"))
         detector = SeriesDetector(threshold=threshold, contamination=contamination).fit(normal)
         found = detector.events(table)
         write_table(found.assign(channels=found["channels"].map(";".join)), output)
         typer.echo(f"{len(found)} events in {file}, written to {output}")
         if plot:
-            _draw_alarms(detector, table, found, output.with_suffix(".png"))
+            _draw_alarms(detector, table, found, pictures[0])
         # Unasked, a recording that is too short is no error.
-        if detectability or (detectability is None and plot and len(normal) >= LEAST_FOR_DETECTABILITY):
-            _measure_detectability(clone(detector), normal, output.with_suffix(".detectability.csv"), plot)
+        if detectability or (detectability is None and plot and len(normal) >= LEAST_RECORDING):
+            _measure_detectability(clone(detector), normal, beside(output, ".detectability.csv"), plot)
 
 
 def _read(table: pd.DataFrame, file: Path, regularize: bool, period: float | None = None) -> tuple[Any, float | None]:
@@ -186,11 +202,6 @@ def _measure_detectability(detector: SeriesDetector, normal: pd.DataFrame, outpu
         typer.echo(f"picture: {output.with_suffix('.png')}")
 
 
-def _beside(file: Path) -> Path:
-    """Return FILE with '.filled' before its ending; .csv.gz is one ending."""
-    return file.with_name(file.name.removesuffix(ending(file)) + ".filled" + ending(file))
-
-
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Where the filled values, the alarms and the pictures go.")] = Path(
@@ -199,9 +210,12 @@ def demo(
     steps: Annotated[int, typer.Option(help="Training steps of the network.")] = 100,
 ) -> None:
     """Fill gaps of the embedded recording and find its provoked faults; measure, draw and track it: two minutes."""
+    from diffad.arguments import check_count
     from diffad.demo import run
 
-    run(folder, steps)
+    with errors_in_one_line():
+        check_count(steps, "--steps", least=0)
+        run(folder, steps)
 
 
 if __name__ == "__main__":

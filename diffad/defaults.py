@@ -9,6 +9,8 @@ from contextlib import contextmanager, nullcontext
 import torch
 
 _lock = threading.Lock()
+#: Held while torch's own stream is another: what two threads draw from it must not interleave.
+_drawing = threading.RLock()
 #: The caller's default dtype, once for every block that is open in any thread.
 _theirs: list[torch.dtype] = []
 
@@ -38,7 +40,7 @@ def pinned_defaults() -> Iterator[None]:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed what torch draws on the CPU inside the block; the caller's streams go on as if nothing had been drawn."""
-    with torch.random.fork_rng(devices=[]):
+    with _drawing, torch.random.fork_rng(devices=[]):
         # torch.manual_seed would seed CUDA as well, whose streams are not given back here.
         torch.random.default_generator.manual_seed(seed)
         yield

@@ -38,17 +38,18 @@ def run(folder: Path, steps: int) -> None:
     """Fill gaps in the fault-free half of the recording, find the faults of the other; print, draw, track."""
     import mlflow
 
+    training = Training(max_steps=steps, progress=True)
+    folder.mkdir(parents=True, exist_ok=True)
     autolog()
     with mlflow.start_run(run_name="demo"):
-        folder.mkdir(parents=True, exist_ok=True)
-        fill(folder, steps)
+        fill(folder, training)
         detect(folder)
         mlflow.log_artifacts(str(folder))
     autolog(False)
     print("Open the tracked run with: .venv/bin/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db")
 
 
-def fill(folder: Path, steps: int) -> None:
+def fill(folder: Path, training: Training) -> None:
     """Fit on the first 40 % of the recording, fill gaps in the following 10 %, print and draw."""
     import mlflow
 
@@ -57,8 +58,8 @@ def fill(folder: Path, steps: int) -> None:
     half = len(rows) // 2  # the second half holds provoked faults
     train, truth = rows.iloc[: int(0.8 * half)], rows.iloc[int(0.8 * half) : half].dropna()
     gaps = hide(truth, np.random.default_rng(0))
-    print(f"Fitting {train.shape[1]} channels x {len(train)} rows ({steps} steps of training) ...")
-    imputer = SeriesImputer(training=Training(max_steps=steps, progress=True)).fit(train)
+    print(f"Fitting {train.shape[1]} channels x {len(train)} rows ({training.max_steps} steps of training) ...")
+    imputer = SeriesImputer(training=training).fit(train)
     table, median, lower, upper = measure(imputer, gaps, truth, train)
     print("Errors in standard deviations of each channel; coverage of the 90 % bands:")
     print(table.round(3).to_string())

@@ -23,6 +23,8 @@ REPORT: dict[str, Any] = {
 }
 #: Fewest normal rows, which hold one fault of the usual length.
 LEAST_ROWS = 100
+#: Rows of a recording whose last fifth has so many.
+LEAST_RECORDING = 5 * LEAST_ROWS
 #: Rows between the starts of two faults, in lengths of a fault: windows must not see both.
 SPACING = 4
 

@@ -77,7 +77,9 @@ def fit_windows(
     if training.max_steps:
         filled = fill_from_prior(model, train, seed)
         filled_test = fill_from_prior(model, test, seed)
-        history, gain = learn(model, filled, ~train.isnan(), filled_test, ~test.isnan(), training, seed, on_progress)
+        history, gain = learn(
+            model, filled, ~train.isnan(), filled_test, ~test.isnan(), training, seed, on_progress, form=str(form)
+        )
     if prior == "auto":
         model.local = fit_local(model, judge, seed)
     bands = calibrate(model, test, sampler, seed)

@@ -44,6 +44,7 @@ def learn(
     on_progress: Progress | None = None,
     build: Callable[[], nn.Module] | None = None,
     masks: Masks | None = None,
+    form: str = "",
 ) -> tuple[list[dict[str, float]], float]:
     """Train a network on top of `model.prior`, set `model.network` and `model.gate`.
 
@@ -61,6 +62,8 @@ def learn(
         Makes the network; None is an `AxialTransformer`.
     masks : callable, optional
         Draws masks (n, length, channels); None is the default mixture of policies.
+    form : str, default=""
+        What the prior is, beside its type: a checkpoint of another is refused.
 
     Returns
     -------
@@ -86,7 +89,7 @@ def learn(
         on_progress,
         network.matrices if isinstance(network, AxialTransformer) else (),
         # What fills gaps may differ in the last bit elsewhere.
-        (torch.where(known, windows, 0.0), known, type(model.prior).__name__),
+        (torch.where(known, windows, 0.0), known, f"{type(model.prior).__name__} {form}"),
     )
     gate = judge.gate(network)
     gain = 1 - judge.loss(network, gate)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffad.model import MaskedDiffusion, Sampler
-from diffad.priors import Conditional
+from diffad.priors import Conditional, CyclicPrior
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -86,6 +86,17 @@ class Told:
         """
         found = [other.variance + (other.middle - self.middle) ** 2 for other in others]
         return replace(self, variance=np.max([self.variance, *found], axis=0))
+
+
+def _phase_known(alone: Told, passes: list[Told], spread: Array) -> Told:
+    """Return what both passes know where both know the phase of a cycle, which a window by itself does not see.
+
+    It is in the middle of the two, with the spread (channels,) of a process around a cycle of known phase.
+    """
+    certainty = np.stack([1 / told.variance for told in passes])
+    middle = (certainty * np.stack([told.middle for told in passes])).sum(0) / certainty.sum(0)
+    variance = np.minimum(alone.variance, spread)
+    return Told(middle, alone.deviations * np.sqrt(variance / alone.variance), variance)
 
 
 def bridged(alone: Told, forward: Told, backward: Told) -> Told:
@@ -233,7 +244,11 @@ def across(model: MaskedDiffusion, rows: Array, runs: Mask, noise: Array) -> tup
     alone = closed.alone()
     passes = [closed.carried(alone, runs, backward) for backward in (False, True)]
     alone = alone.doubted(*passes)
-    told = bridged(alone, *passes)
+    shared = alone
+    if isinstance(model.prior, CyclicPrior):
+        of_entries = model.prior.covariance.diagonal().view(model.length, model.channels)
+        shared = _phase_known(alone, passes, of_entries.mean(0).float().numpy())
+    told = bridged(shared, *passes)
     if model.network is not None:
         shift = Passes(model, rows, noise).middle() - alone.middle
         told = replace(told, middle=told.middle + shift)

@@ -74,6 +74,8 @@ def vus_pr(y: ArrayLike, strangeness: ArrayLike, buffer: int, n_thresholds: int 
     score = np.asarray(strangeness, dtype=float)
     if truth.shape != score.shape or truth.ndim != 1:
         raise ValueError(f"y and strangeness must be of equal length, got shapes {truth.shape} and {score.shape}")
+    if np.isnan(score).any():
+        raise ValueError(f"strangeness holds NaN in {int(np.isnan(score).sum())} rows; give every row a score")
     if not truth.any():
         raise ValueError("y holds no anomaly; VUS-PR needs at least one")
     n = len(truth)

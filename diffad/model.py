@@ -27,6 +27,8 @@ from diffad.priors import Conditional, Prior
 GATE_LEVELS = 6
 #: Noise levels that each solver needs.
 STEPS = {"angle": 5, "dpmpp_2m": 10, "heun": 18, "ddim": 50, "ddpm": 250}
+#: The same of "dpmpp_2m" under schedules whose levels are not evened out.
+UNEVEN = 30
 #: Draws white noise (n_samples, k, length, channels) of a step for k windows, by their numbers.
 Fresh = Callable[[int, Tensor], Tensor]
 #: Entries sampled at once, and by a network on a CPU, which fetches arrays of more than 32 MB from the system anew:
@@ -45,7 +47,8 @@ class Sampler(Parameters):
         number of steps; the others are the textbook solvers.
     n_steps : int or None, default=None
         Noise levels; cost is proportional. None is what each solver needs: 5 for ``"angle"``, 10 for ``"dpmpp_2m"``,
-        18 for ``"heun"``, 50 for ``"ddim"`` and 250 for ``"ddpm"``; with much fewer these draw too wide or too narrow.
+        18 for ``"heun"``, 50 for ``"ddim"`` and 250 for ``"ddpm"``; with much fewer these draw too wide or too narrow,
+        and so does ``"dpmpp_2m"`` under another schedule than ``"karras"``, where None is 30.
     schedule : {"karras", "cosine", "linear"}, default="karras"
         Noise levels of the textbook solvers.
     eta : float, default=0.0
@@ -71,7 +74,9 @@ class Sampler(Parameters):
     @property
     def steps(self) -> int:
         """Noise levels."""
-        return STEPS[self.name] if self.n_steps is None else int(self.n_steps)
+        if self.n_steps is not None:
+            return int(self.n_steps)
+        return UNEVEN if self.name == "dpmpp_2m" and self.schedule != "karras" else STEPS[self.name]
 
 
 def as_sampler(sampler: Sampler | str) -> Sampler:

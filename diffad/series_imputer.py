@@ -59,7 +59,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
     Parameters
     ----------
     window : int, default=48
-        Time steps the model sees at once, but at most a quarter of the rows. Longer windows see more context and
+        Time steps the model sees at once, but at most a quarter of the rows, and no more than the longest series has. Longer windows see more context and
         cost more.
     prior : {"auto", "gaussian", "lowrank", None}, default="auto"
         Closed-form model below the network. ``"gaussian"`` is dense up to 1,536 entries per
@@ -164,7 +164,9 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         recording, period = self._read(X, groups, reset=True)
         scaling = self._fit_scaling(recording)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        window = min(self.window, max(2, sum(map(len, recording.series)) // WINDOWS_HELD))
+        lengths = [len(series) for series in recording.series]
+        # Nothing can be learnt of rows that no series is long enough to show.
+        window = min(self.window, max(2, min(max(lengths), sum(lengths) // WINDOWS_HELD)))
         training = self.training or Training()
         with tracking.run_of(self, X, training) as on_progress, pinned_defaults():
             if self.prior == "auto" and scaling.modelled.any():

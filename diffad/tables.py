@@ -71,7 +71,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
         table, place = read_csv(path)
     else:
         advice = "; save it as CSV" if kind.startswith((".xls", ".ods")) else ""
-        raise ValueError(f"{path} is neither CSV nor Parquet: expected .csv, .csv.gz or .parquet, got {kind!r}{advice}")
+        raise ValueError(f"{path} is neither CSV nor Parquet: expected one of {WRITABLE}, got {kind!r}{advice}")
     if table.empty:
         raise ValueError(f"{path} holds no rows")
     table = _of_channels(_with_clock(_without_row_numbers(table, path), path, place), path, place)

@@ -63,12 +63,12 @@ def run_of(estimator: Any, X: Any, training: Training | None = None) -> Iterator
     curve = _Curve(run.info.run_id)
     try:
         yield curve
-    except BaseException:
+        _guard(curve.flush)
+        _guard(lambda: _log_fitted(estimator, X))
+    except BaseException:  # an interrupt while the model is logged, too: the next fit must not be nested under this one
         _guard(curve.flush)
         _guard(lambda: _end("FAILED"))
         raise
-    _guard(curve.flush)
-    _guard(lambda: _log_fitted(estimator, X))
     _guard(lambda: _end("FINISHED"))
 
 

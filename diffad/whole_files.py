@@ -21,6 +21,19 @@ def ending(path: Path) -> str:
     return "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
 
 
+def beside(path: Path, tail: str) -> Path:
+    """Return a file of the same folder and name with another ending.
+
+    Examples
+    --------
+    >>> print(beside(Path("june.csv.gz"), ".alarms.csv"))
+    june.alarms.csv
+    """
+    if not path.name:
+        raise ValueError(f"{path} is a folder; name a file")
+    return path.with_name(path.name.removesuffix(ending(path)) + tail)
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Give a draft beside a file, of the same suffix; it takes the file's place when the block ends.

@@ -84,7 +84,8 @@ def main() -> None:
         detector = ImageDetector(threshold=FalseAlarmRate(options.false_alarm_rate)).fit(good.images)
         inspection = Inspection.of(detector, new)
         write(inspection, good, detector.normal_.scores, options.output)
-        mlflow.log_params({"good_images": len(good.names), "size": str(good.images.shape[1:3])})
+        asked = {"good_images": len(good.names), "size": str(good.images.shape[1:3])}
+        mlflow.log_params(asked | {"false_alarm_rate": options.false_alarm_rate})
         mlflow.log_metrics({"images": len(new.names), "alarms": int(inspection.alarms.sum())})
         print(f"{inspection.alarms.sum()} of {len(new.names)} images alarm; the strangest:")
         for i in inspection.worst[:8]:

@@ -33,8 +33,11 @@ def embedded() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     return table.iloc[:first], table.iloc[first:].reset_index(drop=True), truth.iloc[first:].reset_index(drop=True)
 
 
-def found(alerts: pd.DataFrame, score: np.ndarray, truth: pd.DataFrame) -> pd.DataFrame:
-    """Return, per kind of attack, how many were noticed, how many of their flows alarm, and how well scores rank these."""
+def found(alerts: pd.DataFrame, score: np.ndarray, truth: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Return, per kind of attack, how many were noticed, how many of their flows alarm, and how well scores rank these.
+
+    Beside it figures of all kinds together.
+    """
     kinds, alarm = truth["label"].to_numpy(dtype=object, na_value=""), np.zeros(len(truth), bool)
     alarm[alerts.index] = True
     normal = kinds == ""
@@ -46,12 +49,14 @@ def found(alerts: pd.DataFrame, score: np.ndarray, truth: pd.DataFrame) -> pd.Da
         rows.append((kind, attacks, noticed, here.sum(), alarm[here].mean(), roc_auc_score(here[both], score[both])))
     rows.append(("normal", 0, 0, normal.sum(), alarm[normal].mean(), np.nan))
     table = pd.DataFrame(rows, columns=["kind", "attacks", "noticed", "flows", "share of alarms", "ROC-AUC"])
-    print(
-        f"all kinds: ROC-AUC {roc_auc_score(~normal, score):.3f}, PR-AUC {average_precision_score(~normal, score):.3f}"
-    )
     attack = pd.Series(~normal).loc[alerts.index].groupby(alerts["incident"]).any()
-    print(f"{int((~attack).sum())} of {len(attack)} incidents hold no flow of an attack")
-    return table
+    figures = {
+        "roc_auc": float(roc_auc_score(~normal, score)),
+        "pr_auc": float(average_precision_score(~normal, score)),
+        "attacks_noticed": int(table["noticed"].sum()),
+        "incidents_without_attack": int((~attack).sum()),
+    }
+    return table, figures
 
 
 def nsl_kdd(folder: Path) -> None:
@@ -69,11 +74,11 @@ def nsl_kdd(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--normal", type=Path)
-    parser.add_argument("--new", type=Path)
-    parser.add_argument("--alerts-per-day", type=float, default=200.0)
-    parser.add_argument("--output", type=Path, default=Path("network-output"))
-    parser.add_argument("--nsl-kdd", type=Path)
+    parser.add_argument("--normal", type=Path, help="log of flows without attacks")
+    parser.add_argument("--new", type=Path, help="log to judge")
+    parser.add_argument("--alerts-per-day", type=float, default=200.0, help="of traffic such as --normal")
+    parser.add_argument("--output", type=Path, default=Path("network-output"), help="folder")
+    parser.add_argument("--nsl-kdd", type=Path, help="folder of NSL-KDD, judged as well")
     options = parser.parse_args()
     if (options.normal is None) != (options.new is None):
         parser.error("give both --normal and --new, or neither for the embedded flows")
@@ -98,13 +103,15 @@ def main() -> None:
             print(f"  {row.source:14s} {row.alerts:5d} flows, {row.destinations} hosts, {row.ports} ports: {row.why}")
         if truth is not None:
             score = -model.detector.score_samples(model.watch().update(new))
-            table = found(alerts, score, truth)
+            table, figures = found(alerts, score, truth)
+            print(f"all kinds: ROC-AUC {figures['roc_auc']:.3f}, PR-AUC {figures['pr_auc']:.3f}")
+            print(f"{figures['incidents_without_attack']} of {len(grouped)} incidents hold no flow of an attack")
             print(table.round(3).to_string(index=False))
             table.to_csv(options.output / "found.csv", index=False)
-            mlflow.log_metrics(
-                {f"alarms/{kind}": share for kind, share in zip(table["kind"], table["share of alarms"], strict=True)}
-            )
-        mlflow.log_params({"normal_flows": len(normal), "flows_per_day": round(model.flows_per_day)})
+            shares = zip(table["kind"], table["share of alarms"], strict=True)
+            mlflow.log_metrics(figures | {f"alarms/{kind}": share for kind, share in shares})
+        asked = {"normal_flows": len(normal), "flows_per_day": round(model.flows_per_day)}
+        mlflow.log_params(asked | {"alerts_per_day": options.alerts_per_day})
         mlflow.log_metrics({"alerts": len(alerts), "incidents": len(grouped)})
         if options.nsl_kdd:
             nsl_kdd(options.nsl_kdd)

@@ -68,8 +68,7 @@ def main() -> None:
 
         write_table(events.assign(channels=events["channels"].map(";".join)), options.output / "events.csv")
         blame = explanation.share.sum().sort_values(ascending=False).index[:6]
-        score = explanation.share.sum(axis=1).to_numpy()
-        figure = plot_detection(new[list(blame)], explanation, score, detector.offset_, events)
+        figure = plot_detection(new[list(blame)], explanation, -detector.score_samples(new), detector.offset_, events)
         figure.savefig(options.output / "events.png", dpi=110)
         if not options.no_detectability and len(normal) - cut >= LEAST_ROWS:
             table = detectability(detector, normal.iloc[cut:][list(normal.columns)], **REPORT)

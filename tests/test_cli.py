@@ -267,3 +267,48 @@ def test_messages_that_are_reworded_for_the_shell_are_still_said(python):
 def test_the_package_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "diffad", "--help"], capture_output=True, text=True, check=True)
     assert "Usage: diffad [OPTIONS]" in done.stdout and "impute" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["impute", "."], ["is a folder; name a file"]),
+        (["detect", ".", "--fit-on", "good.csv"], ["is a folder; name a file"]),
+        (["flows", "score", ".", "--model", "m"], ["is a folder; name a file"]),
+        (["impute", "good.csv", "--steps", "-1"], ["--steps", "-1"]),
+        (["demo", "--steps", "-1"], ["--steps", "-1"]),
+        (["demo", "--folder", "good.csv"], ["good.csv"]),
+        (["detect", "good.csv", "--fit-on", "good.csv", "--detectability"], ["good.csv has 40 rows", "at least 500"]),
+        (
+            ["detect", "w.detectability.csv", "--fit-on", "good.csv", "-o", "w.csv", "--detectability"],
+            ["would replace"],
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line_before_any_work(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    rows = pd.DataFrame({"a": np.sin(np.arange(40.0)), "b": np.cos(np.arange(40.0))})
+    for name in ("good.csv", "w.detectability.csv"):
+        rows.to_csv(name, index=False)
+    kept = (tmp_path / "w.detectability.csv").read_bytes()
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 1 and len(done.output.splitlines()) == 1
+    assert all(word in done.output for word in words), done.output
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["good.csv", "w.detectability.csv"]
+    assert (tmp_path / "w.detectability.csv").read_bytes() == kept
+
+
+def test_pictures_lie_beside_packed_tables(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = pd.DataFrame({"a": np.sin(np.arange(80.0) / 3), "b": np.cos(np.arange(80.0) / 3)})
+    rows.iloc[20:22, 0] = np.nan
+    rows.to_csv("x.csv", index=False)
+    assert CliRunner().invoke(app, ["impute", "x.csv", "--steps", "0", "--plot", "-o", "o.csv.gz"]).exit_code == 0
+    assert {"o.csv.gz", "o.png"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_the_version_is_told():
+    from diffad import __version__
+
+    done = CliRunner().invoke(app, ["--version"])
+    assert done.exit_code == 0 and done.output.strip() == __version__

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -36,6 +38,22 @@ def test_blocks_of_two_threads_that_overlap_give_the_callers_default_back():
         assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_seeded_blocks_of_several_threads_do_not_mix_their_draws():
+    def draw(_):
+        with seeded(5):
+            parts = []
+            for _ in range(20):
+                parts.append(torch.randn(4))
+                time.sleep(1e-4)  # another thread's turn
+            return torch.cat(parts)
+
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        draws = list(pool.map(draw, range(8)))
+    assert all(torch.equal(draws[0], other) for other in draws)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_seeded_block_draws_the_same_and_leaves_the_callers_streams_alone(monkeypatch):

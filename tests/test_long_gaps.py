@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from diffad import SeriesImputer, Training
 from diffad.long_gaps import across, long_runs, stretches
 from diffad.model import MaskedDiffusion
-from diffad.priors import GaussianPrior
+from diffad.priors import CyclicPrior, GaussianPrior
 
 WINDOW = 16
 
@@ -162,3 +162,20 @@ def test_a_network_moves_the_middle_by_what_it_says_about_windows(by):
     shift = (moved.middle - plain.middle)[np.isnan(rows)]
     assert np.abs(shift).max() < 1e-5 if by == 0 else (np.abs(shift) > 0.05).mean() > 0.9
     np.testing.assert_array_equal(moved.variance, plain.variance)
+
+
+def test_both_passes_may_know_the_phase_of_a_cycle_and_no_more():
+    """Inside a long outage of a cycle with noise around it, what is known is the cycle: its noise counts once."""
+    rng, t = np.random.default_rng(0), np.arange(3000)[:, None]
+    cycle = 3 * np.sin(2 * np.pi * t / 24 + np.arange(2))
+    rows = cycle + 0.3 * rng.standard_normal((3000, 2))
+    imputer = SeriesImputer(window=24, training=Training(max_steps=0)).fit(rows[:2000])
+    assert isinstance(imputer.model_.prior, CyclicPrior), "the cycle is meant to be found"
+    gaps = rows[2000:].copy()
+    for start in range(40, 900, 120):
+        gaps[start : start + 60] = np.nan
+    hidden = np.isnan(gaps)
+    lower, upper = imputer.interval(gaps, 0.9)
+    assert ((lower <= rows[2000:]) & (rows[2000:] <= upper))[hidden].mean() == pytest.approx(0.9, abs=0.05)
+    spread = imputer.sample(gaps, 40).std(0)[hidden].mean()
+    assert spread == pytest.approx(0.3, rel=0.15)

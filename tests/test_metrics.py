@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from diffad.metrics import coverage, crps
+from diffad.metrics import coverage, crps, vus_pr
 
 NUMBERS = st.floats(-1e3, 1e3)
 
@@ -70,3 +70,10 @@ def test_coverage_of_true_intervals_is_nominal():
     edge = stats.norm.ppf(0.95)
     # Four standard errors.
     assert coverage(np.full(y.shape, -edge), np.full(y.shape, edge), y) == pytest.approx(0.9, abs=0.004)
+
+
+def test_a_row_without_a_score_is_refused():
+    y = np.zeros(50, int)
+    y[10:15] = 1
+    with pytest.raises(ValueError, match="strangeness holds NaN in 1 rows"):
+        vus_pr(y, np.where(np.arange(50) == 3, np.nan, y), buffer=2)

@@ -653,12 +653,12 @@ def test_the_first_rows_of_a_recording_are_scored_like_the_only_ones(fitted, new
         np.testing.assert_allclose(few, fitted["past"].score_samples(new)[:rows], atol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [10, 50, 1500])
+@pytest.mark.parametrize("rows", [20, 50])
 def test_panels_of_many_rows_keep_as_many_normal_scores_however_they_are_cut(monkeypatch, rows):
-    monkeypatch.setattr("diffad.cross_fitting.MOST_NORMAL", 8000)
-    panel = np.random.default_rng(0).standard_normal((24_000 // rows, rows, 2))
+    monkeypatch.setattr("diffad.cross_fitting.MOST_NORMAL", 2000)
+    panel = np.random.default_rng(0).standard_normal((6000 // rows, rows, 2))
     detector = SeriesDetector(kinds=("energy",)).fit(panel)
-    assert 4000 <= len(detector.normal_.scores) <= 8000
+    assert 1900 <= len(detector.normal_.scores) <= 2000
 
 
 def drifting(n, seed):

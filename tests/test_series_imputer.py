@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.linalg import solve_discrete_lyapunov
+from scipy.signal import lfilter
 
 from diffad import SeriesImputer, Training
 from diffad.model import Sampler
@@ -543,3 +544,15 @@ def test_windows_are_at_most_a_quarter_of_a_short_recording():
     assert np.abs(imputer.transform(gaps) - X)[np.isnan(gaps)].max() < 0.25
     panel = np.repeat(X[None, :50], 8, 0)
     assert SeriesImputer(training=Training(max_steps=0)).fit(panel).model_.length == 48
+
+
+@pytest.mark.parametrize("prior", ["gaussian", "lowrank"])
+def test_nothing_is_learnt_of_rows_that_no_series_is_long_enough_to_show(prior):
+    rng = np.random.default_rng(0)
+    walks = lfilter([1], [1, -0.95], rng.standard_normal((200, 20, 2)), axis=1)
+    imputer = SeriesImputer(window=48, prior=prior, training=Training(max_steps=0)).fit(walks)
+    assert imputer.model_.length == 20
+    long = lfilter([1], [1, -0.95], rng.standard_normal((600, 2)), axis=0)
+    gap = np.arange(600) % 30 >= 27
+    error = np.abs(imputer.transform(np.where(gap[:, None], np.nan, long)) - long)[gap].mean()
+    assert error < 0.35 * long.std()

@@ -259,6 +259,19 @@ def test_the_curve_of_an_interrupted_fit_is_kept(logged, no_models, few_steps, f
     assert [m.step for m in mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss")] == [10, 20]
 
 
+def test_an_interrupt_while_the_model_is_logged_closes_the_run(logged, prior_only, frame, monkeypatch):
+    import mlflow
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tracking, "_log_model", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prior_only().fit(frame)
+    assert mlflow.active_run() is None, "the next fit would be nested under it"
+    assert [run.info.status for run in logged()] == ["FAILED"]
+
+
 def test_the_curve_is_sent_while_training_lasts(logged, no_models, few_steps, frame, monkeypatch):
     import mlflow
 

@@ -129,6 +129,16 @@ def test_a_checkpoint_of_another_seed_or_other_data_is_refused(tmp_path):
     assert (tmp_path / "state.pt").read_bytes() == kept
 
 
+def test_a_checkpoint_of_another_prior_is_refused(tmp_path, few_steps, gaps):
+    training = Training(
+        max_steps=4, masks_per_batch=2, windows_per_mask=4, evaluate_every=2, checkpoint=str(tmp_path / "state.pt")
+    )
+    one, other = (few_steps(prior=prior, training=training) for prior in ("gaussian", "auto"))
+    one.fit(gaps)
+    with pytest.raises(ValueError, match="was written for other data"):
+        other.fit(gaps)
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
 def test_a_broken_checkpoint_is_named(tmp_path, content):
     path = tmp_path / "state.pt"

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+#: Level from which on nothing of the data is left; a sampler's first step from higher ones would be a leap.
+HIGHEST = 40.0
 
-def karras_sigmas(n_steps: int, sigma_min: float = 0.02, sigma_max: float = 40.0, rho: float = 7.0) -> Tensor:
+
+def karras_sigmas(n_steps: int, sigma_min: float = 0.02, sigma_max: float = HIGHEST, rho: float = 7.0) -> Tensor:
     """Return the schedule of Karras et al. (2022), eq. 5: ``n_steps`` falling levels, then 0.
 
     Parameters
@@ -109,7 +112,12 @@ def _sigmas_from_abar(abar: Tensor) -> Tensor:
 
 
 def _thin(sigmas: Tensor, n_steps: int) -> Tensor:
-    """Keep ``n_steps`` of the training levels, evenly spaced in t, largest first."""
+    """Keep ``n_steps`` of the training levels, evenly spaced in t, largest first.
+
+    Levels above `HIGHEST` are kept only where all are needed: from them a few steps would leap.
+    """
+    useful = sigmas[sigmas <= HIGHEST]
+    sigmas = useful if n_steps <= len(useful) else sigmas
     if n_steps > len(sigmas):
         raise ValueError(f"n_steps={n_steps} exceeds the schedule's {len(sigmas)} levels")
     keep = torch.linspace(len(sigmas) - 1, 0, n_steps, dtype=torch.float64).round().long()

@@ -95,12 +95,12 @@ def score(
     from diffad.flows.alerts import FlowModel
     from diffad.tables import check_place
 
-    output = output or log.with_name(log.name + ".alerts.jsonl")
     with errors_in_one_line():
         if state is not None and not follow:
             raise ValueError("--state is for --follow")
         if log.is_dir():
             raise ValueError(f"{log} is a folder; name a file")
+        output = output or log.with_name(log.name + ".alerts.jsonl")
         check_place(output, log, model)
         judge = FlowModel.load(model)
         limits = judge.limits(alerts_per_day)

@@ -51,6 +51,9 @@ class SpanPrior:
 
     def residual(self, x: Tensor) -> Tensor:
         """Return ``ridge P (x - mean)`` for rows (n, d): what the training images cannot explain."""
+        if len(x) == 1:
+            # A product of matrices rounds otherwise than one of a vector: an image must not look stranger by itself.
+            return self.residual(x.expand(2, -1))[:1]
         z = x - self.mean
         return z - torch.cholesky_solve(self.rows @ z.mT, self._factor).mT @ self.rows
 

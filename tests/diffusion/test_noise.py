@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from diffad.diffusion.noise import SCHEDULES, LogNormalLevels, angle_sigmas, karras_sigmas, linear_sigmas
+from diffad.diffusion.noise import HIGHEST, SCHEDULES, LogNormalLevels, angle_sigmas, karras_sigmas
 
 EVERY = [*SCHEDULES.values(), angle_sigmas]
 
@@ -44,9 +44,10 @@ def test_karras_keeps_its_ends_and_is_even_in_the_root():
     np.testing.assert_allclose(np.diff(sigmas ** (1 / 5), n=2), 0, atol=1e-12)
 
 
-def test_thinned_schedules_keep_the_first_and_last_training_level():
-    every, few = linear_sigmas(1000), linear_sigmas(7)
-    assert few[0] == every[0]
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_thinned_schedules_keep_the_first_useful_and_the_last_training_level(name):
+    every, few = SCHEDULES[name](1000), SCHEDULES[name](7)
+    assert few[0] == every[every <= HIGHEST][0]
     assert few[-2] == every[-2]
 
 

@@ -1,6 +1,6 @@
 """Defects in images: diffad and peers on one table, per kind of defect, with the data's own bias laid open.
 
-    python pipelines/benchmarks/image_anomaly.py --npz ../shared/data/images/tiles-dev.npz
+    python pipelines/benchmarks/image_anomaly.py --npz DATA/images/tiles-dev.npz
     python pipelines/benchmarks/image_anomaly.py --npz FILE --features    # with a small text detector as backbone
     python pipelines/benchmarks/image_anomaly.py --digits                 # one digit normal, the others not
     python pipelines/benchmarks/image_anomaly.py --textures               # the tiles' defects on cloth, wood, grain
@@ -373,12 +373,14 @@ def peers(backbone: Backbone | None, seconds: float) -> Iterator[tuple[str, Meth
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--npz", type=Path, default=Path("../shared/data/images/tiles-dev.npz"))
+    parser.add_argument("--npz", type=Path)
     parser.add_argument("--digits", action="store_true")
     parser.add_argument("--textures", action="store_true")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--features", action="store_true", help="also with maps of a text detector")
     args = parser.parse_args()
+    if args.npz is None and not args.digits:
+        parser.error("give --npz FILE, or --digits")
     print(f"python {platform.python_version()} torch {torch.__version__} scikit-learn {sklearn.__version__}")
     print(f"{torch.get_num_threads()} threads; {vars(args)}")
     backbone = Backbone() if args.features else None

@@ -3,7 +3,7 @@
 Six tasks on [0, 1] images: a square hole of 3/8 of the side, 70 % of pixels missing, super-resolution by 2 and 4
 (averages), noise of .1 and .2.  Errors on hidden pixels (holes) or all (the rest).
 
-    python pipelines/benchmarks/images.py --npz ../shared/data/images/tiles-dev.npz
+    python pipelines/benchmarks/images.py --npz DATA/images/tiles-dev.npz
     python pipelines/benchmarks/images.py --digits                    # scikit-learn's digits, nothing to download
     python pipelines/benchmarks/images.py --npz FILE --seeds 0 --images 30 --only box x4
 
@@ -203,13 +203,15 @@ def compare(table: pd.DataFrame, ours: str) -> None:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--npz", type=Path, default=Path("../shared/data/images/tiles-dev.npz"))
+    parser.add_argument("--npz", type=Path)
     parser.add_argument("--digits", action="store_true")
     parser.add_argument("--images", type=int, default=60, help="test images per seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--priors", nargs="+", default=["gaussian", "field"])
     args = parser.parse_args()
+    if args.npz is None and not args.digits:
+        parser.error("give --npz FILE, or --digits")
     print(f"python {platform.python_version()} torch {torch.__version__} scikit-learn {sklearn.__version__}")
     print(f"{torch.get_num_threads()} threads; {vars(args)}")
     train, test = load(args)

@@ -3,7 +3,7 @@
 Split 60/20/20 in time, standardised on the training part, windows of 48 steps, five patterns of
 missing values; errors on the hidden entries in training standard deviations.
 
-    python pipelines/benchmarks/imputation.py --csv ../shared/data/series/ETTh1.csv
+    python pipelines/benchmarks/imputation.py --csv DATA/series/ETTh1.csv
     python pipelines/benchmarks/imputation.py --csv FILE --parts validation --steps 2000 --seeds 0 1 2
 
     python pipelines/benchmarks/imputation.py --telemetry --steps 0    # the embedded recording, closed form
@@ -300,7 +300,7 @@ def report(lines: list[dict]) -> None:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--csv", type=Path, default=Path("../shared/data/series/ETTh1.csv"))
+    parser.add_argument("--csv", type=Path)
     parser.add_argument("--telemetry", action="store_true", help="the embedded recording instead of a file")
     parser.add_argument("--parts", choices=["validation", "test"], nargs="+", default=["validation", "test"])
     parser.add_argument("--steps", type=int, default=Training().max_steps)
@@ -312,6 +312,8 @@ def main() -> None:
     parser.add_argument("--csdi-epochs", type=int, default=0, help="also train PyPOTS' CSDI (hours without a GPU)")
     parser.add_argument("--speed", action="store_true", help="only compare the speed of sampling")
     args = parser.parse_args()
+    if args.csv is None and not args.telemetry:
+        parser.error("give --csv FILE, or --telemetry")
     print(f"python {platform.python_version()} torch {torch.__version__} scikit-learn {sklearn.__version__}")
     print(f"{torch.get_num_threads()} threads; {vars(args)}")
     train, both = load(None if args.telemetry else args.csv)

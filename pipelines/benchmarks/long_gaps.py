@@ -3,7 +3,7 @@
 Fitted on the first 60 % of a recording; in the rest a channel at a time, or all of them, are missing for one to four
 windows, or the last rows are. Errors on the hidden entries in training standard deviations.
 
-    python pipelines/benchmarks/long_gaps.py --csv ../shared/data/series/ETTh1.csv --period 24
+    python pipelines/benchmarks/long_gaps.py --csv DATA/series/ETTh1.csv --period 24
     python pipelines/benchmarks/long_gaps.py --telemetry
 """
 

@@ -1,11 +1,11 @@
 """Anomaly detection on series: accuracy per row and per event, false alarms, speed; diffad and its peers.
 
     python pipelines/benchmarks/series_anomaly.py telemetry
-    python pipelines/benchmarks/series_anomaly.py skab --data ../shared/data/skab/valve1
-    python pipelines/benchmarks/series_anomaly.py inject --csv ../shared/data/series/ETTh1.csv --draws 1 2
-    python pipelines/benchmarks/series_anomaly.py inject --csv ../shared/data/series/ETTh1.csv --network 3000
+    python pipelines/benchmarks/series_anomaly.py skab --data DATA/skab/valve1
+    python pipelines/benchmarks/series_anomaly.py inject --csv DATA/series/ETTh1.csv --draws 1 2
+    python pipelines/benchmarks/series_anomaly.py inject --csv DATA/series/ETTh1.csv --network 3000
     python pipelines/benchmarks/series_anomaly.py univariate
-    python pipelines/benchmarks/series_anomaly.py promise --csv ../shared/data/series/ETTh1.csv
+    python pipelines/benchmarks/series_anomaly.py promise --csv DATA/series/ETTh1.csv
 
 ``telemetry`` is the embedded recording with provoked faults; ``skab`` fits on the first 400 rows of
 every file; ``inject`` puts faults of six kinds into the last fifth of a recording, or into every

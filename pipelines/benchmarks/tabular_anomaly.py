@@ -1,9 +1,9 @@
 """One-class anomaly detection on tables: ROC-AUC, PR-AUC and ranks of diffad and its peers.
 
-    python pipelines/benchmarks/tabular_anomaly.py ../shared/data/tabular/*.npz --nsl-kdd ../shared/data/nsl-kdd
-    python pipelines/benchmarks/tabular_anomaly.py ../shared/data/tabular/*.npz --train-rows 100
-    python pipelines/benchmarks/tabular_anomaly.py ../shared/data/tabular/*.npz --contamination 0.05
-    python pipelines/benchmarks/tabular_anomaly.py ../shared/data/tabular/*.npz --network 500 --wrong-entries
+    python pipelines/benchmarks/tabular_anomaly.py DATA/tabular/*.npz --nsl-kdd DATA/nsl-kdd
+    python pipelines/benchmarks/tabular_anomaly.py DATA/tabular/*.npz --train-rows 100
+    python pipelines/benchmarks/tabular_anomaly.py DATA/tabular/*.npz --contamination 0.05
+    python pipelines/benchmarks/tabular_anomaly.py DATA/tabular/*.npz --network 500 --wrong-entries
 
 Fit on a random half of the normal rows, score the other half and all anomalies (the split of
 Livernoche et al. 2024); peers see standardised columns, one default setting everywhere.  NSL-KDD:

@@ -1,8 +1,8 @@
 """Filling gaps of tables: errors of diffad and its peers where a fifth of the entries is hidden.
 
-    python pipelines/benchmarks/tabular_imputation.py ../shared/data/tabular/*.npz
-    python pipelines/benchmarks/tabular_imputation.py ../shared/data/tabular/*.npz --rows 4000 --network 3000
-    python pipelines/benchmarks/tabular_imputation.py --nsl-kdd ../shared/data/nsl-kdd
+    python pipelines/benchmarks/tabular_imputation.py DATA/tabular/*.npz
+    python pipelines/benchmarks/tabular_imputation.py DATA/tabular/*.npz --rows 4000 --network 3000
+    python pipelines/benchmarks/tabular_imputation.py --nsl-kdd DATA/nsl-kdd
 
 Entries are hidden at random, or by value (the chance grows with the value's rank from 0 to 40 %, so
 that what is missing differs from what is left).  Every method fits on the table with gaps and fills

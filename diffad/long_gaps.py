@@ -89,7 +89,7 @@ class Told:
 
 
 def _phase_known(alone: Told, passes: list[Told], spread: Array) -> Told:
-    """Return what both passes know where both know the phase of a cycle, which a window by itself does not see.
+    """Return what both passes know where both know the phase of a cycle, which an empty window does not see.
 
     It is in the middle of the two, with the spread (channels,) of a process around a cycle of known phase.
     """
@@ -247,7 +247,8 @@ def across(model: MaskedDiffusion, rows: Array, runs: Mask, noise: Array) -> tup
     shared = alone
     if isinstance(model.prior, CyclicPrior):
         of_entries = model.prior.covariance.diagonal().view(model.length, model.channels)
-        shared = _phase_known(alone, passes, of_entries.mean(0).float().numpy())
+        known = _phase_known(alone, passes, of_entries.mean(0).float().numpy())
+        shared = known.where(np.asarray(runs.all(1, keepdims=True)), alone)
     told = bridged(shared, *passes)
     if model.network is not None:
         shift = Passes(model, rows, noise).middle() - alone.middle

@@ -67,27 +67,78 @@ class Detector(OutlierMixin, HoldsParameters):
         raise NotImplementedError
 
     def score_samples(self, X: Any) -> Scores:
-        """Return one score per row, higher = more normal."""
+        """Return one score per row, higher = more normal.
+
+        Parameters
+        ----------
+        X : as in `fit`
+            Rows or images to judge.
+
+        Returns
+        -------
+        array of shape (n,)
+        """
         return -self._strangeness(X)
 
     def decision_function(self, X: Any) -> Scores:
-        """Return the score's distance to the threshold: negative is an alarm."""
+        """Return the score's distance to the threshold: negative is an alarm.
+
+        Parameters
+        ----------
+        X : as in `fit`
+            Rows or images to judge.
+
+        Returns
+        -------
+        array of shape (n,)
+        """
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> NDArray[np.int64]:
-        """Return -1 for rows that alarm, 1 for the others."""
+        """Return -1 for rows that alarm, 1 for the others.
+
+        Parameters
+        ----------
+        X : as in `fit`
+            Rows or images to judge.
+
+        Returns
+        -------
+        array of shape (n,), int64
+        """
         score = self._strangeness(X)
         self._look_for_drift(score)
         return np.where(-score < self.offset_, -1, 1)
 
     def p_values(self, X: Any) -> Scores:
-        """Return conformal p-values: how often normal rows look as strange."""
+        """Return conformal p-values: how often normal rows look as strange.
+
+        Parameters
+        ----------
+        X : as in `fit`
+            Rows or images to judge.
+
+        Returns
+        -------
+        array of shape (n,)
+            ``(1 + normal rows as strange) / (normal rows + 1)``, from 0 (excluded) to 1.
+        """
         score = self._strangeness(X)
         return self.normal_.p_values(score)
 
     @all_or_nothing
     def recalibrate(self, X: Any) -> Self:
-        """Set the threshold and the p-values anew on normal data, without training."""
+        """Set the threshold and the p-values anew on normal data, without training.
+
+        Parameters
+        ----------
+        X : as in `fit`
+            Normal rows or images, others than those fitted on.
+
+        Returns
+        -------
+        self
+        """
         check_is_fitted(self)
         self._decide(NormalScores.of_blocks([self._strangeness(X)]))
         return self

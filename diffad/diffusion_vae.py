@@ -206,7 +206,13 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
             self.latents_ = model
 
     def encode(self, X: Any) -> Array:
-        """Return the latents (n, height / 4, width / 4, latent) of complete images."""
+        """Return the latents (n, height / 4, width / 4, latent) of complete images.
+
+        Parameters
+        ----------
+        X : array of shape (n, height, width) or (n, height, width, channels)
+            Complete images of the size fitted on.
+        """
         check_is_fitted(self, "network_")
         images = read_images(X, self.shape_[2])
         check_shape(images, self.shape_, "autoencoder")
@@ -219,6 +225,10 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         """Return the images (n, height, width[, channels]) of latents (n, height / 4, width / 4, latent).
 
         float64 where the training images were, or had numbers of more than 16 bits, else float32.
+
+        Parameters
+        ----------
+        latents : array of shape (n, height / 4, width / 4, latent)
         """
         check_is_fitted(self, "network_")
         z = torch.from_numpy(self._read_latents(latents)).permute(0, 3, 1, 2).to(self._device)
@@ -236,7 +246,16 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         return self.decode(latents)
 
     def generate(self, n: int = 1, y: Any = None, guidance: float = 1.0) -> Decoded:
-        """Draw n new images, of class `y` if the latents have a network that was trained with classes."""
+        """Draw n new images, of class `y` if the latents have a network that was trained with classes.
+
+        Parameters
+        ----------
+        n : int, default=1
+        y : label, optional
+            One of `classes_`.
+        guidance : float, default=1.0
+            How much more than the class says is done for it (classifier-free guidance).
+        """
         check_is_fitted(self)
         check_guidance(guidance)
         check_count(n, "n")
@@ -250,7 +269,13 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         return self.decode(z.numpy() * self.latent_scale_ + self.latent_centre_)
 
     def interpolate(self, a: Any, b: Any, n: int = 8) -> Decoded:
-        """Return n images from a to b, each (height, width[, channels]), along an arc between their latents."""
+        """Return n images from a to b, each (height, width[, channels]), along an arc between their latents.
+
+        Parameters
+        ----------
+        a, b : array of shape (height, width) or (height, width, channels)
+        n : int, default=8
+        """
         check_count(n, "n")
         first, last = self.encode(np.stack([np.asarray(unmasked(image)) for image in (a, b)]))
         centre = self.latent_centre_
@@ -264,13 +289,28 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         return self.decode(centre + (np.sin((1 - t) * omega) * u + np.sin(t * omega) * v) / np.sin(omega))
 
     def direction(self, source: Any, target: Any) -> Array:
-        """Return the latent direction (height / 4, width / 4, latent) from one class's mean to another's."""
+        """Return the latent direction (height / 4, width / 4, latent) from one class's mean to another's.
+
+        Parameters
+        ----------
+        source, target : label
+            Two of `classes_`.
+        """
         check_is_fitted(self)
         start, end = (self.class_means_[class_number(self.classes_, label)] for label in (source, target))
         return np.asarray(end - start)
 
     def edit(self, X: Any, direction: Any, strength: float = 1.0) -> Decoded:
-        """Return images moved along a latent direction; 0 reconstructs them."""
+        """Return images moved along a latent direction; 0 reconstructs them.
+
+        Parameters
+        ----------
+        X : array of shape (n, height, width) or (n, height, width, channels)
+        direction : array of shape (height / 4, width / 4, latent)
+            As `direction` gives it.
+        strength : float, default=1.0
+            How far; 1 is the whole way between the classes' means.
+        """
         return self.decode(self.encode(X) + strength * np.asarray(direction, np.float32))
 
     @property

@@ -205,7 +205,16 @@ class ImageDetector(Detector):
         return self
 
     def explain(self, X: Any) -> ImageExplanation:
-        """Say where each image is strange, and what it should have shown."""
+        """Say where each image is strange, and what it should have shown.
+
+        Parameters
+        ----------
+        X : array of shape (n, height, width) or (n, height, width, channels)
+
+        Returns
+        -------
+        ImageExplanation
+        """
         images = self._open(X)
         with pinned_defaults(), torch.no_grad():
             found = judged(self.model_.contrast, self.model_.priors, images)

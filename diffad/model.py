@@ -53,6 +53,11 @@ class Sampler(Parameters):
         Noise levels of the textbook solvers.
     eta : float, default=0.0
         Fresh noise of ``"ddim"``: 0 is deterministic, 1 is ``"ddpm"``.
+
+    Examples
+    --------
+    >>> Sampler("heun").steps, Sampler("ddim", n_steps=20, eta=0.5).steps
+    (18, 20)
     """
 
     name: str = "angle"

@@ -178,7 +178,17 @@ class SeriesDetector(Detector, SeriesInput):
         return self
 
     def fit_predict(self, X: Any, y: Any = None, groups: Any = None) -> NDArray[np.int64]:
-        """Fit to X, and to labels as `fit` takes them, and return -1 for its rows that alarm, 1 for the others."""
+        """Fit to X, and to labels as `fit` takes them, and return -1 for its rows that alarm, 1 for the others.
+
+        Parameters
+        ----------
+        X, y, groups
+            As in `fit`.
+
+        Returns
+        -------
+        array of shape (n_timestamps,), int64
+        """
         return self.fit(X, y, groups=groups).predict(X, groups=groups)
 
     def score_samples(self, X: Any, groups: Any = None) -> Scores:
@@ -193,11 +203,31 @@ class SeriesDetector(Detector, SeriesInput):
         return -self._strangeness(X, groups)
 
     def decision_function(self, X: Any, groups: Any = None) -> Scores:
-        """Return the score's distance to the threshold: negative is an alarm."""
+        """Return the score's distance to the threshold: negative is an alarm.
+
+        Parameters
+        ----------
+        X, groups
+            As in `score_samples`.
+
+        Returns
+        -------
+        array of shape (n_timestamps,)
+        """
         return self.score_samples(X, groups) - self.offset_
 
     def p_values(self, X: Any, groups: Any = None) -> Scores:
-        """Return conformal p-values: how often normal rows look as strange."""
+        """Return conformal p-values: how often normal rows look as strange.
+
+        Parameters
+        ----------
+        X, groups
+            As in `score_samples`.
+
+        Returns
+        -------
+        array of shape (n_timestamps,)
+        """
         score = self._strangeness(X, groups)
         return self.normal_.p_values(score)
 
@@ -207,6 +237,17 @@ class SeriesDetector(Detector, SeriesInput):
 
         Channels that never moved in `fit` and do so here are no longer watched, with a warning. A detector that went
         by its `contamination` alone holds the default threshold, `FalseAlarmRate`, from then on.
+
+        Parameters
+        ----------
+        X : DataFrame or array
+            Normal rows after those fitted on; as in `fit`.
+        groups : array-like of shape (n_timestamps,), optional
+            Label of the series each row belongs to.
+
+        Returns
+        -------
+        self
         """
         recording = self._open(X, groups)
         shares = zip(recording.series, self._shares(recording), strict=True)
@@ -258,13 +299,28 @@ class SeriesDetector(Detector, SeriesInput):
         return self
 
     def predict(self, X: Any, groups: Any = None) -> NDArray[np.int64]:
-        """Return -1 for rows that alarm, 1 for the others; warn of drift."""
+        """Return -1 for rows that alarm, 1 for the others; warn of drift.
+
+        Parameters
+        ----------
+        X, groups
+            As in `score_samples`.
+
+        Returns
+        -------
+        array of shape (n_timestamps,), int64
+        """
         score = self._strangeness(X, groups)
         self._look_for_drift(score)
         return np.where(-score < self.offset_, -1, 1)
 
     def evidence(self, X: Any, groups: Any = None) -> pd.DataFrame:
         """Return every kind of evidence per row and channel, as named columns.
+
+        Parameters
+        ----------
+        X, groups
+            As in `score_samples`.
 
         Returns
         -------
@@ -285,6 +341,11 @@ class SeriesDetector(Detector, SeriesInput):
     def events(self, X: Any, groups: Any = None) -> pd.DataFrame:
         """Return the alarms of X, merged.
 
+        Parameters
+        ----------
+        X, groups
+            As in `score_samples`.
+
         Returns
         -------
         DataFrame
@@ -303,6 +364,16 @@ class SeriesDetector(Detector, SeriesInput):
         """Say which channels made each row strange, and what they should have shown.
 
         Bands are wider where more than half of a row is missing.
+
+        Parameters
+        ----------
+        X, groups
+            As in `score_samples`.
+
+        Returns
+        -------
+        Explanation
+            Tables of X's index and columns, in X's units.
         """
         recording = self._open(X, groups)
         index, names = recording.index, self.channel_names_

@@ -204,6 +204,17 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         Observed values, index, columns and dtypes come back as they were: nullable integers and truth values are
         filled with the nearest, objects become floats. Fitted on an array, the imputer knows no names but ``x0``,
         ``x1`` and on.
+
+        Parameters
+        ----------
+        X : DataFrame or array
+            As in `fit`.
+        groups : array-like of shape (n_timestamps,), optional
+            Label of the series each row belongs to.
+
+        Returns
+        -------
+        array or DataFrame of X's shape
         """
         recording, pieces = self._reduce(X, groups, lambda s, _scales, _kind: s[0], None)
         filled = recording.fill(recording.assemble(pieces))
@@ -212,11 +223,29 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         return filled
 
     def fit_transform(self, X: Any, y: Any = None, groups: Any = None) -> Any:
-        """Fit to X and fill its gaps."""
+        """Fit to X and fill its gaps.
+
+        Parameters
+        ----------
+        X, y, groups
+            As in `fit`.
+
+        Returns
+        -------
+        array or DataFrame of X's shape
+        """
         return self.fit(X, y, groups=groups).transform(X, groups=groups)
 
     def sample(self, X: Any, n_samples: int = 20, groups: Any = None) -> NDArray[np.float64]:
         """Draw completions of X.
+
+        Parameters
+        ----------
+        X : DataFrame or array
+            As in `fit`.
+        n_samples : int, default=20
+        groups : array-like of shape (n_timestamps,), optional
+            Label of the series each row belongs to.
 
         Returns
         -------
@@ -237,9 +266,16 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         Parameters
         ----------
         X : DataFrame or array
+            As in `fit`.
         q : float in (0, 1)
+        groups : array-like of shape (n_timestamps,), optional
+            Label of the series each row belongs to.
         n_samples : int, optional
             Instead of the estimator's.
+
+        Returns
+        -------
+        array of X's shape
         """
         check_share(q, "q")
 
@@ -252,7 +288,23 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
     def interval(
         self, X: Any, coverage: float = 0.9, groups: Any = None, n_samples: int | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the lower and upper edge of calibrated bands; they close on observed entries."""
+        """Return the lower and upper edge of calibrated bands; they close on observed entries.
+
+        Parameters
+        ----------
+        X : DataFrame or array
+            As in `fit`.
+        coverage : float in (0, 1), default=0.9
+            Share of the missing entries that the band is to hold.
+        groups : array-like of shape (n_timestamps,), optional
+            Label of the series each row belongs to.
+        n_samples : int, optional
+            Instead of the estimator's.
+
+        Returns
+        -------
+        lower, upper : array of X's shape
+        """
         check_share(coverage, "coverage")
         edges = ((1 - coverage) / 2, (1 + coverage) / 2)
 

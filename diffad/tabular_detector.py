@@ -165,7 +165,13 @@ class TabularDetector(Detector, TableInput):
         return self
 
     def evidence(self, X: Any) -> pd.DataFrame:
-        """Return every kind of evidence per row, minus the log probability, as named columns."""
+        """Return every kind of evidence per row, minus the log probability, as named columns.
+
+        Parameters
+        ----------
+        X : DataFrame or array
+            As in `fit`.
+        """
         check_is_fitted(self)
         table = self._table(X, reset=False)
         with pinned_defaults():
@@ -176,6 +182,16 @@ class TabularDetector(Detector, TableInput):
 
         The share of a column is its part in the squared distances given all other columns; for
         categories `expected` is the most likely one and there is no band.
+
+        Parameters
+        ----------
+        X : DataFrame or array
+            As in `fit`.
+
+        Returns
+        -------
+        Explanation
+            Tables of X's index and columns, in X's units.
         """
         check_is_fitted(self)
         table = self._table(X, reset=False)

@@ -177,6 +177,15 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
         """Fill every gap with the median of its distribution, or the most likely category.
 
         Observed values, index, columns and dtypes come back as they were.
+
+        Parameters
+        ----------
+        X : DataFrame or array
+            As in `fit`.
+
+        Returns
+        -------
+        array or DataFrame of X's shape
         """
         table, rows = self._open(X)
         with pinned_defaults():
@@ -185,6 +194,12 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
 
     def sample(self, X: Any, n_samples: int = 20) -> Any:
         """Draw completions of X, the hidden entries of a row together.
+
+        Parameters
+        ----------
+        X : DataFrame or array
+            As in `fit`.
+        n_samples : int, default=20
 
         Returns
         -------
@@ -215,6 +230,17 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
         """Return the lower and upper edge of calibrated bands; they close on observed entries.
 
         The gaps of categories stay, see `category_probabilities`.
+
+        Parameters
+        ----------
+        X : DataFrame or array
+            As in `fit`.
+        coverage : float in (0, 1), default=0.9
+            Share of the missing numbers that the band is to hold.
+
+        Returns
+        -------
+        lower, upper : array or DataFrame of X's shape
         """
         check_share(coverage, "coverage")
         lower, upper = self._quantiles(X, ((1 - coverage) / 2, (1 + coverage) / 2))
@@ -222,6 +248,11 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
 
     def category_probabilities(self, X: Any) -> pd.DataFrame:
         """Return the probability of every category of every categorical column.
+
+        Parameters
+        ----------
+        X : DataFrame or array
+            As in `fit`.
 
         Returns
         -------

@@ -172,6 +172,13 @@ class FalseAlarmRate(Parameters):
     Parameters
     ----------
     rate : float in (0, 1), default=0.01
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> normal = NormalScores.of_blocks([np.arange(1000.0)])
+    >>> float(FalseAlarmRate(0.05).find(normal, None))
+    950.0
     """
 
     rate: float = 0.01
@@ -181,7 +188,16 @@ class FalseAlarmRate(Parameters):
             raise ValueError(f"rate must lie strictly between 0 and 1, got {self.rate!r}")
 
     def find(self, normal: NormalScores, period: float | None, compared: bool = False) -> float:
-        """Return the threshold on the score; `period` in seconds is not needed, `compared` as in `AlarmsPerDay`."""
+        """Return the threshold on the score.
+
+        Parameters
+        ----------
+        normal : NormalScores
+        period : float or None
+            Seconds between rows; not needed.
+        compared : bool, default=False
+            As in `AlarmsPerDay.find`.
+        """
         return normal.quantile(self.rate, doubt=not compared)
 
 
@@ -197,6 +213,15 @@ class AlarmsPerDay(Parameters):
     number : float, default=1.0
     rows_per_day : float or None, default=None
         None takes the frequency of the DatetimeIndex that the detector was fitted on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> spikes = np.zeros(5000)
+    >>> spikes[::100] = 1 + np.arange(50)
+    >>> threshold = AlarmsPerDay(2, rows_per_day=1000).find(NormalScores.of_blocks([spikes]), None)
+    >>> 8 <= int((spikes > threshold).sum()) <= 10  # of five days
+    True
     """
 
     number: float = 1.0
@@ -211,10 +236,20 @@ class AlarmsPerDay(Parameters):
                 raise ValueError(f"{name} must be a positive number, got {value!r}")
 
     def find(self, normal: NormalScores, period: float | None, compared: bool = False) -> float:
-        """Return the threshold on the score, given the sampling period in seconds.
+        """Return the threshold on the score.
 
-        With `compared` it is there to compare stretches: without warnings, and without allowing for how little a few
-        rows tell.
+        Parameters
+        ----------
+        normal : NormalScores
+        period : float or None
+            Seconds between rows.
+        compared : bool, default=False
+            To compare stretches: without warnings, and without allowing for how little a few rows tell.
+
+        Raises
+        ------
+        ValueError
+            Where neither `period` nor `rows_per_day` tells how often rows come.
         """
         if self.rows_per_day is None and period is None:
             raise ValueError(

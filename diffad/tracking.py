@@ -41,6 +41,10 @@ def autolog(enable: bool = True) -> None:
 
     Fits in processes that are started later (``n_jobs``) are logged as well, as runs of their own; processes that
     joblib already has at hand do not know of it.
+
+    Parameters
+    ----------
+    enable : bool, default=True
     """
     os.environ.pop(SWITCH, None)
     if enable and _guard(_use_local_store):

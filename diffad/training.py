@@ -61,6 +61,12 @@ class Training(Parameters):
         set, one seed and one `Training`: others are refused.
     progress : bool, default=False
         Show a progress bar with loss and remaining time.
+
+    Examples
+    --------
+    >>> from diffad import SeriesImputer, Training
+    >>> SeriesImputer(training=Training(max_steps=300)).set_params(training__patience=4).training.patience
+    4
     """
 
     max_steps: int = 3000

@@ -149,9 +149,7 @@ def _layout(path: Path, encoding: str) -> _Layout:
     _refuse_readings(path, rows[head])
     repeated = [name for name, times in Counter(rows[head]).items() if times > 1 and name.strip()]
     if repeated:
-        tell(
-            f"{path}: the names {repeated} come more than once; later columns of a name are called '{repeated[0]}.1' and on"
-        )
+        tell(f"{path}: the names {repeated} come more than once; later columns of a name get a number behind it")
     skipped = [number for number, _ in lines[:head]]
     if _units_follow(rows[head:]):
         number, text = lines[head + 1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,54 +34,90 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def moved(state: Any, device: torch.device, known: dict[int, Any] | None = None) -> Any:
-    """Return fitted state with every tensor, network and device in it on `device`.
+@dataclass(frozen=True)
+class Away:
+    """A tensor, network or device of another memory than the CPU's, as a machine without that can read it."""
+
+    kept: Any
+
+
+def stored(state: Any) -> Any:
+    """Return fitted state with all that lies on another device than the CPU brought there, and marked.
 
     Parameters
     ----------
     state : object
         A tensor, network or device; containers and this package's objects that hold some; anything else.
-    device : torch.device
-    known : dict, optional
-        By identity, what was moved already: what is shared stays shared.
 
     Returns
     -------
     object
-        `state` itself where all is there already; else a copy, the original as it was.
+        `state` itself where all is on the CPU already; else a copy, the original as it was.
 
     Examples
     --------
-    >>> there = moved({"weights": [torch.ones(2)], "name": "a"}, torch.device("meta"))
-    >>> there["weights"][0].device.type, there["name"]
-    ('meta', 'a')
+    >>> state = {"weights": [torch.ones(2)], "name": "a"}
+    >>> stored(state) is state
+    True
     """
-    known = {} if known is None else known
+    return _mapped(state, _marked, {})
+
+
+def restored(state: Any, device: torch.device) -> Any:
+    """Return state with what `stored` has marked on a device; what was on the CPU stays there.
+
+    Examples
+    --------
+    >>> restored({"there": Away(torch.ones(2)), "here": torch.ones(2)}, torch.device("meta"))["there"].device.type
+    'meta'
+    """
+
+    def taken_back(leaf: Any) -> Any:
+        if not isinstance(leaf, Away):
+            return leaf
+        return device if isinstance(leaf.kept, torch.device) else leaf.kept.to(device)
+
+    return _mapped(state, taken_back, {})
+
+
+def _marked(leaf: Any) -> Any:
+    # An estimator inside of another one is stored by both.
+    if isinstance(leaf, Away) or _place(leaf).type == "cpu":
+        return leaf
+    if isinstance(leaf, torch.device):
+        return Away(CPU)
+    return Away(copy.deepcopy(leaf).to(CPU) if isinstance(leaf, nn.Module) else leaf.to(CPU))
+
+
+def _place(leaf: Any) -> torch.device:
+    """Return where a tensor, network or device is."""
+    if isinstance(leaf, nn.Module):
+        return next((t.device for t in (*leaf.parameters(), *leaf.buffers())), CPU)
+    return leaf if isinstance(leaf, torch.device) else leaf.device
+
+
+def _mapped(state: Any, change: Callable[[Any], Any], known: dict[int, Any]) -> Any:
+    """Return state with its leaves changed, itself where none is; what is shared stays shared."""
     if id(state) not in known:
         # Kept beside the copy: an object that is gone would leave its identity to another.
-        known[id(state)] = (state, _moved(state, device, known))
+        known[id(state)] = (state, _of_parts(state, change, known))
     return known[id(state)][1]
 
 
-def _moved(state: Any, device: torch.device, known: dict[int, Any]) -> Any:
-    if isinstance(state, torch.device):
-        return state if state.type == device.type else device
-    if isinstance(state, Tensor):
-        return state.to(device)
-    if isinstance(state, nn.Module):
-        there = all(t.device.type == device.type for t in (*state.parameters(), *state.buffers()))
-        return state if there else copy.deepcopy(state).to(device)
+def _of_parts(state: Any, change: Callable[[Any], Any], known: dict[int, Any]) -> Any:
+    if isinstance(state, torch.device | Tensor | nn.Module | Away):
+        return change(state)
     if isinstance(state, dict):
-        parts = {key: moved(value, device, known) for key, value in state.items()}
+        parts = {key: _mapped(value, change, known) for key, value in state.items()}
         return state if all(parts[key] is value for key, value in state.items()) else type(state)(parts)
     if isinstance(state, list | tuple):
-        items = [moved(value, device, known) for value in state]
+        items = [_mapped(value, change, known) for value in state]
         if all(new is old for new, old in zip(items, state, strict=True)):
             return state
         return type(state)(*items) if hasattr(state, "_fields") else type(state)(items)
     if not type(state).__module__.startswith("diffad.") or not hasattr(state, "__dict__"):
         return state
-    fields = moved(vars(state), device, known)
+    fields = _mapped(vars(state), change, known)
     if fields is vars(state):
         return state
     result = object.__new__(type(state))

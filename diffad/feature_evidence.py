@@ -29,6 +29,10 @@ MOST_FEATURES = 100
 BATCH = 16
 
 
+#: Mean distance of good images that is rounding: all have the same features.
+NO_DISTANCE = 1e-6
+
+
 @dataclass(frozen=True)
 class FeatureModel:
     """An extractor, what its maps are for good images, and how large their map is.
@@ -70,7 +74,9 @@ def fit_features(
         distance[fold == f] = _spread_out(of_fold, grid, images.shape[1:3])
     # Shrunk covariances, and features that hardly vary, make it anything but 1.
     level = float(distance[seen].mean(dtype=np.float64)) if seen.any() else 1.0
-    return FeatureModel(features, MapPrior.fit(maps), grid, level or 1.0), feature_scores(distance, seen)
+    return FeatureModel(features, MapPrior.fit(maps), grid, level if level > NO_DISTANCE else 1.0), feature_scores(
+        distance, seen
+    )
 
 
 def feature_scores(distance: Images, seen: NDArray[np.bool_]) -> NDArray[np.float64]:

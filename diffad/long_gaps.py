@@ -243,12 +243,14 @@ def across(model: MaskedDiffusion, rows: Array, runs: Mask, noise: Array) -> tup
     closed = Passes(ClosedForm.of(model), rows, noise)
     alone = closed.alone()
     passes = [closed.carried(alone, runs, backward) for backward in (False, True)]
-    alone = alone.doubted(*passes)
+    by_itself, alone = alone, alone.doubted(*passes)
     shared = alone
     if isinstance(model.prior, CyclicPrior):
         of_entries = model.prior.covariance.diagonal().view(model.length, model.channels)
         known = _phase_known(alone, passes, of_entries.mean(0).float().numpy())
-        shared = known.where(np.asarray(runs.all(1, keepdims=True)), alone)
+        # Where a pass had nothing to carry, as at an end of the recording, it says what windows say by themselves.
+        both = np.all([told.middle != by_itself.middle for told in passes], axis=0)
+        shared = known.where(np.asarray(runs.all(1, keepdims=True) & both), alone)
     told = bridged(shared, *passes)
     if model.network is not None:
         shift = Passes(model, rows, noise).middle() - alone.middle

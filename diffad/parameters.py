@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from sklearn.base import BaseEstimator
 
-from diffad.devices import CPU, device_of, moved
+from diffad.devices import CPU, device_of, restored, stored
 
 #: Mark of stored state that lay on another device than the CPU.
 AWAY = "_on_another_device"
@@ -44,15 +44,15 @@ class HoldsParameters(BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         """Keep tensors in memory of the CPU: a machine without this device can read what was fitted on it."""
         state: dict[str, Any] = super().__getstate__()
-        kept: dict[str, Any] = moved(state, CPU)
+        kept: dict[str, Any] = stored(state)
         return state if kept is state else kept | {AWAY: True}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take them back to the device that `device` names, where this machine has it."""
+        """Take those that were elsewhere to the device that `device` names, if this machine has it."""
         super().__setstate__({key: value for key, value in state.items() if key != AWAY})
-        if state.get(AWAY) and torch.cuda.is_available():
-            here = moved(self.__dict__, device_of(self.__dict__.get("device", "auto")))
-            self.__dict__.update(here)
+        if state.get(AWAY):
+            device = device_of(state.get("device", "auto")) if torch.cuda.is_available() else CPU
+            self.__dict__.update(restored(self.__dict__, device))
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters of this estimator and, as ``training__max_steps``, those of its parameter objects.

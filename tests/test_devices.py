@@ -22,8 +22,9 @@ from diffad import (
     TabularDetector,
     TabularImputer,
     Training,
+    devices,
 )
-from diffad.devices import CPU, moved
+from diffad.devices import CPU, Away, restored, stored
 from diffad.parameters import AWAY, HoldsParameters
 
 META = torch.device("meta")
@@ -81,22 +82,45 @@ def data(estimator):
     return IMAGES if isinstance(estimator, ImageDetector | ImageImputer | DiffusionVAE) else ROWS
 
 
-def test_everything_moves(estimator):
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Take every tensor, network and device for one of another memory."""
+    monkeypatch.setattr(devices, "_place", lambda leaf: META)
+
+
+def test_all_that_was_elsewhere_is_taken_back(estimator, elsewhere):
     state = vars(estimator)
     assert places(state) == {"cpu"}, "the estimator is meant to hold tensors"
-    assert places(moved(state, META)) == {"meta"}
+    assert places(restored(stored(state), META)) == {"meta"}
     assert places(state) == {"cpu"}, "the original stays where it was"
 
 
-def test_what_lies_there_already_is_not_copied(estimator):
-    assert moved(vars(estimator), CPU) is vars(estimator)
+def test_what_was_elsewhere_is_read_on_the_cpu_where_there_is_nothing_else(estimator, elsewhere):
+    assert estimator.__getstate__()[AWAY]
+    here = pickle.loads(pickle.dumps(estimator))
+    judge = "score_samples" if hasattr(here, "score_samples") else "transform"
+    found, expected = (np.asarray(getattr(e, judge)(data(estimator)[:50])) for e in (here, estimator))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_what_was_on_the_cpu_stays_there(monkeypatch):
+    there, here, network = torch.ones(2), torch.ones(3), torch.nn.Linear(2, 2)
+    monkeypatch.setattr(devices, "_place", lambda leaf: META if leaf is there or leaf is network else CPU)
+    back = restored(stored({"there": [there], "here": here, "network": network, "device": CPU}), META)
+    assert back["there"][0].device == META and next(back["network"].parameters()).device == META
+    assert back["here"] is here and back["device"] == CPU
+    assert next(network.parameters()).device == CPU
+
+
+def test_nothing_is_copied_where_all_is_on_the_cpu(estimator):
+    assert stored(vars(estimator)) is vars(estimator)
     assert AWAY not in estimator.__getstate__()
 
 
-def test_what_is_shared_stays_shared():
+def test_what_is_shared_stays_shared(elsewhere):
     shared = [torch.ones(2)]
-    first, second = moved({"a": shared, "b": shared}, META).values()
-    assert first is second
+    first, second = stored({"a": shared, "b": shared}).values()
+    assert first is second and isinstance(first[0], Away)
 
 
 @pytest.mark.gpu

@@ -179,3 +179,19 @@ def test_both_passes_may_know_the_phase_of_a_cycle_and_no_more():
     assert ((lower <= rows[2000:]) & (rows[2000:] <= upper))[hidden].mean() == pytest.approx(0.9, abs=0.05)
     spread = imputer.sample(gaps, 40).std(0)[hidden].mean()
     assert spread == pytest.approx(0.3, rel=0.15)
+
+
+@pytest.mark.parametrize("edge", ["leading", "trailing"])
+def test_the_phase_of_a_cycle_lives_on_to_the_edge_of_a_recording(edge):
+    """Where a recording begins or ends with an outage one pass alone knows the phase; the other must not blur it."""
+    rng, t = np.random.default_rng(0), np.arange(2600)
+    cycle = np.stack([np.isin((t + k) % 12, (0, 1, 2)).astype(float) for k in (0, 5)], 1)
+    rows = cycle + 0.5 * rng.standard_normal(cycle.shape)
+    imputer = SeriesImputer(window=24, training=Training(max_steps=0)).fit(rows[:2000])
+    assert isinstance(imputer.model_.prior, CyclicPrior), "the cycle is meant to be found"
+    gap = slice(0, 100) if edge == "leading" else slice(500, 600)
+    gaps = rows[2000:].copy()
+    gaps[gap] = np.nan
+    truth = cycle[2000:][gap] - cycle[2000:][gap].mean(0)
+    swing = (imputer.transform(gaps)[gap] * truth).sum() / (truth**2).sum()
+    assert swing > 0.78, f"{swing:.2f} of the cycle is left"

@@ -19,7 +19,7 @@ from diffad.held_out import held_out, split
 from diffad.model import MaskedDiffusion
 from diffad.model_evidence import ModelEvidence, admitted_share, with_model
 from diffad.scaling import Scaling
-from diffad.scoring import WEIGHTS, Scorer, reweight
+from diffad.scoring import Scorer, default_weights, reweight
 from diffad.series_scoring import ClosedForms, evidence_of_rows, standardised
 from diffad.telling import tell
 from diffad.thresholds import NormalScores
@@ -123,7 +123,7 @@ def fit_detector(
         Models learn from it as well; normal scores, the look ahead and the band are of `raw` alone, so that decisions fit
         the present.
     """
-    memory = memory or Memory([], WEIGHTS)
+    memory = memory or Memory([], default_weights(int(recipe.scaling.modelled.sum())))
     earlier = [standardised(rows, recipe.scaling) for rows in memory.series]
     series = [standardised(rows, recipe.scaling) for rows in raw]
     normal_only = _without(series, faulty)

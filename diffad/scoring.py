@@ -60,6 +60,9 @@ WEIGHTS: dict[str, float] = {
 }
 #: Key of the share of a window's entries that are visible, beside the kinds of evidence.
 VISIBLE = "visible"
+#: Root of -log p from which the Gaussian's evidence counts by its logarithm: so small a probability is an extrapolation,
+#: and the good rows beside the edges of a fault, which it makes the strangest by far, would come before those inside it.
+SATURATION = 6.0
 #: Exponents of the means over kinds (their groups) and over channels: nearly a maximum.
 KIND_POWER, CHANNEL_POWER = 2.0, 16.0
 
@@ -319,11 +322,26 @@ class Scorer:
 def combine(evidence: Mapping[str, Array], weights: Mapping[str, float], channels: int) -> NDArray[np.float64]:
     """Combine kinds, then channels; return shares (n, channels) that add up to the score.
 
-    The kinds of one Gaussian are averaged; their mean, quietness, missing readings and shape are different
-    reasons and enter a power mean.  Over channels a high power is nearly the maximum: one bad
-    sensor among many must show.  What all channels did together is one reason more, and goes to them in their
-    proportion.
+    The kinds of one Gaussian are averaged, each beyond `SATURATION` by its logarithm; their mean, quietness, missing
+    readings and shape are different reasons and enter a power mean.  Over channels a high power is nearly the maximum:
+    one bad sensor among many must show.  What all channels did together is one reason more.  The score is shared out by
+    what the channels showed before saturation, which makes them more alike than they are.
     """
+    strange = _of_channels({k: saturated(v) if k in GAUSSIAN else v for k, v in evidence.items()}, weights, channels)
+    top, ratio = _over_channels(strange)
+    total = top * ratio.sum(1, keepdims=True) ** (1 / CHANNEL_POWER)
+    if "nearest" in evidence:
+        total = (total**KIND_POWER + (weights["nearest"] * evidence["nearest"]) ** KIND_POWER) ** (1 / KIND_POWER)
+    if "window" in evidence:
+        total = total + weights["window"] * saturated(evidence["window"])
+    _, blame = _over_channels(_of_channels(evidence, weights, channels))
+    size = blame.sum(1, keepdims=True)
+    even = np.full_like(blame, 1 / max(1, channels))
+    return total * np.where(size > 0, blame / np.maximum(size, 1e-12), even)
+
+
+def _of_channels(evidence: Mapping[str, Array], weights: Mapping[str, float], channels: int) -> NDArray[np.float64]:
+    """Combine the kinds of each channel by itself, (n, channels)."""
     n = len(next(iter(evidence.values())))
     gaussian = np.zeros((n, channels))
     others = np.zeros((n, channels))
@@ -335,17 +353,32 @@ def combine(evidence: Mapping[str, Array], weights: Mapping[str, float], channel
     if "decoupled" in evidence:
         share = weights["decoupled"]
         gaussian = (1 - share) * gaussian + share * evidence["decoupled"]
-    strange = (gaussian**KIND_POWER + others) ** (1 / KIND_POWER)
+    return np.asarray((gaussian**KIND_POWER + others) ** (1 / KIND_POWER))
+
+
+def _over_channels(strange: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the strangest channel's value (n, 1) and the powers (n, channels) of all in parts of it."""
     top = strange.max(1, keepdims=True)
-    ratio = (strange / np.maximum(top, 1e-12)) ** CHANNEL_POWER
-    size = ratio.sum(1, keepdims=True)
-    total = top * size ** (1 / CHANNEL_POWER)
-    if "nearest" in evidence:
-        total = (total**KIND_POWER + (weights["nearest"] * evidence["nearest"]) ** KIND_POWER) ** (1 / KIND_POWER)
-    if "window" in evidence:
-        total = total + weights["window"] * evidence["window"]
-    even = np.full_like(ratio, 1 / max(1, channels))
-    return total * np.where(size > 0, ratio / np.maximum(size, 1e-12), even)
+    return top, (strange / np.maximum(top, 1e-12)) ** CHANNEL_POWER
+
+
+def saturated(root: Array) -> Array:
+    """Return roots of -log p that grow by their logarithm beyond `SATURATION`."""
+    return np.asarray(np.minimum(root, SATURATION + np.log1p(np.maximum(root - SATURATION, 0))))
+
+
+def default_weights(channels: int) -> dict[str, float]:
+    """Return what each kind counts in a recording of so many channels.
+
+    The fewer others there are to say what a channel should show, the more its own shapes count: twice as much where it
+    is alone, as much as `WEIGHTS` says where it is one of many.
+
+    Examples
+    --------
+    >>> default_weights(1)["shape"], default_weights(2)["shape"], default_weights(1000)["shape"]
+    (1.0, 0.75, 0.5005)
+    """
+    return WEIGHTS | {"shape": WEIGHTS["shape"] * (1 + 1 / channels)}
 
 
 def nothing(n: int) -> dict[str, Array]:

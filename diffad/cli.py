@@ -94,14 +94,14 @@ def impute(
         n_filled = int((observed.isna() & filled.notna()).sum().sum())
         typer.echo(f"filled {n_filled} values of {file} into {output}")
         if plot:
-            from diffad.plot import plot_imputation
+            from diffad.plot import plot_imputation, write_picture
 
             gaps = gaps[:12]
             columns = observed.columns[gaps]
             figure = plot_imputation(
                 observed[columns], filled[columns].to_numpy(), lower[:, gaps], upper[:, gaps], coverage=coverage
             )
-            figure.savefig(picture, dpi=120)
+            write_picture(figure, picture, dpi=120)
             typer.echo(f"picture: {picture}")
 
 
@@ -176,13 +176,13 @@ def _read(table: pd.DataFrame, file: Path, regularize: bool, period: float | Non
 
 def _draw_alarms(detector: SeriesDetector, table: pd.DataFrame, found: pd.DataFrame, picture: Path) -> None:
     """Draw the channels most to blame, the score and the events."""
-    from diffad.plot import plot_detection
+    from diffad.plot import plot_detection, write_picture
 
     explanation = detector.explain(table)
     blame = explanation.share.sum().sort_values(ascending=False).index[:8]
     columns = [c for c in table.columns if str(c) in set(blame)]
     figure = plot_detection(table[columns], explanation, -detector.score_samples(table), detector.offset_, found)
-    figure.savefig(picture, dpi=120)
+    write_picture(figure, picture, dpi=120)
     typer.echo(f"picture: {picture}")
 
 
@@ -196,9 +196,9 @@ def _measure_detectability(detector: SeriesDetector, normal: pd.DataFrame, outpu
     write_table(table, output)
     typer.echo(f"what can be seen: {output}")
     if plot:
-        from diffad.plot import plot_detectability
+        from diffad.plot import plot_detectability, write_picture
 
-        plot_detectability(table).savefig(output.with_suffix(".png"), dpi=120)
+        write_picture(plot_detectability(table), output.with_suffix(".png"), dpi=120)
         typer.echo(f"picture: {output.with_suffix('.png')}")
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from diffad.datasets import load_telemetry
 from diffad.detection import DriftWarning
 from diffad.metrics import coverage, crps
-from diffad.plot import plot_detection, plot_imputation
+from diffad.plot import plot_detection, plot_imputation, write_picture
 from diffad.series_detector import SeriesDetector
 from diffad.series_imputer import SeriesImputer
 from diffad.tables import write_table
@@ -74,7 +74,7 @@ def fill(folder: Path, training: Training) -> None:
         UNITS,
         "Two minutes of the embedded recording",
     )
-    figure.savefig(folder / "filled.png", dpi=110)
+    write_picture(figure, folder / "filled.png")
     figures = {f"{c}/{r}": float(table.loc[r, c]) for r in table.index for c in table.columns}
     mlflow.log_metrics({name: value for name, value in figures.items() if np.isfinite(value)})
     print(f"Filled values: {folder / 'filled.csv'}   picture: {folder / 'filled.png'}")
@@ -124,7 +124,7 @@ def detect(folder: Path) -> None:
         faults[faults["end"] <= part.index[-1]],
         title="Nine minutes of the embedded recording with provoked faults",
     )
-    figure.savefig(folder / "alarms.png", dpi=110)
+    write_picture(figure, folder / "alarms.png")
     print(f"Alarms: {folder / 'alarms.csv'}   picture: {folder / 'alarms.png'}")
 
 

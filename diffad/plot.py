@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from diffad.faults import SIZELESS
+from diffad.whole_files import replacing
 
 if TYPE_CHECKING:
     from diffad.detection import Explanation
@@ -28,6 +30,15 @@ def _axis_label(index: pd.Index) -> str:
     if isinstance(index, pd.TimedeltaIndex):
         return f"{index.name or 'time'} [s]"
     return str(index.name or ("time" if isinstance(index, pd.DatetimeIndex | pd.PeriodIndex) else "row"))
+
+
+def write_picture(figure: Any, path: str | Path, dpi: int = 110) -> None:
+    """Write a matplotlib figure whole or not at all, in the format that the ending says.
+
+    See :func:`diffad.whole_files.replacing`.
+    """
+    with replacing(path) as draft:
+        figure.savefig(draft, dpi=dpi)
 
 
 def plot_imputation(

@@ -21,6 +21,9 @@ from diffad import FalseAlarmRate, ImageDetector, autolog
 from diffad.inspection.folders import Folder, read_folder
 from diffad.inspection.pictures import plot_scores
 from diffad.inspection.report import Inspection, html
+from diffad.plot import write_picture
+from diffad.tables import write_table
+from diffad.whole_files import replacing
 
 #: The digit that plays the good part.
 GOOD_DIGIT = 3
@@ -50,17 +53,17 @@ def _folder(images: np.ndarray, kind: np.ndarray, chosen: np.ndarray) -> Folder:
 def write(inspection: Inspection, good: Folder, normal: np.ndarray, output: Path) -> None:
     """Write the report, the scores as CSV and the two pictures into `output`."""
     output.mkdir(parents=True, exist_ok=True)
-    (output / "report.html").write_text(html(inspection, good, normal), encoding="utf-8")
+    with replacing(output / "report.html") as draft:
+        draft.write_text(html(inspection, good, normal), encoding="utf-8", errors="backslashreplace")
     columns = {
         "file": inspection.folder.names,
         "score": inspection.strangeness,
         "p_value": inspection.p_values,
         "alarm": inspection.alarms,
     }
-    pd.DataFrame(columns).to_csv(output / "scores.csv", index=False)
-    inspection.sheet().savefig(output / "worst.png", dpi=110)
-    figure = plot_scores(normal, inspection.strangeness, inspection.threshold)
-    figure.savefig(output / "scores.png", dpi=110)
+    write_table(pd.DataFrame(columns), output / "scores.csv")
+    write_picture(inspection.sheet(), output / "worst.png")
+    write_picture(plot_scores(normal, inspection.strangeness, inspection.threshold), output / "scores.png")
 
 
 def main() -> None:

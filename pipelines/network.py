@@ -23,6 +23,8 @@ from diffad.flows import load_flows
 from diffad.flows.alerts import FlowModel
 from diffad.flows.ecs import ecs_lines
 from diffad.flows.incidents import Incidents, incidents
+from diffad.tables import write_table
+from diffad.whole_files import replacing
 
 
 def embedded() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -96,8 +98,9 @@ def main() -> None:
         limits = model.limits(options.alerts_per_day)
         alerts = Incidents().assign(model.alerts(new, model.watch(), limits))
         grouped = incidents(alerts)
-        (options.output / "alerts.jsonl").write_text("".join(line + "\n" for line in ecs_lines(alerts)))
-        grouped.to_csv(options.output / "incidents.csv", index=False)
+        with replacing(options.output / "alerts.jsonl") as draft:
+            draft.write_text("".join(line + "\n" for line in ecs_lines(alerts)))
+        write_table(grouped, options.output / "incidents.csv")
         print(f"{len(alerts)} alerts in {len(grouped)} incidents among {len(new)} flows; the strangest:")
         for row in grouped.head(12).itertuples():
             print(f"  {row.source:14s} {row.alerts:5d} flows, {row.destinations} hosts, {row.ports} ports: {row.why}")
@@ -107,7 +110,7 @@ def main() -> None:
             print(f"all kinds: ROC-AUC {figures['roc_auc']:.3f}, PR-AUC {figures['pr_auc']:.3f}")
             print(f"{figures['incidents_without_attack']} of {len(grouped)} incidents hold no flow of an attack")
             print(table.round(3).to_string(index=False))
-            table.to_csv(options.output / "found.csv", index=False)
+            write_table(table, options.output / "found.csv")
             shares = zip(table["kind"], table["share of alarms"], strict=True)
             mlflow.log_metrics(figures | {f"alarms/{kind}": share for kind, share in shares})
         asked = {"normal_flows": len(normal), "flows_per_day": round(model.flows_per_day)}

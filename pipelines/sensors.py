@@ -17,7 +17,7 @@ import pandas as pd
 from diffad import AlarmsPerDay, FalseAlarmRate, SeriesDetector, autolog
 from diffad.datasets import load_telemetry
 from diffad.detectability import LEAST_ROWS, REPORT, detectability
-from diffad.plot import plot_detectability, plot_detection
+from diffad.plot import plot_detectability, plot_detection, write_picture
 from diffad.recordings import read
 from diffad.tables import read_table, write_table
 
@@ -69,11 +69,11 @@ def main() -> None:
         write_table(events.assign(channels=events["channels"].map(";".join)), options.output / "events.csv")
         blame = explanation.share.sum().sort_values(ascending=False).index[:6]
         figure = plot_detection(new[list(blame)], explanation, -detector.score_samples(new), detector.offset_, events)
-        figure.savefig(options.output / "events.png", dpi=110)
+        write_picture(figure, options.output / "events.png")
         if not options.no_detectability and len(normal) - cut >= LEAST_ROWS:
             table = detectability(detector, normal.iloc[cut:][list(normal.columns)], **REPORT)
-            table.to_csv(options.output / "detectability.csv", index=False)
-            plot_detectability(table).savefig(options.output / "detectability.png", dpi=110)
+            write_table(table, options.output / "detectability.csv")
+            write_picture(plot_detectability(table), options.output / "detectability.png")
         mlflow.log_artifacts(str(options.output))
     print(f"Events and pictures: {options.output}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -98,6 +100,21 @@ def test_picture_beside_the_output(impute, pump, tmp_path):
     assert "pump.filled.png" in result.output
 
 
+def test_a_full_disk_leaves_an_older_picture_as_it_was(impute, pump, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    def half_a_picture(self, target, **kwargs):
+        Path(target).write_bytes(b"half a p")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Figure, "savefig", half_a_picture)
+    write_table(pump, tmp_path / "pump.csv")
+    (tmp_path / "pump.filled.png").write_bytes(b"precious")
+    failed(impute("pump.csv", "--plot"), "pump.filled.png cannot be written", "No space left")
+    assert (tmp_path / "pump.filled.png").read_bytes() == b"precious"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pump.csv", "pump.filled.csv", "pump.filled.png"]
+
+
 def test_picture_of_a_recording_without_gaps_is_no_accident(impute, pump, tmp_path):
     write_table(pump.dropna().reset_index(drop=True), tmp_path / "pump.csv")
     result = impute("pump.csv", "--plot")
@@ -110,7 +127,8 @@ def test_picture_names_the_coverage_that_was_asked_for(impute, pump, tmp_path, m
     from matplotlib.figure import Figure
 
     seen = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: seen.append(figure))
+    savefig = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (seen.append(figure), savefig(figure, *a, **k)))
     write_table(pump, tmp_path / "pump.csv")
     assert impute("pump.csv", "--plot", "--coverage", "0.5").exit_code == 0
     labels = [text.get_text() for text in seen[0].legends[0].get_texts()]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.collections import FillBetweenPolyCollection
 
-from diffad.plot import plot_imputation
+from diffad.plot import plot_imputation, write_picture
 
 
 @pytest.fixture
@@ -88,3 +91,24 @@ def test_input_is_not_written_to(picture):
     plot_imputation(**picture)
     for name, value in picture.items():
         np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_picture_is_written_as_asked(picture, tmp_path):
+    figure = plot_imputation(**picture)
+    write_picture(figure, tmp_path / "x.png", dpi=40)
+    assert (tmp_path / "x.png").read_bytes() == drawn(figure)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_a_full_disk_leaves_an_older_picture_as_it_was(picture, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    def half_a_picture(self, target, **kwargs):
+        Path(target).write_bytes(b"half a p")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Figure, "savefig", half_a_picture)
+    (tmp_path / "x.png").write_bytes(b"precious")
+    with pytest.raises(OSError, match=r"x\.png cannot be written: No space left"):
+        write_picture(plot_imputation(**picture), tmp_path / "x.png")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"x.png": b"precious"}

@@ -22,6 +22,7 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
 from diffad import ImageImputer, Sampler, Training
+from diffad.plot import write_picture
 
 Array = NDArray[np.float64]
 SAMPLERS = {
@@ -103,7 +104,7 @@ def draw(rows: dict[str, Array], path: Path, n: int = 16) -> None:
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.savefig(path, dpi=120)
+    write_picture(figure, path, dpi=120)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ Fault = Callable[[Values, Place, float, np.random.RandomState], Values]
 def _spike(x: Values, at: Place, size: float, rng: np.random.RandomState) -> Values:
     """A few single readings far off."""
     block = _block(x, at)
-    rows = rng.choice(len(block), max(1, len(block) // 6), replace=False)
+    visible = np.flatnonzero(~np.isnan(block))
+    rows = rng.choice(visible, min(len(visible), max(1, len(block) // 6)), replace=False)
     block[rows] += 2 * size * at.deviation * rng.choice([-1, 1], len(rows))
     return block
 

@@ -330,6 +330,13 @@ def test_no_event_is_without_a_fault(kind, seed):
     assert faulty.y.any()
 
 
+@pytest.mark.parametrize("length", [5, 25])
+def test_spikes_are_in_readings_that_are_there(length):
+    faulty = inject(with_gaps(recording(), 0.5), "spike", n_events=20, length=length)
+    per_event = [faulty.y[e.start : e.stop].sum() for e in faulty.events.itertuples()]
+    assert min(per_event) >= max(1, length // 6 - 1), per_event
+
+
 @pytest.mark.parametrize(
     "kind",
     KINDS,

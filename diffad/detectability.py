@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from diffad.faults import FAULTS, SIZELESS, inject, on_grid
+from diffad.recordings import as_floats
 from diffad.series_detector import SeriesDetector
 
 SIZES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
@@ -27,6 +28,8 @@ LEAST_ROWS = 100
 LEAST_RECORDING = 5 * LEAST_ROWS
 #: Rows between the starts of two faults, in lengths of a fault: windows must not see both.
 SPACING = 4
+#: Faults that are tried at most for each that is counted: where a channel is missing, or rests, some change nothing.
+TRIED = 10
 
 
 def detectability(
@@ -62,7 +65,8 @@ def detectability(
     -------
     DataFrame
         ``channel``, ``kind``, ``size`` (the smallest from which on at least `share` of the faults
-        are found; inf if none is; the smallest of `sizes` for a kind without sizes), ``found`` (share found at that size, or at the largest) and
+        are found; inf if none is; the smallest of `sizes` for a kind without sizes), ``found`` (share found at that size, or at the largest; NaN
+        where no fault changed anything: the channel is missing, or rests) and
         ``rows`` (median rows from the start of a fault to its first alarm, at the same size; with windows around a
         row the alarm itself is known only when these are complete: for how early, ask a detector with
         ``context="past"``).
@@ -93,7 +97,7 @@ def detectability(
             smallest, at = np.inf, None
             for size in tried:
                 hits = _hits(detector, X_normal, kind, channel, size, n_events, per_copy, length, rng)
-                enough = np.isfinite(hits).mean() >= share
+                enough = len(hits) > 0 and np.isfinite(hits).mean() >= share
                 if enough:
                     smallest = size
                 at = hits if enough or at is None else at
@@ -106,7 +110,7 @@ def detectability(
                     "channel": names[channel],
                     "kind": kind,
                     "size": smallest,
-                    "found": np.isfinite(at).mean(),
+                    "found": np.isfinite(at).mean() if len(at) else np.nan,
                     "rows": float(np.median(seen)) if len(seen) else np.nan,
                 }
             )
@@ -124,16 +128,24 @@ def _hits(
     length: int,
     rng: np.random.RandomState,
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the rows from each fault's start to its first alarm, inf where there is none."""
+    """Return the rows from each fault's start to its first alarm, inf where there is none; no fault is what changes nothing."""
     delays: list[float] = []
+    tried = 0
     at_once = min(per_copy, n_events)
     rows = SPACING * length * at_once
-    while len(delays) < n_events:
+    while len(delays) < n_events and tried < TRIED * n_events:
+        tried += at_once
         # Rows without a fault are only scored for nothing.
         first = rng.randint(len(X) - rows + 1)
-        faulty = inject(X[first : first + rows], kind, at_once, length, size, [channel], rng)
+        normal = X[first : first + rows]
+        faulty = inject(normal, kind, at_once, length, size, [channel], rng)
+        before, after = (as_floats(values)[:, channel] for values in (normal, faulty.X))
+        changed = ~np.isnan(before) & (before != after)
+        if not changed.any():
+            continue
         alarm = detector.decision_function(faulty.X) < 0
         for start, stop in zip(faulty.events["start"], faulty.events["stop"], strict=True):
             hit = np.flatnonzero(alarm[start:stop])
-            delays.append(float(hit[0]) if len(hit) else np.inf)
+            if changed[start:stop].any():
+                delays.append(float(hit[0]) if len(hit) else np.inf)
     return np.array(delays)

@@ -123,6 +123,22 @@ def test_only_rows_around_the_faults_are_scored(normal):
     assert rows == [4 * 25 * SPACING] * 2
 
 
+@pytest.mark.filterwarnings("ignore:channels .* hold no value:UserWarning")
+@pytest.mark.parametrize("kind", ["shift", "stuck"])
+def test_an_outage_in_which_no_fault_shows_says_nothing_of_a_channel(detector, normal, kind):
+    outage = normal.copy()
+    outage.iloc[200:800, 0] = np.nan
+    table = detectability(detector, outage, kinds=(kind,), sizes=(8.0,)).set_index("channel")
+    assert table.loc["inlet", "size"] == 8 and table.loc["inlet", "found"] >= 0.9, table
+
+
+@pytest.mark.filterwarnings("ignore:channels .* hold no value:UserWarning")
+def test_of_a_channel_without_any_fault_nothing_is_known(detector, normal):
+    table = detectability(detector, normal.assign(inlet=np.nan), kinds=("shift",), sizes=(8.0,)).set_index("channel")
+    assert table.loc["inlet", ["found", "rows"]].isna().all() and np.isinf(table.loc["inlet", "size"])
+    assert table.loc["outlet", "found"] >= 0
+
+
 def test_share_that_must_be_found_decides(detector, normal):
     strict, lax = (
         detectability(detector, normal, kinds=("noise",), sizes=(0.1, 0.25, 0.5, 1, 2, 4), share=share, length=20)[

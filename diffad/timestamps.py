@@ -108,7 +108,13 @@ def timestamp(time: Any) -> pd.Timestamp:
     ValueError: time '04.03.2024 10:00' may be read in several ways; give an ISO text, as 2024-03-04 10:00, or a pandas Timestamp
     """
     if not isinstance(time, str):
-        return pd.Timestamp(time)
+        try:
+            return pd.Timestamp(time)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"time {time!r} is no timestamp ({error}); give a pandas Timestamp: of a period its to_timestamp(), of a "
+                "duration a start + the duration"
+            ) from None
     text = time.strip()
     stamps = _of_iso(pd.Series([text], dtype=object))
     if stamps is not None:

@@ -129,8 +129,8 @@ def as_floats(X: Any) -> Rows:
 
 def _column_of_floats(column: pd.Series) -> Rows:
     try:
-        if column.dtype.kind in "mM":
-            raise TypeError("times")
+        if column.dtype.kind in "mMc":
+            raise TypeError("complex numbers" if column.dtype.kind == "c" else "times")
         return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
     except (TypeError, ValueError) as error:
         raise ValueError(

@@ -191,8 +191,10 @@ def _reading(channel: str, value: Any) -> float:
     if value is None or value is pd.NA or value is pd.NaT:
         return math.nan
     try:
+        if isinstance(value, np.complexfloating):  # numpy would leave out its imaginary part
+            raise TypeError
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"channel {channel!r} holds {value!r}, which is no number; give NaN for what is missing"
         ) from None

@@ -73,6 +73,11 @@ def test_infinity(waves, table, on_arrays, fitted, value):
     refused(ValueError, lambda: fitted.events(told), "X", "infinity")
 
 
+def test_complex_numbers(table, fitted):
+    with pytest.raises(ValueError, match=r"'.*' of X holds values that are no numbers \(complex"):
+        fitted.score_samples(table.astype(complex) + 1j)
+
+
 def test_text(table, fitted):
     bad = table.assign(power=["off"] * len(table))
     refused(ValueError, lambda: small().fit(bad), "off")

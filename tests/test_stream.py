@@ -199,6 +199,8 @@ BAD = {
     "infinity": (lambda row: [np.inf, 0.0, 0.0], 1, ("'flow'", "infinity", "NaN")),
     "minus infinity": (lambda row: {**row, "flow": -np.inf}, 1, ("infinity",)),
     "text": (lambda row: {**row, "flow": "off"}, 1, ("'flow'", "'off'", "NaN")),
+    "complex number": (lambda row: [1.0, np.complex128(2 + 5j), 2.0], 1, ("'pressure'", "no number")),
+    "number beyond all floats": (lambda row: [1.0, 10**400, 2.0], 1, ("'pressure'", "no number")),
     "decimal comma": (lambda row: [1.0, "12,5", 2.0], 1, ("'pressure'", "'12,5'")),
     "clock backwards": (lambda row: row, -1, ("backwards", "order")),
     "clock stands": (lambda row: row, 0, ("backwards", "order")),
@@ -368,6 +370,12 @@ def test_a_time_in_iso_text_is_that_timestamp(detector, live):
 @pytest.mark.parametrize("time", [1_700_000_000, 1.7e9, np.int64(5)])
 def test_a_time_without_unit_is_refused(time, detector, live):
     with pytest.raises(ValueError, match="unit"):
+        running(detector, live).update(live.iloc[40], time)
+
+
+@pytest.mark.parametrize("time", [pd.Timedelta("10s"), pd.Period("2026-02-01 10:00", "s"), [1]], ids=str)
+def test_a_time_that_is_no_timestamp_is_refused_by_name(time, detector, live):
+    with pytest.raises(ValueError, match=r"time .* is no timestamp"):
         running(detector, live).update(live.iloc[40], time)
 
 

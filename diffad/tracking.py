@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from diffad.masked_arrays import unmasked
 from diffad.telling import tell
 from diffad.training import Progress, Training
 
@@ -89,7 +90,7 @@ def data_digest(X: Any) -> str:
         digest.update(repr(list(X.columns)).encode())
         digest.update(pd.util.hash_pandas_object(X, index=True).to_numpy().tobytes())
     else:
-        values = np.ascontiguousarray(X)
+        values = np.ascontiguousarray(unmasked(X))
         # Bytes of objects are addresses.
         digest.update(repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
     return digest.hexdigest()
@@ -192,7 +193,7 @@ def _log_model(model: Any, X: Any) -> None:
 
     import diffad
 
-    example = X[:EXAMPLE_ROWS] if isinstance(X, pd.DataFrame) else np.asarray(X)[:EXAMPLE_ROWS]
+    example = X[:EXAMPLE_ROWS] if isinstance(X, pd.DataFrame) else np.asarray(unmasked(X))[:EXAMPLE_ROWS]
     described: dict[str, Any] = {}
     inputs: list[Any] = []
     if not isinstance(example, pd.DataFrame):

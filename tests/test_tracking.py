@@ -375,6 +375,12 @@ def test_digest_of_objects_is_that_of_their_values():
     assert data_digest(texts[0]) != data_digest(np.array([["ac", 1.5]], dtype=object))
 
 
+def test_digest_is_of_what_is_seen_of_a_masked_array():
+    masked = [np.ma.array([[hidden, 2.0]], mask=[[True, False]]) for hidden in (1.0, 99.0)]
+    assert data_digest(masked[0]) == data_digest(masked[1]) == data_digest(np.array([[np.nan, 2.0]]))
+    assert data_digest(masked[0]) != data_digest(np.array([[1.0, 2.0]]))
+
+
 def test_digest_of_arrays(gaps):
     late = gaps.copy()
     late[-1, -1] = 0.123

@@ -79,12 +79,14 @@ class NormalScores:
         over = self.scores[self.scores > start] - start
         if len(over) >= TAIL_LEAST:
             shape, scale = _tail(over)
-            return start + float(stats.genpareto.isf(rate * n / len(over), shape, scale=scale))
+            told = start + float(stats.genpareto.isf(rate * n / len(over), shape, scale=scale))
+            # A tail that does not fit must not undo what the rows show of less rare scores.
+            return max(told, float(np.quantile(self.scores, 1 - TAIL_ROWS / n, method="higher")))
         if not len(over) or not doubt:
             return seen
         part = min(1.0, rate * (n + 1) / (len(over) + 1))
-        told = self._independent(start)
-        return max(seen, start + float(stats.lomax.isf(part, told, scale=told * over.mean())))
+        events = self._independent(start)
+        return max(seen, start + float(stats.lomax.isf(part, events, scale=events * over.mean())))
 
     def event_quantile(self, rate: float, compared: bool = False) -> float:
         """Return the score that merged events exceed `rate` times a row.

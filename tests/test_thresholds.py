@@ -118,6 +118,15 @@ def test_a_rarer_alarm_has_a_higher_threshold():
     assert thresholds[-1] > normal.scores.max(), "a rate of 1e-5 is rarer than anything 5000 rows show"
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_tail_that_does_not_fit_gives_no_rarer_alarm_a_lower_threshold(seed):
+    """Neighbours that share windows: what exceeds a level comes in few, long runs."""
+    rng = np.random.default_rng(seed)
+    normal = normal_scores(np.convolve(rng.exponential(size=20_030) ** 2, np.ones(31) / 31, "valid"))
+    thresholds = [normal.quantile(rate) for rate in np.geomspace(0.2, 1e-5, 80)]
+    assert (np.diff(thresholds) >= 0).all()
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(2, int(0.9 * TAIL_LEAST / TAIL_SHARE)), st.floats(1e-9, 0.5), st.integers(0, 99))
 def test_with_few_rows_no_more_of_them_exceed_a_threshold_than_asked(n, rate, seed):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
+from diffad.masked_arrays import unmasked
 from diffad.parameters import Parameters
 from diffad.telling import tell
 
@@ -281,7 +282,9 @@ def benjamini_hochberg(p_values: ArrayLike, rate: float = 0.1) -> NDArray[np.boo
     """
     if not 0 < rate < 1:
         raise ValueError(f"rate must lie strictly between 0 and 1, got {rate}")
-    p = np.asarray(p_values, dtype=float)
+    p = np.asarray(unmasked(p_values), dtype=float)
+    if p.ndim != 1:
+        raise ValueError(f"p_values must be one list of p-values, got an array of shape {p.shape}; give p.ravel()")
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"p_values must lie between 0 and 1, got {p[~((p >= 0) & (p <= 1))][0]}")
     return np.asarray(stats.false_discovery_control(p) <= rate)

@@ -303,6 +303,17 @@ def test_discoveries_are_those_of_the_definition(n, power, rate, seed):
     np.testing.assert_array_equal(benjamini_hochberg(p, rate), definition(p, rate))
 
 
+@pytest.mark.parametrize("p", [[[0.001, 0.8], [0.02, 0.5]], 0.001], ids=["table", "number"])
+def test_discoveries_are_of_one_list(p):
+    with pytest.raises(ValueError, match="one list"):
+        benjamini_hochberg(p)
+
+
+def test_a_masked_p_value_is_not_discovered():
+    with pytest.raises(ValueError, match="got nan"):
+        benjamini_hochberg(np.ma.array([0.001, 0.5], mask=[True, False]))
+
+
 def test_few_of_the_discoveries_are_false():
     rng = np.random.default_rng(0)
     rate, repetitions, n, faults = 0.2, 400, 100, 20

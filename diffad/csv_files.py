@@ -31,7 +31,7 @@ Place: TypeAlias = Callable[[int], str]
 #: Lines that tell how a file is laid out.
 PROBED = 100
 #: What separates fields; where several do so alike, the first: commas are also decimal signs and parts of names.
-SIGNS = "\t;,"
+SIGNS = "\t;,|"
 #: Control characters, and the letter of a byte that Western European text hardly holds and other bytes always do.
 RUBBISH = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7fÿ]")
 #: First line by which Excel is told the separator.
@@ -78,6 +78,8 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, Place]:
         table, crowded = _parsed(path, layout)
     except pd.errors.EmptyDataError as error:
         raise ValueError(f"{path} is empty") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} cannot be read as CSV: its bytes are no text; save it as 'CSV UTF-8'") from error
     except (pd.errors.ParserError, UnicodeError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as CSV: {error}") from error
     if not table.index.equals(pd.RangeIndex(len(table))):

@@ -62,7 +62,7 @@ WEIGHTS: dict[str, float] = {
 VISIBLE = "visible"
 #: Root of -log p from which the Gaussian's evidence counts by its logarithm: so small a probability is an extrapolation,
 #: and the good rows beside the edges of a fault, which it makes the strangest by far, would come before those inside it.
-SATURATION = 6.0
+SATURATION = 12.0
 #: Exponents of the means over kinds (their groups) and over channels: nearly a maximum.
 KIND_POWER, CHANNEL_POWER = 2.0, 16.0
 

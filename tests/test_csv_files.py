@@ -59,6 +59,19 @@ def test_other_bytes_are_no_csv(path, data):
         read_table(path)
 
 
+def test_bytes_that_are_no_text_are_told_in_words(path):
+    path.write_bytes(bytes(range(256)))
+    with pytest.raises(ValueError, match="no text; save it as"):
+        read_table(path)
+
+
+def test_bars_separate_fields(path):
+    path.write_text("time|a|b\n2024-01-01|1,5|2\n2024-01-02|3,5|4\n")
+    table = read_table(path)
+    assert list(table.columns) == ["a", "b"]
+    assert table["a"].tolist() == [1.5, 3.5]
+
+
 # --- lines before the readings ------------------------------------------------------------------------------
 
 

@@ -162,10 +162,10 @@ def test_shares_add_up_to_the_norm_over_kinds_and_channels(strengths):
 def test_the_edges_of_a_fault_do_not_drown_what_lies_inside_it():
     """A good row beside an edge, and one inside the fault with a shape never met: the Gaussian alone prefers the edge."""
     roots = {
-        "energy": [40.0, 12.0],
-        "local": [40.0, 12.0],
-        "filter": [40.0, 12.0],
-        "step": [40.0, 12.0],
+        "energy": [400.0, 12.0],
+        "local": [400.0, 12.0],
+        "filter": [400.0, 12.0],
+        "step": [400.0, 12.0],
         "shape": [1.0, 14.0],
     }
     edge, inside = combine({k: np.array(v)[:, None] for k, v in roots.items()}, default_weights(1), 1).sum(1)

@@ -134,6 +134,13 @@ class Follower:
         assert self._file is not None
         self._file.seek(self.state.offset)
         block = self._file.read(BATCH_BYTES)
+        while block.startswith(b"\0"):
+            # A log cut in place whose writer did not open it for appending goes on behind a hole.
+            hole = len(block) - len(block.lstrip(b"\0"))
+            self.state.offset += hole
+            self.state.before = bytes(min(hole, MARK_BYTES))
+            self._file.seek(self.state.offset)
+            block = self._file.read(BATCH_BYTES)
         end = block.rfind(b"\n") + 1
         if not end and len(block) == BATCH_BYTES:
             return self._lines(over) if self._skip_line(block, over) else ([], b"")

@@ -816,6 +816,23 @@ def test_a_log_that_is_cut_in_place_goes_on_under_its_header(folder, model, tmp_
     same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
 
 
+@pytest.mark.parametrize("batch", [1000, 2**22])
+def test_a_log_that_is_cut_under_its_writer_goes_on_behind_a_hole(folder, model, tmp_path, monkeypatch, batch):
+    monkeypatch.setattr("diffad.flows.follow.BATCH_BYTES", batch)
+    log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
+    with log.open("w") as file:
+        file.write("".join(lines[:-100]))
+        file.flush()
+        watch = follower(model, tmp_path)
+        catch_up(watch)
+        os.truncate(log, 0)
+        file.write("".join(lines[-100:]))
+    assert log.read_bytes().startswith(bytes(2000)), "the writer goes on where it was"
+    with pytest.warns(UserWarning, match="lines not yet read are lost"):
+        catch_up(watch)
+    same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
+
+
 def test_a_header_that_comes_after_a_cut_replaces_the_one_before(folder, model, tmp_path):
     log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:-100]))

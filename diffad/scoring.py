@@ -376,9 +376,9 @@ def default_weights(channels: int) -> dict[str, float]:
     Examples
     --------
     >>> default_weights(1)["shape"], default_weights(2)["shape"], default_weights(1000)["shape"]
-    (1.0, 0.75, 0.5005)
+    (1.0, 0.625, 0.5000005)
     """
-    return WEIGHTS | {"shape": WEIGHTS["shape"] * (1 + 1 / channels)}
+    return WEIGHTS | {"shape": WEIGHTS["shape"] * (1 + 1 / channels**2)}
 
 
 def nothing(n: int) -> dict[str, Array]:

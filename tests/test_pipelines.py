@@ -33,8 +33,9 @@ def test_sensors_tell_what_they_found_in_two_files(tmp_path):
     rows.iloc[:600].to_csv("good.csv")
     rows.iloc[600:].assign(b=lambda t: t["b"] + 3 * (np.arange(300) // 20 == 5)).to_csv("today.csv")
     said = run("sensors.py", "--normal", "good.csv", "--new", "today.csv", "--no-detectability")
-    assert "1 events" in said or "2 events" in said, said
     events = pd.read_csv("sensors-output/events.csv", parse_dates=["start", "end"])
+    assert f"{len(events)} events" in said, said
+    assert len(events) <= 3, "of 280 good rows 1 % may alarm"
     assert ((events["start"] <= times[720]) & (events["end"] >= times[700]) & (events["channels"] == "b")).any()
     assert Path("sensors-output/events.png").stat().st_size > 10_000
 

@@ -105,15 +105,9 @@ class RowResidual:
 
     def _moves(self, rows: Matrix) -> Matrix:
         x = self._whitened(rows)
-        moves = [self._move(x, torch.tensor([[sigma]], device=x.device)) for sigma in SIGMAS]
+        levels = torch.tensor(SIGMAS, device=x.device)[:, None, None]
+        moves = [self._error(x, sigma.expand(len(x), 1), torch.zeros_like(x)).sum(1) for sigma in levels]
         return np.asarray(torch.stack(moves, 1).clamp(1e-12, 1e30).log().double().cpu().numpy())
-
-    def _move(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """Return the sums (n,) of `_error` of whitened rows (n, d) that show no noise, told of noise of size (1, 1)."""
-        theta = torch.atan(sigma / self.spread)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
-            velocity = self.network.among((theta.cos() * x).clamp(-SHOWN, SHOWN), sigma.log())
-        return ((velocity.float() - theta.sin() * x) ** 2).sum(1)
 
     def _whitened(self, rows: Matrix) -> torch.Tensor:
         return torch.from_numpy((rows - self.mean) @ self.whiten).float().to(self.spread.device)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from diffad.networks.axial import N_INPUTS, angle_features
 
@@ -96,19 +95,3 @@ class WholeRowNetwork(nn.Module):
         for block in self.blocks:
             x = x + block(x)
         return self.out(x)
-
-    def among(self, z: Tensor, log_sigma: Tensor) -> Tensor:
-        """Return what `forward` does of rows (n, columns) that share one noise (1, 1), up to rounding, and sooner."""
-        waves = log_sigma * self.waves
-        told, columns = torch.cat([log_sigma, waves.sin(), waves.cos()], 1), z.shape[1]
-        bias = functional.linear(told, self.embed.weight[:, columns:], self.embed.bias)[0]
-        x = functional.linear(z, self.embed.weight[:, :columns], bias)
-        for block in self.blocks[:-1]:
-            x = x + block(x)
-        # What the last block adds is only shown to `out`: two products in a row are a single, narrow one.
-        *within, last = self.blocks[-1].children()
-        weight, bias = (self.out.weight @ parameter for parameter in last.parameters())
-        hidden = x
-        for layer in within:
-            hidden = layer(hidden)
-        return self.out(x) + functional.linear(hidden, weight, bias)

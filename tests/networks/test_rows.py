@@ -62,9 +62,3 @@ def test_whole_rows_are_treated_one_by_one_and_told_the_noise():
     z, level = torch.randn(5, 3), torch.linspace(-2, 0, 5)[:, None]
     torch.testing.assert_close(network(z, level)[[2]], network(z[[2]], level[[2]]))
     assert not torch.allclose(network(z, level), network(z, level + 0.5))
-
-
-def test_rows_among_one_noise_are_judged_as_those_among_their_own():
-    network, z, log_sigma = WholeRowNetwork(5), torch.randn(7, 5), torch.tensor([[-0.7]])
-    torch.nn.init.normal_(network.out.weight)
-    torch.testing.assert_close(network.among(z, log_sigma), network(z, log_sigma.expand(7, 1)), rtol=1e-5, atol=1e-5)

@@ -132,15 +132,15 @@ class Follower:
     def _lines(self, over: bool) -> tuple[list[str], bytes]:
         """Return the next complete lines, without and with their ends; the last of a log that is over may lack its own."""
         assert self._file is not None
-        self._file.seek(self.state.offset)
+        hole = self._hole()
+        self._file.seek(self.state.offset + hole)
         block = self._file.read(BATCH_BYTES)
-        while block.startswith(b"\0"):
-            # A log cut in place whose writer did not open it for appending goes on behind a hole.
-            hole = len(block) - len(block.lstrip(b"\0"))
+        # Zeros with nothing behind them may be a block that is yet to be written.
+        if hole and not (block or over):
+            return [], b""
+        if hole:
             self.state.offset += hole
             self.state.before = bytes(min(hole, MARK_BYTES))
-            self._file.seek(self.state.offset)
-            block = self._file.read(BATCH_BYTES)
         end = block.rfind(b"\n") + 1
         if not end and len(block) == BATCH_BYTES:
             return self._lines(over) if self._skip_line(block, over) else ([], b"")
@@ -152,6 +152,18 @@ class Follower:
             self.state.format = format_of(Path(self._file.name))
         text = block[:end].decode("utf-8" if self.state.offset else "utf-8-sig", errors="replace")
         return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")], block[:end]
+
+    def _hole(self) -> int:
+        """Return how many zero bytes come next: a log that was cut under a writer who does not append goes on behind them."""
+        assert self._file is not None
+        self._file.seek(self.state.offset)
+        size = 0
+        while block := self._file.read(BATCH_BYTES):
+            zeros = len(block) - len(block.lstrip(b"\0"))
+            size += zeros
+            if zeros < len(block):
+                break
+        return size
 
     def _skip_line(self, block: bytes, over: bool) -> bool:
         """Go on after a line that is too long for a batch and begins with `block`; False if its end is yet to come."""

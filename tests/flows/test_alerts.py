@@ -833,6 +833,17 @@ def test_a_log_that_is_cut_under_its_writer_goes_on_behind_a_hole(folder, model,
     same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
 
 
+def test_lines_that_replace_zeros_later_are_not_lost(folder, model, tmp_path):
+    log, lines = tmp_path / "conn.log", (folder / "new.log").read_bytes().splitlines(keepends=True)
+    first, rest = b"".join(lines[:-100]), b"".join(lines[-100:])
+    log.write_bytes(first + bytes(len(rest)))
+    watch = follower(model, tmp_path)
+    catch_up(watch)
+    log.write_bytes(first + rest)
+    catch_up(watch)
+    same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
+
+
 def test_a_header_that_comes_after_a_cut_replaces_the_one_before(folder, model, tmp_path):
     log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:-100]))

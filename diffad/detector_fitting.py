@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from diffad.combination import default_weights, reweight
 from diffad.cross_fitting import Ahead, CrossFit, fit_scorer, look_ahead, trusted
 from diffad.held_out import held_out, split
 from diffad.model import MaskedDiffusion
 from diffad.model_evidence import ModelEvidence, admitted_share, with_model
 from diffad.scaling import Scaling
-from diffad.scoring import Scorer, default_weights, reweight
+from diffad.scoring import Scorer
 from diffad.series_scoring import ClosedForms, evidence_of_rows, standardised
 from diffad.telling import tell
 from diffad.thresholds import NormalScores

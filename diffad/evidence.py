@@ -24,7 +24,7 @@ from scipy.stats import binom
 from torch import Tensor
 
 from diffad.priors import GaussianPrior
-from diffad.priors.gaussian import fill_missing, visible_distance
+from diffad.priors.gaussian import fill_missing, surely_whole, visible_distance
 
 #: Kinds of evidence that are closed forms of one Gaussian; see :class:`WindowModel`.
 GAUSSIAN = ("energy", "local", "filter", "step", "decoupled", "window")
@@ -160,13 +160,17 @@ class WindowModel:
         """Return the Mahalanobis distance (n, channels) of each channel's block by itself; inf if it shows nothing."""
         mean = self.mean.cpu().view(self.length, self.channels)
         blocks = (windows - mean).permute(2, 0, 1)
-        missing = blocks.isnan()
         distance = (blocks.to(self.alone.device) @ self.alone.mT).square().sum(2).cpu()
-        partly = (missing.any(2) & ~missing.all(2)).nonzero()
-        if len(partly):
-            which, window = partly.mT
-            distance[which, window] = visible_distance(blocks[which, window], which, self.alone.cpu().double()).float()
-        return torch.where(missing.all(2), torch.inf, distance).to(self.alone.device).mT
+        if not surely_whole(distance):
+            missing = blocks.isnan()
+            silent = missing.all(2)
+            partly = (missing.any(2) & ~silent).nonzero()
+            if len(partly):
+                which, window = partly.mT
+                shown = visible_distance(blocks[which, window], which, self.alone.cpu().double())
+                distance[which, window] = shown.float()
+            distance[silent] = torch.inf
+        return distance.to(self.alone.device).mT
 
     def complete(self, x: Tensor) -> Tensor:
         """Replace missing entries of windows (n, d); see :func:`diffad.priors.gaussian.fill_missing`."""
@@ -257,6 +261,13 @@ def quietness(windows: Tensor) -> Tensor:
     count = known.sum(1)
     mean = torch.where(known, steps, 0.0).sum(1) / count.clamp(min=1)
     return torch.where(2 * count >= steps.shape[1], -(mean + 1e-6).log(), -torch.inf)
+
+
+def visible_share(windows: Tensor) -> Tensor:
+    """Return which share of the entries of windows (n, length, channels) is not missing, (n, 1), float64."""
+    if surely_whole(windows):
+        return torch.ones(len(windows), 1, dtype=torch.float64)
+    return (~windows.isnan()).double().mean((1, 2))[:, None]
 
 
 def missingness(windows: Tensor) -> Tensor:

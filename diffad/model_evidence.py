@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
+from diffad.combination import WEIGHTS, combine
 from diffad.cross_fitting import fit_scorer
 from diffad.faults import FAULTS, inject
 from diffad.model import MaskedDiffusion
 from diffad.residual import left_over
 from diffad.scaling import Scaling, squash
-from diffad.scoring import WEIGHTS, Scorer, combine
+from diffad.scoring import Scorer
 
 Array = NDArray[np.float32]
 

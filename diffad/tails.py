@@ -32,8 +32,8 @@ class LogTail(ForgetsCaches):
     LEVELS = np.linspace(0, 0.95, 96)
     #: Part by which values differ that are one but for rounding: the same rows come in other batches, or live.
     SAME = 1e-4
-    #: Rows looked at together: memory.
-    ROWS = 65_536
+    #: Rows looked at together: what is in hand stays in the cache.
+    ROWS = 2048
     #: Steps of a channel, those of no use included: a power of 2 above the number of levels.
     PADDED = 128
 
@@ -74,9 +74,9 @@ class LogTail(ForgetsCaches):
         """Interpolate between the steps of each channel, as `numpy.interp` does, for all channels together."""
         steps, levels = self._flat_steps
         first = np.arange(e.shape[1]) * self.PADDED
-        place = np.broadcast_to(first, e.shape)
+        place = np.tile(first, (len(e), 1))
         for stride in self.PADDED >> np.arange(1, self.PADDED.bit_length()):
-            place = np.where(steps.take(place + stride) <= e, place + stride, place)
+            place += stride * (steps.take(place + stride) <= e)
         after = np.minimum(place + 1, first + self.PADDED - 1)
         low, high, base = steps.take(place), steps.take(after), levels.take(place)
         with np.errstate(invalid="ignore"):  # inf - inf of a channel that never spoke

@@ -11,13 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+import diffad.combination
 import diffad.cross_fitting
-import diffad.scoring
-from diffad.cross_fitting import fit_scorer, look_ahead, trusted
-from diffad.evidence import BESIDE_GAUSSIAN, GAUSSIAN, KINDS, WHOLE
-from diffad.scoring import (
+from diffad.combination import (
     CHANNEL_POWER,
-    EXPECTED_LENGTH,
     KIND_POWER,
     SATURATION,
     WEIGHTS,
@@ -26,6 +23,9 @@ from diffad.scoring import (
     reweight,
     saturated,
 )
+from diffad.cross_fitting import fit_scorer, look_ahead, trusted
+from diffad.evidence import BESIDE_GAUSSIAN, GAUSSIAN, KINDS, WHOLE
+from diffad.scoring import EXPECTED_LENGTH
 from diffad.tails import LogTail
 
 CPU = torch.device("cpu")
@@ -423,7 +423,7 @@ def test_faults_that_stand_out_already_change_no_weight():
 
 def test_labels_that_hardly_matter_change_no_weight(monkeypatch):
     evidence, faulty = labelled(0)
-    monkeypatch.setattr(diffad.scoring, "average_precision_score", lambda y, s: 0.5 + 1e-3 * float(s.mean() % 1))
+    monkeypatch.setattr(diffad.combination, "average_precision_score", lambda y, s: 0.5 + 1e-3 * float(s.mean() % 1))
     assert reweight(evidence, faulty, WEIGHTS, 3) == WEIGHTS
 
 

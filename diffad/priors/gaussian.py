@@ -126,6 +126,17 @@ class GaussianPrior(OneCentre):
         return -0.5 * ((white**2).sum(0) + log_det + len(self.mean) * math.log(2 * math.pi))
 
 
+def surely_whole(x: Tensor) -> bool:
+    """Return whether x holds no NaN, False where it may: one spoils the sum, which costs less than a look at each.
+
+    Examples
+    --------
+    >>> surely_whole(torch.tensor([1.0, 2.0])), surely_whole(torch.tensor([1.0, torch.nan]))
+    (True, False)
+    """
+    return not bool(x.sum().isnan())
+
+
 def fill_missing(x: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
     """Replace missing entries of rows (n, d) by their conditional mean given the others.
 
@@ -139,10 +150,10 @@ def fill_missing(x: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
     mean : Tensor of shape (d,)
     precision : Tensor of shape (d, d), float64
     """
+    if surely_whole(x):
+        return x
     missing = x.isnan()
     holes = missing.any(1).nonzero()[:, 0]
-    if not len(holes):
-        return x
     x, hidden = x.clone(), missing[holes]
     pull = torch.where(hidden, 0.0, x[holes] - mean).double() @ precision
     filled = _fill(precision[None], torch.zeros_like(holes), hidden, pull)

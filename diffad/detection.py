@@ -106,9 +106,7 @@ class Detector(OutlierMixin, HoldsParameters):
         -------
         array of shape (n,), int64
         """
-        score = self._strangeness(X)
-        self._look_for_drift(score)
-        return np.where(-score < self.offset_, -1, 1)
+        return self._verdicts(self._strangeness(X))
 
     def p_values(self, X: Any) -> Scores:
         """Return conformal p-values: how often normal rows look as strange.
@@ -123,8 +121,7 @@ class Detector(OutlierMixin, HoldsParameters):
         array of shape (n,)
             ``(1 + normal rows as strange) / (normal rows + 1)``, from 0 (excluded) to 1.
         """
-        score = self._strangeness(X)
-        return self.normal_.p_values(score)
+        return self.normal_.p_values(self._strangeness(X))
 
     @all_or_nothing
     def recalibrate(self, X: Any) -> Self:
@@ -199,6 +196,11 @@ class Detector(OutlierMixin, HoldsParameters):
                 f"threshold={self.threshold!r} counts events in time, of which {type(self).__name__} knows nothing; give "
                 "FalseAlarmRate(alarms a day / rows or images a day)"
             )
+
+    def _verdicts(self, strangeness: Scores) -> NDArray[np.int64]:
+        """Return -1 for what alarms, 1 for the others, and warn where the threshold does not fit any more."""
+        self._look_for_drift(strangeness)
+        return np.where(-strangeness < self.offset_, -1, 1)
 
     def _look_for_drift(self, score: Scores) -> None:
         if drifted(self.normal_.p_values(score)):

@@ -229,8 +229,7 @@ class SeriesDetector(Detector, SeriesInput):
         -------
         array of shape (n_timestamps,)
         """
-        score = self._strangeness(X, groups)
-        return self.normal_.p_values(score)
+        return self.normal_.p_values(self._strangeness(X, groups))
 
     @all_or_nothing
     def recalibrate(self, X: Any, groups: Any = None) -> Self:
@@ -311,9 +310,7 @@ class SeriesDetector(Detector, SeriesInput):
         -------
         array of shape (n_timestamps,), int64
         """
-        score = self._strangeness(X, groups)
-        self._look_for_drift(score)
-        return np.where(-score < self.offset_, -1, 1)
+        return self._verdicts(self._strangeness(X, groups))
 
     def evidence(self, X: Any, groups: Any = None) -> pd.DataFrame:
         """Return every kind of evidence per row and channel, as named columns.

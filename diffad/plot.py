@@ -89,7 +89,7 @@ def plot_imputation(
         ax.fill_between(
             x, lower[:, k], upper[:, k], where=drawn, color=BAND, alpha=0.4, lw=0, label=f"{coverage:.0%} band"
         )
-        ax.set_ylabel(f"{name}\n[{units[name]}]" if units and name in units else str(name), fontsize=9)
+        ax.set_ylabel(_channel_label(name, units), fontsize=9)
         ax.spines[["top", "right"]].set_visible(False)
         ax.margins(x=0)
     handles, labels = axes[0].get_legend_handles_labels()
@@ -136,52 +136,56 @@ def plot_detection(
 
     n = observed.shape[1]
     figure = Figure(figsize=(11, 2.2 + 1.25 * n), layout="constrained")
-    axes = figure.subplots(n + 1, 1, sharex=True, squeeze=False, height_ratios=[1.0] * n + [1.4])[:, 0]
+    *axes, bottom = figure.subplots(n + 1, 1, sharex=True, squeeze=False, height_ratios=[1.0] * n + [1.4])[:, 0]
     x = _drawable(observed.index)
     shaded = [(_drawable(event.start), _drawable(event.end), event.channels) for event in events.itertuples()]
     known = [str(c) for c in explanation.lower.columns]
-    for k, name in enumerate(observed.columns):
-        ax = axes[k]
+    for k, (ax, name) in enumerate(zip(axes, observed.columns, strict=True)):
         # A detector of an array has names of its own.
         place = known.index(str(name)) if str(name) in known else k
-        ax.fill_between(
-            x,
-            explanation.lower.iloc[:, place],
-            explanation.upper.iloc[:, place],
-            color=BAND,
-            alpha=0.45,
-            lw=0,
-            label="expected: 90 % band",
-        )
-        values = observed.iloc[:, k].to_numpy(dtype=float, na_value=np.nan)
-        ax.plot(x, values, color=OBSERVED, lw=0.8, label="observed")
-        if np.isfinite(values).any():  # a dead sensor has its band alone
-            low, high = np.nanquantile(values, [0, 1])
-            ax.set_ylim(low - 0.1 * (high - low or 1), high + 0.1 * (high - low or 1))
-        ax.set_ylabel(f"{name}\n[{units[name]}]" if units and name in units else str(name), fontsize=9)
+        _draw_channel(ax, x, observed.iloc[:, k], explanation, place)
+        ax.set_ylabel(_channel_label(name, units), fontsize=9)
         for start, end, channels in shaded:
             if str(name) in channels:
                 ax.axvspan(start, end, color=TRUTH, alpha=0.25, lw=0, label="alarm: channel to blame")
-    bottom = axes[-1]
-    bottom.plot(x, score, color=OBSERVED, lw=0.8)
-    bottom.axhline(-offset, color=TRUTH, lw=1, ls=(0, (4, 2)), label="threshold")
+    _draw_score(bottom, x, score, -offset)
     for start, end, _ in shaded:
         bottom.axvspan(start, end, color=TRUTH, alpha=0.25, lw=0)
-    bottom.set_yscale("log")
-    bottom.yaxis.set_major_formatter("{x:g}")
-    bottom.yaxis.set_minor_formatter("")
-    bottom.set_ylabel("score", fontsize=9)
     top = float(np.nanmax(score)) * 1.6
     for fault in (faults if faults is not None else pd.DataFrame()).itertuples():
         span = [_drawable(fault.start), _drawable(fault.end)]
         bottom.plot(span, [top, top], color=MEDIAN, lw=4, solid_capstyle="butt", label="true fault")
-    for ax in axes:
+    bottom.set_xlabel(_axis_label(observed.index))
+    for ax in (*axes, bottom):
         ax.spines[["top", "right"]].set_visible(False)
         ax.margins(x=0)
-    handles = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    handles = {label: h for ax in (*axes, bottom) for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=5, frameon=False, title=title)
-    bottom.set_xlabel(_axis_label(observed.index))
     return figure
+
+
+def _draw_channel(ax: Any, x: Any, values: pd.Series, explanation: Explanation, place: int) -> None:
+    """Draw what a channel showed in the band of what the column at `place` of the explanation should have shown."""
+    lower, upper = explanation.lower.iloc[:, place], explanation.upper.iloc[:, place]
+    ax.fill_between(x, lower, upper, color=BAND, alpha=0.45, lw=0, label="expected: 90 % band")
+    shown = values.to_numpy(dtype=float, na_value=np.nan)
+    ax.plot(x, shown, color=OBSERVED, lw=0.8, label="observed")
+    if np.isfinite(shown).any():  # a dead sensor has its band alone
+        low, high = np.nanquantile(shown, [0, 1])
+        ax.set_ylim(low - 0.1 * (high - low or 1), high + 0.1 * (high - low or 1))
+
+
+def _draw_score(ax: Any, x: Any, score: NDArray[np.float64], threshold: float) -> None:
+    ax.plot(x, score, color=OBSERVED, lw=0.8)
+    ax.axhline(threshold, color=TRUTH, lw=1, ls=(0, (4, 2)), label="threshold")
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter("")
+    ax.set_ylabel("score", fontsize=9)
+
+
+def _channel_label(name: Any, units: dict[str, str] | None) -> str:
+    return f"{name}\n[{units[name]}]" if units and name in units else str(name)
 
 
 def plot_detectability(table: pd.DataFrame) -> Any:

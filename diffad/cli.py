@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffad.command_line import errors_in_one_line, show_warning
+from diffad.command_line import errors_in_one_line, show_warning, speaking_of
 from diffad.flows.commands import flows
 from diffad.inspection.commands import inspect
 from diffad.whole_files import beside, ending
@@ -86,9 +86,10 @@ def impute(
             typer.echo(f"{file} has no gaps; written to {output} as it is" + (", no picture drawn" if plot else ""))
             return
         training = Training(progress=True) if steps is None else Training(max_steps=steps, progress=True)
-        imputer = SeriesImputer(training=training).fit(observed)
-        filled = imputer.transform(observed)
-        lower, upper = imputer.interval(observed, coverage)
+        with speaking_of(file):
+            imputer = SeriesImputer(training=training).fit(observed)
+            filled = imputer.transform(observed)
+            lower, upper = imputer.interval(observed, coverage)
         bands = [edge[:, k] for k in gaps for edge in (lower, upper)]
         write_table(filled.assign(**dict(zip(edges, bands, strict=True))), output)
         n_filled = int((observed.isna() & filled.notna()).sum().sum())
@@ -153,15 +154,19 @@ def detect(
         if unknown:
             raise ValueError(f"{file} has columns {unknown} that {fit_on} lacks; remove them")
         table = table[normal.columns]
-        detector = SeriesDetector(threshold=threshold, contamination=contamination).fit(normal)
-        found = detector.events(table)
+        with speaking_of(fit_on):
+            detector = SeriesDetector(threshold=threshold, contamination=contamination).fit(normal)
+        with speaking_of(file):
+            found = detector.events(table)
         write_table(found.assign(channels=found["channels"].map(";".join)), output)
         typer.echo(f"{len(found)} events in {file}, written to {output}")
         if plot:
-            _draw_alarms(detector, table, found, pictures[0])
+            with speaking_of(file):
+                _draw_alarms(detector, table, found, pictures[0])
         # Unasked, a recording that is too short is no error.
         if detectability or (detectability is None and plot and len(normal) >= LEAST_RECORDING):
-            _measure_detectability(clone(detector), normal, beside(output, ".detectability.csv"), plot)
+            with speaking_of(fit_on):
+                _measure_detectability(clone(detector), normal, beside(output, ".detectability.csv"), plot)
 
 
 def _read(table: pd.DataFrame, file: Path, regularize: bool, period: float | None = None) -> tuple[Any, float | None]:
@@ -169,7 +174,8 @@ def _read(table: pd.DataFrame, file: Path, regularize: bool, period: float | Non
     from diffad.recordings import read
 
     try:
-        return read(table, regularize=regularize, period=period)
+        with speaking_of(file):
+            return read(table, regularize=regularize, period=period)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffad.command_line import errors_in_one_line
+from diffad.command_line import errors_in_one_line, speaking_of
 from diffad.whole_files import replacing
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ def inspect(
         _warn(good, fit_on)
         new = read_folder(folder, like=good, longest_side=longest_side)
         _warn(new, folder)
-        inspection = Inspection.of(detector.fit(good.images), new, worst)
+        with speaking_of(fit_on):
+            detector.fit(good.images)
+        with speaking_of(folder):
+            inspection = Inspection.of(detector, new, worst)
         page = html(inspection, good, detector.normal_.scores)
         with replacing(output) as draft:
             draft.write_text(page, encoding="utf-8", errors="backslashreplace")

@@ -129,7 +129,8 @@ def centre_and_scale(images: Images) -> tuple[NDArray[np.float64], NDArray[np.fl
     A constant channel has so small a scale that what models add in its units is lost in rounding.
     """
     centre = np.asarray(np.nanmean(images, (0, 1, 2), dtype=np.float64))
-    spread = np.asarray(np.nanstd(images, (0, 1, 2), dtype=np.float64))
+    # One channel at a time in double precision: squares of 1e20 are infinite in single, and nanstd casts too late.
+    spread = np.array([np.nanstd(channel.astype(np.float64)) for channel in np.moveaxis(images, 3, 0)])
     least = 1e-6 * np.maximum(np.abs(centre), spread.max())
     varies = spread > 1e-12 * np.abs(centre)
     return centre, np.where(varies, spread, np.where(least > 0, least, 1.0))

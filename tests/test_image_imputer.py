@@ -613,6 +613,15 @@ def test_images_far_from_zero_or_large_lose_no_precision(far):
     np.testing.assert_allclose(back, plain, atol=5e-3)
 
 
+@pytest.mark.parametrize("unit", [1e20, 1e30])
+def test_float32_images_whose_squares_float32_does_not_hold(unit):
+    X = 2 + np.random.default_rng(0).random((30, 8, 8)).astype(np.float32)
+    holes = X.copy()
+    holes[:, 2:4, 2:4] = np.nan
+    large = ImageImputer().fit(X * np.float32(unit)).transform(holes * np.float32(unit))
+    np.testing.assert_allclose(large / unit, ImageImputer().fit(X).transform(holes), rtol=1e-5)
+
+
 def test_generated_images_far_from_zero_differ_as_the_training_images_do():
     images = np.random.default_rng(0).random((30, 8, 8)) * 1e-2
     near, far = (ImageImputer(device="cpu").fit(images + offset).generate(20) for offset in (0.0, 1e6))

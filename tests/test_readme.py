@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -32,9 +34,16 @@ def test_snippet_finds_faults():
     assert set(space["result"].explain().index) == set(space["new"].columns)
 
 
-def test_snippet_of_tables_and_images():
-    space = run(2)
-    assert space["inspector"].explain(space["images"][50:]).heat.shape == (10, 16, 16)
+def numbers(text):
+    return [float(number) for number in re.findall(r"-?\d+(?:\.\d*)?", text)]
+
+
+def test_snippet_of_tables_and_images_prints_what_is_shown(capsys):
+    run(2)
+    printed, (shown,) = capsys.readouterr().out, blocks("text")
+    assert len(printed.splitlines()) == len(shown.splitlines())
+    # Processors round differently, and figures of one decimal with them.
+    np.testing.assert_allclose(numbers(printed), numbers(shown), atol=0.11, err_msg=printed)
 
 
 def test_every_snippet_is_tested():

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn import get_config
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags, check_random_state
 from tqdm.auto import tqdm
@@ -215,7 +216,13 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         Returns
         -------
         array or DataFrame of X's shape
+
+        Raises
+        ------
+        ValueError
+            For a 3-D X where `set_output` asks for tables, which have two axes.
         """
+        self._check_output(X)
         recording, pieces = self._reduce(X, groups, lambda s, _scales, _kind: s[0], None)
         filled = recording.fill(recording.assemble(pieces))
         if isinstance(filled, pd.DataFrame) and not self.fitted_on_frame_:
@@ -234,6 +241,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         -------
         array or DataFrame of X's shape
         """
+        self._check_output(X)
         return self.fit(X, y, groups=groups).transform(X, groups=groups)
 
     def sample(self, X: Any, n_samples: int = 20, groups: Any = None) -> NDArray[np.float64]:
@@ -331,6 +339,17 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         check_training(self.training)
         check_count(self.n_samples, "n_samples")
         self._sampler()
+
+    def _check_output(self, X: Any) -> None:
+        """Raise ValueError where scikit-learn would make a table of a panel, before any work is done for it."""
+        asked = getattr(self, "_sklearn_output_config", {}).get("transform", get_config()["transform_output"])
+        if asked != "default" and np.ndim(X) == 3:
+            n_series, length, channels = np.shape(X)
+            raise ValueError(
+                f"a table of {asked} has two axes, X has the shape {np.shape(X)}: give its rows, "
+                f"X.reshape(-1, {channels}), with groups=np.repeat(range({n_series}), {length}), or call "
+                "set_output(transform='default')"
+            )
 
     def _sampler(self) -> Sampler:
         return as_sampler(self.sampler)

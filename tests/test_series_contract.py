@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from sklearn.pipeline import make_pipeline
@@ -71,6 +72,24 @@ def test_set_output_pandas_names_the_columns_of_arrays(gaps, prior_only):
     filled = prior_only().set_output(transform="pandas").fit_transform(gaps)
     assert isinstance(filled, pd.DataFrame)
     assert list(filled.columns) == ["x0", "x1", "x2"]
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_set_output_pandas_refuses_a_panel_and_says_what_works(gaps, prior_only, everywhere):
+    panel = np.stack([gaps, gaps + 1])
+    imputer = prior_only() if everywhere else prior_only().set_output(transform="pandas")
+    with config_context(transform_output="pandas" if everywhere else "default"):
+        with pytest.raises(ValueError, match=r"two axes.*X\.reshape.*groups"):
+            imputer.fit_transform(panel)
+        assert not hasattr(imputer, "model_"), "fitted in vain"
+        with pytest.raises(ValueError, match="two axes"):
+            imputer.fit(panel).transform(panel)
+        groups = np.repeat(range(2), len(gaps))
+        rows = imputer.fit_transform(panel.reshape(-1, 3), groups=groups)
+    assert isinstance(rows, pd.DataFrame)
+    np.testing.assert_array_equal(
+        rows.to_numpy().reshape(panel.shape), imputer.set_output(transform="default").transform(panel)
+    )
 
 
 def test_feature_names_out_are_those_that_came_in(frame, prior_only):

@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from diffad.faults import FAULTS, SIZELESS, inject, on_grid
+from diffad.faults import FAULTS, SIZELESS, chosen_kinds, inject, on_grid
 from diffad.recordings import as_floats
 from diffad.series_detector import SeriesDetector
 
@@ -82,7 +82,7 @@ def detectability(
         raise ValueError(f"share must lie in (0, 1], got {share}")
     if np.ndim(X_normal) != 2:
         raise ValueError(f"X_normal must be one series of shape (n_timestamps, n_features), got {np.shape(X_normal)}")
-    kinds = [kinds] if isinstance(kinds, str) else kinds
+    kinds = chosen_kinds(kinds)
     rng = check_random_state(random_state)
     X_normal = on_grid(detector, X_normal)
     n, channels = np.shape(X_normal)

@@ -198,8 +198,8 @@ def inject(
     >>> int(faulty.y.sum())
     50
     """
-    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
-    values = _checked(X, kinds, n_events, length)
+    kinds = chosen_kinds(kinds)
+    values = _checked(X, n_events, length)
     n, n_channels = values.shape
     low, high = _sizes(size)
     allowed = list(range(n_channels)) if channels is None else list(channels)
@@ -232,11 +232,22 @@ def inject(
     return Injected(faulty, y, channel_of, pd.DataFrame(events))
 
 
-def _checked(X: Any, kinds: list[str], n_events: int, length: int) -> Values:
+def chosen_kinds(kinds: str | Sequence[str]) -> list[str]:
+    """Return kinds of faults as a list, or raise ValueError unless there is one and all are known.
+
+    Examples
+    --------
+    >>> chosen_kinds("spike"), chosen_kinds(("stuck", "drift"))
+    (['spike'], ['stuck', 'drift'])
+    """
+    chosen = [kinds] if isinstance(kinds, str) else list(kinds) if np.iterable(kinds) else []
+    if not chosen or not all(isinstance(kind, str) and kind in FAULTS for kind in chosen):
+        raise ValueError(f"kinds must be some of {list(FAULTS)}, got {kinds!r}")
+    return chosen
+
+
+def _checked(X: Any, n_events: int, length: int) -> Values:
     """Return the recording's values, and refuse what faults cannot be put into."""
-    unknown = [k for k in kinds if k not in FAULTS]
-    if unknown or not kinds:
-        raise ValueError(f"kinds must be some of {list(FAULTS)}, got {kinds}")
     if np.ndim(X) != 2:
         raise ValueError(f"X must be a recording of shape (n_timestamps, n_features), its shape is {np.shape(X)}")
     values = as_floats(X)

@@ -5,6 +5,7 @@ and those of detections show every channel.
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pandas as pd
@@ -167,6 +168,13 @@ def test_unknown_kinds_and_sizes_without_size_are_refused(detector, normal):
         detectability(detector, normal, kinds=("magic",))
     with pytest.raises(ValueError, match="sizes must hold"):
         detectability(detector, normal, kinds=("shift",), sizes=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("kinds", [(), [], None, 3, ("spike", "magic"), [["spike"]]])
+def test_kinds_that_are_none_are_refused_before_anything_is_scored(detector, normal, monkeypatch, kinds):
+    monkeypatch.setattr(detector, "decision_function", lambda X: pytest.fail("scored in vain"))
+    with pytest.raises(ValueError, match=f"kinds must be some of .*'spike'.*got {re.escape(repr(kinds))}"):
+        detectability(detector, normal, kinds=kinds)
 
 
 def test_one_kind_may_be_given_by_its_name(detector, normal):

@@ -310,8 +310,20 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
             As `direction` gives it.
         strength : float, default=1.0
             How far; 1 is the whole way between the classes' means.
+
+        Raises
+        ------
+        ValueError
+            For a direction of another shape, or a strength that is no number: one of each moves all images.
         """
-        return self.decode(self.encode(X) + strength * np.asarray(direction, np.float32))
+        latents = self.encode(X)
+        step = np.asarray(unmasked(direction))
+        if step.dtype.kind not in "biuf" or step.shape != latents.shape[1:]:
+            got = f"shape {step.shape}" if step.dtype.kind in "biuf" else repr(direction)
+            raise ValueError(f"direction must have the shape {latents.shape[1:]} that direction() gives, got {got}")
+        if not isinstance(strength, Real) or not np.isfinite(float(strength)):
+            raise ValueError(f"strength must be a finite number, got {strength!r}")
+        return self.decode(latents + float(strength) * step.astype(np.float32))
 
     @property
     def _device(self) -> torch.device:

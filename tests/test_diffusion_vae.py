@@ -169,6 +169,26 @@ def test_other_mistakes_are_refused(fitted):
 
 
 @pytest.mark.parametrize(
+    ("change", "strength", "words"),
+    [
+        (lambda d: d[0, 0], 1.0, r"direction must have the shape \(2, 2, 4\) .* got shape \(4,\)"),
+        (lambda d: d[:, :1], 1.0, r"got shape \(2, 1, 4\)"),
+        (lambda d: np.stack([d] * 5), 1.0, r"got shape \(5, 2, 2, 4\)"),
+        (lambda _: "b", 1.0, "got 'b'"),
+        (lambda d: d, np.arange(4.0), "strength must be a finite number"),
+        (lambda d: d, np.nan, "strength must be a finite number"),
+        (lambda d: d, "1", "strength must be a finite number"),
+    ],
+)
+def test_edits_that_would_spread_over_latents_of_another_shape_are_refused(fitted, change, strength, words):
+    images, _ = stripes(1, 0)
+    direction = np.ones((2, 2, 4), np.float32)
+    assert fitted.edit(images, direction).shape == images.shape
+    with pytest.raises(ValueError, match=words):
+        fitted.edit(images, change(direction), strength)
+
+
+@pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda z: z[0], r"latents must have the shape \(n, 2, 2, 4\) that encode gives, got \(2, 2, 4\)"),

@@ -16,7 +16,17 @@ import pandas as pd
 import pytest
 
 from datasets.flows import attacks, clients, servers, table
-from datasets.flows.network import PORTS, SERVERS, SITES, Entry, Network, drop_everything, loopback, tcp_syn
+from datasets.flows.network import (
+    PORTS,
+    SERVERS,
+    SITES,
+    Entry,
+    Network,
+    drop_everything,
+    loopback,
+    save_ledger,
+    tcp_syn,
+)
 from datasets.flows.table import Flow, Labels, Sent
 
 FOLDER = Path(__file__).parents[1] / "datasets" / "flows"
@@ -223,6 +233,32 @@ def test_checksum_of_a_made_packet():
     assert words == 0xFFFF
     assert struct.unpack("!HH", segment[:4]) == (40000, 443)
     assert segment[13] == 0x02  # SYN and nothing else
+
+
+def cut_off(row):
+    yield row
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["flows.csv.xz", "attacks.csv", "ledger.csv"])
+def test_a_recorder_that_is_cut_off_leaves_the_older_file(tmp_path, name):
+    file = tmp_path / name
+    entry = Entry("a", "tcp", "127.0.0.1", 40000, "127.0.0.2", 80, 0.0, 1.0)
+
+    def write(rows):
+        if name == "ledger.csv":
+            save_ledger(file, rows)
+        else:
+            table.write(file, ["a", "b"], rows)
+
+    row = entry if name == "ledger.csv" else [1, 2]
+    write([row, row])
+    whole = file.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        write(cut_off(row))
+    assert file.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [file]
+    assert len(pd.read_csv(file)) == 2
 
 
 @linux

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffad.whole_files import replacing
+
 PORTS = {
     "ftp": 21,
     "ssh": 22,
@@ -96,8 +98,8 @@ class Entry:
 
 
 def save_ledger(path: Path, entries: list[Entry]) -> None:
-    """Write the log as CSV."""
-    with path.open("w", newline="") as file:
+    """Write the log as CSV, whole or not at all: it is written again and again while the network lives."""
+    with replacing(path) as draft, draft.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Entry.__dataclass_fields__)
         writer.writerows([*list(vars(entry).values())] for entry in entries)

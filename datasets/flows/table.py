@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from datasets.flows.network import PASSIVE, PORTS, UDP_ONLY, Entry
+from diffad.whole_files import replacing
 
 EPOCH = datetime(2026, 1, 5, 8, tzinfo=UTC).timestamp()  # a neutral start of the recording
 PROTOCOLS = {6: "tcp", 17: "udp"}
@@ -231,9 +232,11 @@ def addresses(many: Iterable[str]) -> str:
 
 
 def write(path: Path, columns: list[str], rows: Iterable[list[object]]) -> None:
-    """Write CSV, compressed if the name ends in .xz."""
+    """Write CSV whole or not at all, compressed if the name ends in .xz."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with lzma.open(path, "wt", preset=9, newline="") if path.suffix == ".xz" else path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+    with replacing(path) as draft:
+        packed = path.suffix == ".xz"
+        with lzma.open(draft, "wt", preset=9, newline="") if packed else draft.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(rows)

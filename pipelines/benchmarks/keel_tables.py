@@ -19,6 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from diffad.whole_files import replacing
+
 #: Imbalanced sets, whose positive class is the anomaly.
 IMBALANCED = [
     "abalone9-18",
@@ -108,7 +110,8 @@ def main() -> None:
         X, classes = read(data / folder / "raw" / f"{name}.dat")
         y = classes == (strange or pd.Series(classes).value_counts().index[-1])
         X = X[:, X.std(0) > 0]
-        np.savez_compressed(options.output / f"{name.replace('_', '-')}.npz", X=X, y=y.astype(int))
+        with replacing(options.output / f"{name.replace('_', '-')}.npz") as draft:
+            np.savez_compressed(draft, X=X, y=y.astype(int))
         print(f"{name}: {len(X)} rows, {X.shape[1]} columns, {y.mean():.1%} anomalies")
 
 

@@ -120,7 +120,9 @@ def timestamp(time: Any) -> pd.Timestamp:
     if stamps is not None:
         return stamps.iloc[0]
     if text in ("", "NaT") or (MONTHS.search(text) and re.search(r"\d{4}", text)):
-        return pd.Timestamp(text)
+        with suppress(ValueError):
+            return pd.Timestamp(text)
+        raise ValueError(f"time {time!r} is no timestamp; give an ISO text, as 2024-03-04 10:00, or a pandas Timestamp")
     raise ValueError(
         f"time {time!r} may be read in several ways; give an ISO text, as 2024-03-04 10:00, or a pandas Timestamp"
     )
@@ -160,9 +162,13 @@ def _of_names(texts: pd.Series) -> pd.Series:
         try:
             return pd.to_datetime(texts)
         except ValueError as error:
-            if "utc=True" not in str(error):
-                raise
-            return pd.to_datetime(texts, utc=True)
+            stamps = pd.to_datetime(texts, utc=True, errors="coerce")
+            if "utc=True" in str(error) and stamps.notna().all():
+                return stamps
+    # Months of other languages begin as English ones do: Januar, mars.
+    misfit = int(stamps.isna().argmax())
+    among = ", or not written as the others" if misfit else ""
+    raise ValueError(f"{texts.iloc[misfit]!r} is no timestamp{among}; write it as 2024-03-04 10:00")
 
 
 def _of_figures(texts: pd.Series, source: str) -> pd.Series:

@@ -122,6 +122,10 @@ def test_offsets_from_utc_are_kept():
         (["01.02.2024", "2024-02-01"], "'2024-02-01' is no timestamp, or not written as the others"),
         (["10:15 1/2/24"], "'10:15 1/2/24' is no timestamp; write it as 2024-03-04 10:00"),
         (["1/2", "2/2"], "'1/2' is no timestamp"),
+        (["1 mars 2024 10:00", "2 mars 2024 10:00"], "'1 mars 2024 10:00' is no timestamp; write it as 2024-03-04"),
+        (["1. Januar 2024"], "'1. Januar 2024' is no timestamp; write it as 2024-03-04 10:00"),
+        (["1 nov 2024", "2 novembre 2024"], "'2 novembre 2024' is no timestamp, or not written as the others; write"),
+        (["Jan 5 2024 10:00 MEZ"], "'Jan 5 2024 10:00 MEZ' is no timestamp; write it as"),
         (["00:00:00", "00:01:00"], "'00:00:00' is a time of day without a date"),
         (["2024-03-31 01:00", "2024-03-31 03:00+02:00"], "some have an offset from UTC and others none"),
         (["0024-01-01"], "would be a date of the year 24"),
@@ -140,6 +144,12 @@ def test_missing_times_stay_missing():
 @pytest.mark.parametrize("text", ["04.03.2024 10:00", "13.02.2024", "3/4/24", "10:00", "4-3-2024 10:00"])
 def test_one_text_of_several_meanings_is_refused(text):
     with pytest.raises(ValueError, match="may be read in several ways; give an ISO text"):
+        timestamp(text)
+
+
+@pytest.mark.parametrize("text", ["1. Januar 2024 10:00", "1 mars 2024", "5 Jan 2024 10:00 MEZ"])
+def test_one_text_with_the_month_of_another_language_is_refused(text):
+    with pytest.raises(ValueError, match=f"'{text}' is no timestamp; give an ISO text"):
         timestamp(text)
 
 

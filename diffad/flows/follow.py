@@ -7,6 +7,7 @@ the output back to it and reads on from there.
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import re
@@ -15,12 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import chain, takewhile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from diffad.flows.alerts import FlowModel, Limits, Watch
 from diffad.flows.ecs import ecs_lines
 from diffad.flows.incidents import Incidents
-from diffad.flows.readers import format_of, line_parser
+from diffad.flows.readers import format_of, line_parser, skip_zeros
 from diffad.flows.table import ReadReport
 from diffad.telling import tell
 from diffad.whole_files import replacing
@@ -104,7 +105,7 @@ class Follower:
         self.state = self._restored()
         if not self.state_file.exists():
             self._save()  # how long the output was before, should the first batch be broken off
-        self._file: BinaryIO | None = None
+        self._file: io.BufferedReader | None = None
 
     def run(self, stop: Callable[[], bool] = lambda: False, wait: float = 1.0) -> None:
         """Follow the log until `stop` says so; looks every `wait` seconds for new lines."""
@@ -132,8 +133,8 @@ class Follower:
     def _lines(self, over: bool) -> tuple[list[str], bytes]:
         """Return the next complete lines, without and with their ends; the last of a log that is over may lack its own."""
         assert self._file is not None
-        hole = self._hole()
-        self._file.seek(self.state.offset + hole)
+        self._file.seek(self.state.offset)
+        hole = skip_zeros(self._file)
         block = self._file.read(BATCH_BYTES)
         # Zeros with nothing behind them may be a block that is yet to be written.
         if hole and not (block or over):
@@ -148,22 +149,10 @@ class Follower:
             end = len(block)
         if not end:
             return [], b""
-        if not self.state.offset and self.state.format == "auto":
+        if self.state.format == "auto":
             self.state.format = format_of(Path(self._file.name))
         text = block[:end].decode("utf-8" if self.state.offset else "utf-8-sig", errors="replace")
         return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")], block[:end]
-
-    def _hole(self) -> int:
-        """Return how many zero bytes come next: a log that was cut under a writer who does not append goes on behind them."""
-        assert self._file is not None
-        self._file.seek(self.state.offset)
-        size = 0
-        while block := self._file.read(BATCH_BYTES):
-            zeros = len(block) - len(block.lstrip(b"\0"))
-            size += zeros
-            if zeros < len(block):
-                break
-        return size
 
     def _skip_line(self, block: bytes, over: bool) -> bool:
         """Go on after a line that is too long for a batch and begins with `block`; False if its end is yet to come."""
@@ -251,7 +240,7 @@ class Follower:
         if state.format == "auto":
             state.format = self.format
 
-    def _open(self) -> BinaryIO | None:
+    def _open(self) -> io.BufferedReader | None:
         """Open the log that comes next; None where there is none yet."""
         path, goes_on = self._next()
         if not path.exists():
@@ -292,7 +281,7 @@ class Follower:
         self._tell_of_packed(old, after)
         return after, False
 
-    def _is_continued(self, file: BinaryIO) -> bool:
+    def _is_continued(self, file: io.BufferedReader) -> bool:
         """Return whether a file still has what was read of it."""
         before = self.state.before
         file.seek(self.state.offset - len(before))

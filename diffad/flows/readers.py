@@ -322,15 +322,32 @@ def _finished(tables: Iterable[pd.DataFrame], path: Path, format: str, report: R
 
 
 def _sample(path: Path) -> tuple[bytes, bool]:
-    """Return the beginning of a file, unzipped, and whether it is zipped."""
+    """Return the beginning of a file, unzipped and behind a hole of zeros, and whether it is zipped."""
     with path.open("rb") as file:
+        zipped = file.peek(2).startswith(b"\x1f\x8b")
+        skip_zeros(file)
         head = file.read(1 << 16)
-    if not head.startswith(b"\x1f\x8b"):
+    if not zipped:
         return head, False
     try:
-        return zlib.decompressobj(wbits=31).decompress(head), True
+        return zlib.decompressobj(wbits=31).decompress(head).lstrip(b"\0"), True
     except zlib.error as error:
         raise ValueError(f"{path} begins like gzip but cannot be unzipped: {error}") from error
+
+
+def skip_zeros(file: io.BufferedReader | gzip.GzipFile) -> int:
+    """Go on to the next byte that is not zero, and return how many were passed.
+
+    A log that was cut under a writer who does not append begins with a hole as long as what was cut off.
+    """
+    size = 0
+    while block := file.peek(1):
+        zeros = len(block) - len(block.lstrip(b"\0"))
+        file.read(zeros)
+        size += zeros
+        if zeros < len(block):
+            break
+    return size
 
 
 def _detect(sample: bytes, path: Path) -> str:
@@ -367,6 +384,7 @@ def _blocks(path: Path, zipped: bool, n: int, report: ReadReport) -> Iterator[li
         # Only the newline ends a line: a carriage return or another separator inside is data.
         text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="\n")  # type: ignore[type-var]
         try:
+            skip_zeros(file)
             for line in iter(partial(text.readline, LONGEST_LINE), ""):
                 block.append(line.rstrip("\r\n"))
                 if len(block) == n:

@@ -404,8 +404,8 @@ def same(found, expected):
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-3)
 
 
-def follower(model, where):
-    return Follower(where / "conn.log", model, where / "out.jsonl", model.limits(20), "zeek", where / "state")
+def follower(model, where, format="zeek"):
+    return Follower(where / "conn.log", model, where / "out.jsonl", model.limits(20), format, where / "state")
 
 
 def catch_up(watch):
@@ -830,6 +830,12 @@ def test_a_log_that_is_cut_under_its_writer_goes_on_behind_a_hole(folder, model,
     assert log.read_bytes().startswith(bytes(2000)), "the writer goes on where it was"
     with pytest.warns(UserWarning, match="lines not yet read are lost"):
         catch_up(watch)
+    same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
+
+
+def test_a_log_that_begins_with_a_hole_tells_its_format(folder, model, tmp_path):
+    (tmp_path / "conn.log").write_bytes(bytes(100_000) + (folder / "new.log").read_bytes())
+    catch_up(follower(model, tmp_path, "auto"))
     same((tmp_path / "out.jsonl").read_text().splitlines(), expected_lines(model, folder / "new.log"))
 
 

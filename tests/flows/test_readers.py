@@ -459,6 +459,22 @@ def test_a_line_without_end_is_cut_and_counted(write, monkeypatch):
     assert report.lines == accounted(report)
 
 
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("text", [ZEEK, "\n".join(EVE) + "\n"], ids=["zeek", "suricata"])
+@pytest.mark.parametrize("hole", [1, 100_000, 2_000_000])
+def test_a_hole_of_zeros_before_the_first_line_hides_nothing(write, hole, text, zipped):
+    report = ReadReport()
+    content = bytes(hole) + text.encode()
+    table = load_flows(write(gzip.compress(content) if zipped else content), report=report)
+    assert_equal(table, load_flows(write(text, "plain.log")))
+    assert report.lines == len(text.splitlines()) and not report.left_out
+
+
+def test_nothing_but_zeros_is_an_empty_log(write):
+    with pytest.raises(ValueError, match="is empty"):
+        load_flows(write(bytes(100_000)))
+
+
 def test_a_growing_log_is_parsed_as_it_comes():
     report = ReadReport()
     parser = line_parser("zeek", report)

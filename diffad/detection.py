@@ -121,7 +121,8 @@ class Detector(OutlierMixin, HoldsParameters):
         array of shape (n,)
             ``(1 + normal rows as strange) / (normal rows + 1)``, from 0 (excluded) to 1.
         """
-        return self.normal_.p_values(self._strangeness(X))
+        score = self._strangeness(X)  # tells first whether anything was fitted
+        return self.normal_.p_values(score)
 
     @all_or_nothing
     def recalibrate(self, X: Any) -> Self:

@@ -229,7 +229,8 @@ class SeriesDetector(Detector, SeriesInput):
         -------
         array of shape (n_timestamps,)
         """
-        return self.normal_.p_values(self._strangeness(X, groups))
+        score = self._strangeness(X, groups)
+        return self.normal_.p_values(score)
 
     @all_or_nothing
     def recalibrate(self, X: Any, groups: Any = None) -> Self:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from diffad import SeriesImputer, Training
+from diffad import Sampler, SeriesImputer, Training
 from diffad.held_out import HELD_OUT_SHARE, held_out, split
 
 WINDOW = 16
@@ -65,7 +65,8 @@ def panel(n, rows, seed=0):
 def test_networks_are_trained_on_panels_of_short_series(prior, rows):
     X = panel(40, rows)
     X[::3, 2:5, 1] = np.nan
-    imputer = SeriesImputer(window=WINDOW, prior=prior, training=Training(max_steps=2), device="cpu").fit(X)
+    quick = {"n_samples": 5, "sampler": Sampler(n_steps=1), "device": "cpu"}
+    imputer = SeriesImputer(window=WINDOW, prior=prior, training=Training(max_steps=2), **quick).fit(X)
     assert [entry["step"] for entry in imputer.history_] == [2]
     assert np.isfinite(imputer.transform(X)).all()
 

@@ -307,7 +307,7 @@ def test_a_fit_that_fails_is_a_failed_run_and_its_error_gets_through(logged, no_
 
 
 @pytest.mark.parametrize("call", ["start_run", "log_params", "set_tags", "log_metrics"])
-def test_a_failing_store_warns_and_the_fit_succeeds(logged, no_models, few_steps, frame, monkeypatch, call):
+def test_a_failing_store_warns_and_the_fit_succeeds(logged, no_models, prior_only, frame, monkeypatch, call):
     import mlflow
 
     def broken(*args, **kwargs):
@@ -315,7 +315,7 @@ def test_a_failing_store_warns_and_the_fit_succeeds(logged, no_models, few_steps
 
     monkeypatch.setattr(mlflow, call, broken)
     with pytest.warns(RuntimeWarning, match="the store is down"):
-        imputer = few_steps().fit(frame)
+        imputer = prior_only().fit(frame)
     assert not imputer.transform(frame).isna().any().any()
 
 

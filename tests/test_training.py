@@ -345,7 +345,7 @@ def narrow(n, deviation=0.3, seed=0):
 
 
 def learn_narrow(seed=0, **options):
-    training = Training(**{"max_steps": 60, "evaluate_every": 20, "masks_per_batch": 4, **options})
+    training = Training(**{"max_steps": 30, "evaluate_every": 10, "masks_per_batch": 4, **options})
     model = MaskedDiffusion(StandardPrior(D), LENGTH, CHANNELS)
     history, gain = learn(model, *narrow(200), *narrow(100, seed=1), training, seed)
     return model, history, gain
@@ -365,10 +365,10 @@ def test_learning_resumes_to_the_bit(tmp_path):
     expected, history, gain = learn_narrow()
     options = {"checkpoint": str(tmp_path / "state.pt")}
     model = MaskedDiffusion(StandardPrior(D), LENGTH, CHANNELS)
-    training = Training(max_steps=60, evaluate_every=20, masks_per_batch=4, **options)
+    training = Training(max_steps=30, evaluate_every=10, masks_per_batch=4, **options)
 
     def stop(step, entry):
-        if step == 40:
+        if step == 20:
             raise Stop
 
     with pytest.raises(Stop):
@@ -395,7 +395,7 @@ def test_a_callers_defaults_do_not_change_what_is_learnt(setting):
         model = MaskedDiffusion(StandardPrior(D), LENGTH, CHANNELS)
         torch.set_default_dtype(torch.float64)
         try:
-            training = Training(max_steps=20, evaluate_every=20, masks_per_batch=4)
+            training = Training(max_steps=20, evaluate_every=10, masks_per_batch=4)
             ours, same = learn(model, *windows[0], *windows[1], training, 0)
             assert torch.get_default_dtype() == torch.float64
         finally:

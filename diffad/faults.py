@@ -20,6 +20,8 @@ Values = NDArray[np.float64]
 NEIGHBOURHOOD = 100
 #: Share of a channel's overall deviation below which it counts as resting.
 RESTING = 0.1
+#: Faults tried for each event: where a channel rests, or is missing, some change nothing.
+TRIED = 30
 
 
 class Place(NamedTuple):
@@ -143,7 +145,8 @@ class Injected(NamedTuple):
     X : DataFrame or array of shape (n_timestamps, n_features)
         As given, with faults.
     y : array of shape (n_timestamps,)
-        1 where a value was changed by a fault.
+        1 where a value was changed by a fault; of what is stuck also the reading that is repeated, and readings between
+        that are the same by chance.
     channel : array of shape (n_timestamps,)
         The channel concerned, -1 elsewhere.
     events : DataFrame
@@ -168,6 +171,9 @@ def inject(
 ) -> Injected:
     """Put faults of single channels into a recording, evenly spread with some jitter.
 
+    An event that would change nothing, such as a sensor stuck where it rests, is drawn anew. What changes nothing
+    in `TRIED` draws is left out: of sensors stuck in a recording that rests throughout, there is no event at all.
+
     Parameters
     ----------
     X : DataFrame or array of shape (n_timestamps, n_features)
@@ -175,6 +181,7 @@ def inject(
     kinds : str or sequence of str, default=all of `FAULTS`
         One is drawn for each event.
     n_events : int, default=10
+        Events at most.
     length : int, default=25
         Rows per event.
     size : float or (low, high), default=3.0
@@ -206,30 +213,47 @@ def inject(
     if not allowed or not all(isinstance(k, Integral) and 0 <= k < n_channels for k in allowed):
         raise ValueError(f"channels must be numbers from 0 to {n_channels - 1}, got {channels!r}")
     rng = check_random_state(random_state)
-    clean, events = values.copy(), []
+    clean, changed, events = values.copy(), np.zeros(values.shape, bool), []
     room = n // n_events
     for i in range(n_events):
-        start = i * room + int(rng.randint(max(1, room - length)))
-        channel = int(rng.choice(allowed))
-        kind = str(rng.choice(kinds))
-        strength = float(low * (high / low) ** rng.uniform())
-        place = Place(start, start + length, channel, _deviation(clean[:, channel], start))
-        before = clean[start : start + length, channel]
-        if not np.isnan(before).all():
-            block = FAULTS[kind](clean, place, strength, rng)
-            # A fault neither fills gaps nor makes new ones.
-            values[start : start + length, channel] = np.where(np.isnan(before) | np.isnan(block), before, block)
-        events.append({"start": start, "stop": start + length, "channel": channel, "kind": kind, "size": strength})
-    changed = ~np.isclose(values, clean, rtol=0, atol=0, equal_nan=True)
-    for event in events:
-        if event["kind"] == "stuck":  # its first reading is unchanged, and part of it
-            span, channel = slice(event["start"], event["stop"]), event["channel"]
-            changed[span, channel] = ~np.isnan(clean[span, channel])
+        for _ in range(TRIED):
+            start = i * room + int(rng.randint(max(1, room - length)))
+            channel = int(rng.choice(allowed))
+            kind = str(rng.choice(kinds))
+            strength = float(low * (high / low) ** rng.uniform())
+            place = Place(start, start + length, channel, _deviation(clean[:, channel], start))
+            block = _faulty(clean, kind, place, strength, rng)
+            marks = _labels(kind, _block(clean, place), block)
+            if marks.any():
+                values[start : start + length, channel] = block
+                changed[start : start + length, channel] = marks
+                events.append((start, start + length, channel, kind, strength))
+                break
     y = np.asarray(changed.any(1), dtype=np.int64)
     faulty = pd.DataFrame(values, X.index, X.columns) if isinstance(X, pd.DataFrame) else values
     channel_of = np.full(n, -1)
     channel_of[y == 1] = changed[y == 1].argmax(1)
-    return Injected(faulty, y, channel_of, pd.DataFrame(events))
+    return Injected(faulty, y, channel_of, pd.DataFrame(events, columns=["start", "stop", "channel", "kind", "size"]))
+
+
+def _faulty(clean: Values, kind: str, place: Place, size: float, rng: np.random.RandomState) -> Values:
+    """Return a channel's readings with a fault, which neither fills gaps nor makes new ones."""
+    before = _block(clean, place)
+    if np.isnan(before).all():
+        return before
+    block = FAULTS[kind](clean, place, size, rng)
+    return np.where(np.isnan(before) | np.isnan(block), before, block)
+
+
+def _labels(kind: str, before: Values, after: Values) -> NDArray[np.bool_]:
+    """Mark the readings of a channel that belong to a fault."""
+    known = ~np.isnan(before)
+    changed = known & (before != after)
+    if kind == "stuck" and changed.any():
+        rows, seen = np.flatnonzero(changed), np.flatnonzero(known)
+        first = seen[seen < rows[0]][-1]  # the reading that is repeated from here on
+        changed[first : rows[-1] + 1] = known[first : rows[-1] + 1]
+    return changed
 
 
 def chosen_kinds(kinds: str | Sequence[str]) -> list[str]:

@@ -46,7 +46,7 @@ def local_deviation(x, event):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(KINDS), st.integers(1, 4), st.integers(1, 40), st.integers(1, 8), st.integers(0, 999))
+@given(st.sampled_from(KINDS), st.integers(1, 4), st.integers(2, 40), st.integers(1, 8), st.integers(0, 999))
 def test_only_labelled_values_change_and_labels_are_those_of_the_events(kind, channels, length, n_events, seed):
     x = recording(n_events * (length + 2) + seed % 300, channels, seed)
     faulty = inject(x, kind, n_events=n_events, length=length, random_state=seed)
@@ -347,3 +347,41 @@ def test_a_channel_that_was_never_known_is_no_obstacle(kind):
     faulty = inject(x, kind, n_events=8)
     assert np.isnan(faulty.X[:, 1]).all()
     assert not np.isnan(faulty.X[:, 0]).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_event_changes_nothing_and_none_is_labelled_where_a_channel_rests(kind):
+    x = recording(1000, 2)
+    x[:620] = x[0]
+    faulty = inject(x, kind, n_events=10, length=25)
+    changed = (x != faulty.X).any(1)
+    assert len(faulty.events) >= 3
+    for event in faulty.events.itertuples():
+        assert changed[event.start : event.stop].any(), event
+    # The repeated reading itself is the only one that is labelled and right.
+    unchanged = (faulty.y == 1) & ~changed
+    assert unchanged.sum() <= (len(faulty.events) if kind == "stuck" else 0)
+
+
+@pytest.mark.parametrize(("kind", "events"), [("stuck", 0), ("shift", 4)])
+def test_a_recording_that_rests_has_only_faults_that_change_it(kind, events):
+    faulty = inject(np.full((400, 2), 7.0), kind, n_events=4)
+    assert len(faulty.events) == events
+    assert (faulty.y.sum() > 0) == (events > 0)
+    assert list(faulty.events.columns) == ["start", "stop", "channel", "kind", "size"]
+
+
+def test_what_is_stuck_is_labelled_as_long_as_it_can_be_told():
+    """A valve that opens for ten rows, and a sensor that says it stays shut."""
+    x = np.zeros((40, 1))
+    x[15:25] = 1.0
+    faulty = inject(x, "stuck", n_events=1, length=36, random_state=0)
+    assert (faulty.X == 0).all()
+    assert np.flatnonzero(faulty.y).tolist() == list(range(14, 25))
+
+
+def test_of_two_channels_the_fault_is_in_the_one_that_moves():
+    x = recording(600, 2)
+    x[:, 1] = 5.0
+    faulty = inject(x, "stuck", n_events=8)
+    assert faulty.events["channel"].tolist() == [0] * 8

@@ -23,6 +23,10 @@ Rows = NDArray[np.float64]
 MOST_SPARSE, FEW = 20, 10_000
 #: Periods between most rows from which on a grid that was given is too fine.
 SPARSE = 1.5
+#: Seconds of a month, on average.
+MONTH = 365.2425 / 12 * 86400
+#: Last day that every month has.
+COMMON_DAY = 28
 
 
 @dataclass(frozen=True)
@@ -242,9 +246,44 @@ def _of_months(index: pd.Index) -> bool:
     """Return whether timestamps are months, quarters or years apart: of several lengths, and regular all the same."""
     if not isinstance(index, pd.DatetimeIndex):
         return False
-    steps = np.diff(12 * index.year + index.month)
+    steps = np.diff(_month_numbers(index))
     same_day = bool((index.day == index.day[0]).all() or index.is_month_end.all())
     return bool(steps.min() == steps.max() > 0) and same_day
+
+
+def months_apart(index: pd.Index) -> int:
+    """Return how many months lie between most rows; 0 where they do not come on one day of the month, or the last.
+
+    Examples
+    --------
+    >>> months_apart(pd.DatetimeIndex(["2024-01-01", "2024-02-01", "2024-06-01", "2024-07-01"]))
+    1
+    """
+    if isinstance(index, pd.PeriodIndex):
+        index = index.to_timestamp()
+    if not isinstance(index, pd.DatetimeIndex) or len(index) < 2:
+        return 0
+    same_day = bool((index.day == index.day[0]).all()) and index.day[0] <= COMMON_DAY
+    return int(np.median(np.diff(_month_numbers(index)))) if same_day or index.is_month_end.all() else 0
+
+
+def _month_numbers(index: pd.DatetimeIndex) -> NDArray[np.int64]:
+    return np.asarray(12 * index.year + index.month, np.int64)
+
+
+def _grid_of_months(index: pd.DatetimeIndex, months: int, rows: int) -> pd.DatetimeIndex:
+    """Return so many timestamps, so many months apart, from the first of an index on."""
+    first, at_end = index[0], bool(index.is_month_end.all())
+    later = [pd.offsets.MonthEnd(months * k) if at_end else pd.DateOffset(months=months * k) for k in range(rows)]
+    return pd.DatetimeIndex([first + offset for offset in later], name=index.name).as_unit(index.unit)
+
+
+def _even_grid(index: pd.DatetimeIndex, nanoseconds: int, rows: int) -> pd.DatetimeIndex:
+    """Return so many timestamps, so many nanoseconds apart, from the first of an index on."""
+    grid = pd.DatetimeIndex(index.as_unit("ns").asi8[0] + nanoseconds * np.arange(rows), name=index.name)
+    coarse = grid.as_unit(index.unit)
+    grid = coarse if (coarse.as_unit("ns") == grid).all() else grid
+    return grid.tz_localize("UTC").tz_convert(index.tz) if index.tz is not None else grid
 
 
 def _on_grid(X: pd.DataFrame, seconds: float | None) -> tuple[pd.DataFrame, NDArray[np.int64]]:
@@ -256,35 +295,35 @@ def _on_grid(X: pd.DataFrame, seconds: float | None) -> tuple[pd.DataFrame, NDAr
     _check_order(index)
     if len(index) < 2 or _is_regular(index, seconds):
         return X, np.arange(len(X))
+    months = months_apart(index)
+    if months and seconds:
+        months = round(seconds / MONTH)
     # Integer nanoseconds throughout: floats cannot hold today's date to the nanosecond.
-    stamps = index.as_unit("ns").asi8
-    usual = 1e9 * seconds if seconds else float(np.median(np.diff(stamps)))
+    stamps, second = (_month_numbers(index), 1 / MONTH) if months else (index.as_unit("ns").asi8, 1e9)
+    usual = float(months or (second * seconds if seconds else np.median(np.diff(stamps))))
     apart = float(np.median(np.diff(stamps))) / usual
     if apart > SPARSE:
         tell(
-            f"most rows of X are {apart * usual / 1e9:g} s apart, on a grid of {usual / 1e9:g} s: "
+            f"most rows of X are {apart * usual / second:g} s apart, on a grid of {usual / second:g} s: "
             f"{1 - 1 / apart:.0%} of its rows are missing; fit on data of the same period, or resample them"
         )
     steps = np.rint(np.diff(stamps) / usual).astype(np.int64)
     # Counting step by step keeps jitter from adding up; the mean period then spans the whole.
     slots = np.r_[0, steps.cumsum()]
-    period = round(int(stamps[-1] - stamps[0]) / max(1, int(slots[-1])))
+    period = months or round(int(stamps[-1] - stamps[0]) / max(1, int(slots[-1])))
     if (steps == 0).any():
         crowded = index[1:][steps == 0][0]
         raise ValueError(
-            f"two rows near {crowded} fall on the same point of a grid of {period / 1e9:g} s; "
+            f"two rows near {crowded} fall on the same point of a grid of {period / second:g} s; "
             "resample first: X.resample(...).mean()"
         )
     if slots[-1] > max(FEW, MOST_SPARSE * len(index)):
         widest = int(np.argmax(steps))
         raise ValueError(
-            f"a grid of {period / 1e9:g} s from {index[0]} to {index[-1]} has {slots[-1] + 1} rows for {len(index)} "
+            f"a grid of {period / second:g} s from {index[0]} to {index[-1]} has {slots[-1] + 1} rows for {len(index)} "
             f"given: {index[widest + 1]} follows {index[widest]}; mend the clock, or pass the parts by themselves"
         )
-    grid = pd.DatetimeIndex(stamps[0] + period * np.arange(slots[-1] + 1), name=index.name)
-    coarse = grid.as_unit(index.unit)
-    grid = coarse if (coarse.as_unit("ns") == grid).all() else grid
-    grid = grid.tz_localize("UTC").tz_convert(index.tz) if index.tz is not None else grid
+    grid = (_grid_of_months if months else _even_grid)(index, period, int(slots[-1]) + 1)
     return X.set_axis(grid[slots]).reindex(grid), slots
 
 

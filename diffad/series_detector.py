@@ -25,7 +25,7 @@ from diffad.devices import device_of
 from diffad.events import event_table
 from diffad.evidence import KINDS, WHOLE
 from diffad.fault_labels import faulty_rows
-from diffad.recordings import Recording
+from diffad.recordings import Recording, months_apart
 from diffad.series_imputer import SeriesImputer
 from diffad.series_input import SeriesInput
 from diffad.series_scoring import SeriesScorer
@@ -101,6 +101,8 @@ class SeriesDetector(Detector, SeriesInput):
         Evidence of all kinds, its tails and weights; expected values and their bands; channels that never moved.
     period_ : float or None
         Seconds between rows; None without timestamps.
+    months_ : int
+        Months between rows whose timestamps are months, quarters or years; 0 of others.
     n_features_in_ : int
         Number of channels.
 
@@ -163,6 +165,7 @@ class SeriesDetector(Detector, SeriesInput):
         """
         self._check_parameters()
         recording, self.period_ = self._read(X, groups, reset=True)
+        self.months_ = months_apart(recording.index[max(recording.rows, key=len)])
         faulty = faulty_rows(y, recording)
         normal = recording.blanked(faulty)
         self.scaling_ = self._fit_scaling(normal)

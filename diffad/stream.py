@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from diffad.masked_arrays import unmasked
 from diffad.series_scoring import SeriesScorer
 from diffad.thresholds import MERGE
-from diffad.timestamps import timestamp
+from diffad.timestamps import months_between, timestamp
 from diffad.whole_files import replacing
 
 #: A mapping or Series of channel names to values, or the values in order.
@@ -58,6 +58,7 @@ class Judge(Protocol):
     scorer_: SeriesScorer
     offset_: float
     period_: float | None
+    months_: int
     channel_names_: list[str]
 
 
@@ -162,8 +163,7 @@ class Stream:
         period = self.detector.period_
         if time is None:
             # A row without a time comes one period after its predecessor.
-            known = self._time is not None and period
-            return 0, self._time + pd.Timedelta(seconds=period) if known else self._time
+            return 0, self._one_row_later() if self._time is not None and period else self._time
         if isinstance(time, Number):
             raise ValueError(
                 f"time is the number {time}, of no known unit; give a timestamp: pd.Timestamp({time}, unit='s')"
@@ -178,12 +178,24 @@ class Stream:
         seconds = (stamp - self._time).total_seconds()
         if seconds <= 0:
             raise ValueError(f"the clock goes backwards: {stamp} after {self._time}; rows must come in order")
-        if period and round(seconds / period) == 0:
+        rows = self._rows_until(stamp, seconds)
+        if rows == 0:
             raise ValueError(
                 f"{stamp} comes {seconds:g} s after its predecessor, but the detector was fitted on a row every {period:g} s; "
                 "give one row a period"
             )
-        return (round(seconds / period) - 1 if period else 0), stamp
+        return rows - 1, stamp
+
+    def _rows_until(self, stamp: pd.Timestamp, seconds: float) -> int:
+        """Return which row after the last one a time so many seconds later is; without a period the next."""
+        period, months = self.detector.period_, self.detector.months_
+        if months:
+            return round(months_between(self._time, stamp) / months)
+        return round(seconds / period) if period else 1
+
+    def _one_row_later(self) -> pd.Timestamp:
+        period, months = self.detector.period_, self.detector.months_
+        return self._time + (pd.DateOffset(months=months) if months else pd.Timedelta(seconds=period))
 
 
 def _reading(channel: str, value: Any) -> float:

@@ -20,6 +20,8 @@ from diffad.telling import tell
 FIRST_YEAR = 1900
 #: Two-digit years from here on are of the last century, as POSIX has it.
 LAST_CENTURY = 69
+#: Days of a month, on average.
+DAYS_OF_MONTH = 365.2425 / 12
 
 TIME = r"(\d{1,2})[:.](\d{2})(?:[:.](\d{2})(?:[.,](\d{1,9}))?)?\s*(?:([AaPp])\.?[Mm]\.?)?(?:\s*Uhr)?"
 OFFSET = r"(?:\s*(Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?))?"
@@ -126,6 +128,20 @@ def timestamp(time: Any) -> pd.Timestamp:
     raise ValueError(
         f"time {time!r} may be read in several ways; give an ISO text, as 2024-03-04 10:00, or a pandas Timestamp"
     )
+
+
+def months_between(earlier: pd.Timestamp, later: pd.Timestamp) -> float:
+    """Return how many months passed, the rest of one in parts of its mean length.
+
+    Examples
+    --------
+    >>> round(months_between(pd.Timestamp("2024-01-31"), pd.Timestamp("2024-02-29")))
+    1
+    """
+    if earlier.tz is not None:
+        later = later.tz_convert(earlier.tz)
+    whole = 12 * (later.year - earlier.year) + later.month - earlier.month
+    return float(whole + (later.day - earlier.day) / DAYS_OF_MONTH)
 
 
 def _late_enough(stamps: pd.Series, texts: pd.Series) -> pd.Series:

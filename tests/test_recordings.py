@@ -122,6 +122,25 @@ def test_regular_months_and_local_days_keep_their_times_on_a_grid(index):
     np.testing.assert_array_equal(recording.given, np.arange(len(index)))
 
 
+@pytest.mark.parametrize("freq", ["MS", "ME", "QS", "YS", pd.DateOffset(months=1)])
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_missing_months_are_put_back_where_the_calendar_has_them(freq, zone):
+    full = pd.date_range("1990-01-15", periods=200, freq=freq, tz=zone)
+    keep = np.random.default_rng(0).random(200) < 0.7
+    keep[[0, -1]], keep[50:150] = True, False
+    X = pd.DataFrame({"x": np.arange(200.0)}, full)
+    recording, _ = read(X[keep], regularize=True)
+    pd.testing.assert_frame_equal(recording.template, X.where(keep[:, None]), check_freq=False)
+    np.testing.assert_array_equal(recording.given, np.flatnonzero(keep))
+
+
+def test_rows_on_the_first_of_months_are_days_to_a_model_of_days():
+    days = pd.DataFrame({"x": 1.0}, pd.DatetimeIndex(["2026-01-01", "2026-02-01", "2026-04-01"]))
+    with pytest.warns(UserWarning, match="on a grid of 86400 s"):
+        recording, _ = read(days, regularize=True, period=86400.0)
+    assert recording.given.tolist() == [0, 31, 90]
+
+
 def test_filling_touches_missing_entries_only_and_never_its_input():
     X = pd.DataFrame({"a": [1.0, np.nan, 3.0], "n": [1, 2, 3]}, index=list("pqr"))
     before = X.copy(deep=True)

@@ -186,6 +186,46 @@ def test_a_row_without_a_time_takes_one_period(detector, live):
     assert stream.update(live.iloc[2], live.index[2]).row == 2
 
 
+def calendar(waves, freq, start="1950-01-31", periods=300):
+    """Return a table with a row every month, quarter or year, noise on all of them."""
+    index = pd.date_range(start, periods=periods, freq=freq)
+    return pd.DataFrame(noisy(np.resize(waves, (periods, waves.shape[1])), 12), index, ["flow", "pressure", "power"])
+
+
+@pytest.mark.parametrize("freq", ["MS", "ME", "QS"])
+def test_years_of_missing_months_lose_no_row(freq, waves):
+    fitted = SeriesDetector(context="past", kinds=("energy",), regularize=True).fit(calendar(waves, freq))
+    live = calendar(waves, freq, "2030-01-31", 200)
+    kept = [0, 1, 2, 5, 17, 41, 101, 199]
+    stream, part = fitted.stream(), live.iloc[kept]
+    found = [stream.update(row, time) for time, row in part.iterrows()]
+    assert [r.row for r in found] == kept
+    np.testing.assert_allclose([r.score for r in found], fitted.score_samples(part)[kept], **CLOSE)
+
+
+def test_months_are_counted_whatever_the_day_on_which_a_row_comes(waves):
+    fitted = SeriesDetector(context="past", kinds=("energy",)).fit(calendar(waves, "MS").to_period("M"))
+    stream = fitted.stream()
+    times = ["2030-01-01", "2030-02-03", "2030-02-27", "2035-02-27", "2035-04-02"]
+    assert [stream.update([0.0, 0.0, 0.0], time).row for time in times] == [0, 1, 2, 62, 63]
+    with pytest.raises(ValueError, match="give one row a period"):
+        stream.update([0.0, 0.0, 0.0], "2035-04-09")
+
+
+def test_rows_without_a_time_take_a_month_each(waves):
+    stream = SeriesDetector(context="past", kinds=("energy",)).fit(calendar(waves, "MS")).stream()
+    stream.update([0.0, 0.0, 0.0], "2030-01-01")
+    for _ in range(119):
+        stream.update([0.0, 0.0, 0.0])
+    assert stream.update([0.0, 0.0, 0.0], "2040-01-01").row == 120
+
+
+def test_four_weeks_are_no_month(waves):
+    stream = SeriesDetector(context="past", kinds=("energy",)).fit(calendar(waves, "28D")).stream()
+    stream.update([0.0, 0.0, 0.0], "2030-01-01")
+    assert stream.update([0.0, 0.0, 0.0], pd.Timestamp("2030-01-01") + 130 * pd.Timedelta("28D")).row == 130
+
+
 # --- rows that are refused --------------------------------------------------------------------------------
 
 

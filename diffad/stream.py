@@ -20,6 +20,9 @@ from diffad.thresholds import MERGE
 from diffad.timestamps import months_between, timestamp
 from diffad.whole_files import replacing
 
+#: Part by which the period may differ after another fit.
+SAME_PERIOD = 0.05
+
 #: A mapping or Series of channel names to values, or the values in order.
 Row: TypeAlias = Any
 
@@ -65,7 +68,8 @@ class Judge(Protocol):
 class Stream:
     """Row-by-row scorer of a detector with ``context="past"``; see `SeriesDetector.stream`.
 
-    Memory is one longest window, whatever the number of rows.
+    Memory is one longest window, whatever the number of rows. It follows its detector through `adapt` and
+    `recalibrate`, and through a new `fit` on the same channels and period.
 
     Examples
     --------
@@ -81,7 +85,8 @@ class Stream:
 
     def __init__(self, detector: Judge) -> None:
         self.detector = detector
-        self._rows: NDArray[np.float64] = np.empty((0, len(detector.channel_names_)))
+        self._channels, self._period = list(detector.channel_names_), detector.period_
+        self._rows: NDArray[np.float64] = np.empty((0, len(self._channels)))
         self._count = 0
         self._time: pd.Timestamp | None = None
         self._event = -1
@@ -101,8 +106,10 @@ class Stream:
         ------
         ValueError
             If the row has another length or names, holds infinity, or comes before its
-            predecessor; the state is then as before.
+            predecessor, or if the detector was fitted anew to what this stream cannot go on with; the state is then as
+            before.
         """
+        self._check_detector()
         values = self._values(row)
         missing, stamp = self._clock(time)
         scorer, offset = self.detector.scorer_, self.detector.offset_
@@ -138,6 +145,19 @@ class Stream:
         if not isinstance(stream, Stream):
             raise ValueError(f"{file} holds a {type(stream).__name__}, not a saved stream")
         return stream
+
+    def _check_detector(self) -> None:
+        """Refuse a detector that was since fitted to what the rows remembered here do not fit."""
+        names, period = self.detector.channel_names_, self.detector.period_
+        if self.detector.scorer_.ahead:
+            changed = "with windows around each row (context='both'), which no stream can see"
+        elif names != self._channels:
+            changed = f"to the channels {names} instead of {self._channels}"
+        elif not math.isclose(period or 0, self._period or 0, rel_tol=SAME_PERIOD):
+            changed = f"to a row every {period} s instead of every {self._period} s"
+        else:
+            return
+        raise ValueError(f"the detector was fitted anew, {changed}; make a new stream of one with context='past'")
 
     def _values(self, row: Row) -> NDArray[np.float64]:
         names = self.detector.channel_names_

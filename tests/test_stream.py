@@ -296,6 +296,48 @@ def test_a_detector_that_is_not_fitted_cannot_stream():
         SeriesDetector(context="past").stream()
 
 
+REFITS = {
+    "windows around rows": (lambda d, X: d.set_params(context="both").fit(X), "context='both'"),
+    "other order": (
+        lambda d, X: d.fit(X[["power", "flow", "pressure"]]),
+        r"\['power', 'flow', 'pressure'\] instead of",
+    ),
+    "other names": (lambda d, X: d.fit(X.rename(columns={"power": "load"})), "'load'"),
+    "more channels": (lambda d, X: d.fit(X.assign(load=X["power"])), "'load'"),
+    "other period": (lambda d, X: d.fit(X.set_axis(X.index[0] + 6 * (X.index - X.index[0]))), "every 60.0 s"),
+    "no clock": (lambda d, X: d.fit(X.reset_index(drop=True)), "every None s"),
+}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("case", REFITS)
+def test_a_detector_fitted_anew_to_something_else_is_refused(case, restart, waves, live, tmp_path):
+    refit, words = REFITS[case]
+    index = pd.date_range("2026-01-01", periods=len(waves), freq=PERIOD)
+    train = pd.DataFrame(noisy(waves, 10), index, ["flow", "pressure", "power"])
+    own = SeriesDetector(context="past", kinds=("energy",)).fit(train)
+    stream = running(own, live)
+    refit(own, train)
+    if restart:
+        stream.save(tmp_path / "stream.pkl")
+        stream = Stream.load(tmp_path / "stream.pkl")
+    before = pickle.dumps(stream)
+    with pytest.raises(ValueError, match=rf"fitted anew.*{words}.*new stream"):
+        stream.update(live.iloc[40].tolist())
+    assert pickle.dumps(stream) == before
+
+
+def test_a_detector_fitted_anew_to_the_same_channels_goes_on(waves, live):
+    index = pd.date_range("2026-01-01", periods=len(waves), freq=PERIOD)
+    train = pd.DataFrame(noisy(waves, 10), index, ["flow", "pressure", "power"])
+    own = SeriesDetector(context="past", kinds=("energy",)).fit(train)
+    stream = running(own, live)
+    own.fit(train + 0.1 * noisy(waves, 12))
+    expected = own.score_samples(live[:60])[40:]
+    found = [stream.update(row, time).score for time, row in live[40:60].iterrows()]
+    np.testing.assert_allclose(found, expected, **CLOSE)
+
+
 # --- memory -----------------------------------------------------------------------------------------------
 
 

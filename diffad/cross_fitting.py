@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffad.completing import complete
+from diffad.evidence import LINEAR
 from diffad.scoring import VISIBLE, Lengths, Models, Scorer, Tails, nothing
 from diffad.tails import LogTail
 
@@ -84,12 +85,13 @@ def fit_scorer(
     # Every fold holds at least two windows of any length in one block.
     room = min(max(b - a for _, a, b in fold) for fold in folds) // 2
     lengths = Lengths.choose(room, series[0].shape[1], kinds)
-    seen, filled = _Gathered(), _Gathered()
+    seen, filled, apart = _Gathered(), _Gathered(), _Gathered()
     missing = float(np.mean(np.concatenate([np.isnan(s).ravel() for s in series])))
     rows, residual = [], []
     for fold in folds:
         others = [r for other in folds if other is not fold for r in other] if len(folds) > 1 else fold
         model = Models.fit([whole_series[i][a:b] for i, a, b in others], lengths, centred, device)
+        by_itself = model.apart()
         for i, a, b in _thinned(fold, len(folds)):
             # Context from beyond the block keeps its edges as well informed as its middle.
             first, last = max(0, a - lengths.longest), min(len(series[i]), b + lengths.longest)
@@ -101,12 +103,14 @@ def fit_scorer(
             seen.add(model, series[i][context], *inside)
             if missing > MISSING:
                 filled.add(model, whole_series[i][context], *inside)
+            if series[0].shape[1] > 1:
+                apart.add(by_itself, whole_series[i][context], *inside)
     joined = seen.joined()
     visible = {length: float(v.mean()) for (kind, length), v in joined.items() if kind == VISIBLE}
     usual, whole = seen.tails(kinds), filled.tails(kinds)
     # A filled recording has no missing readings: how many are usual, only the recording as it was can tell.
     whole |= {key: tail for key, tail in usual.items() if key[0] == "missing" and whole}
-    tails = Tails(usual, whole, visible)
+    tails = Tails(usual, whole, visible, apart.tails(tuple(kind for kind in LINEAR if kind in kinds)))
     scorer = Scorer(Models.fit(whole_series, lengths, centred, device), tails, kinds, weights)
     normal = scorer.calibrated(joined) or nothing(sum(len(r) for _, r in rows))
     new = np.concatenate([np.full(len(r), i >= old) for i, r in rows])

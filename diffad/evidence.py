@@ -13,9 +13,9 @@ likelihood ratio of a fault of shape ``v`` added to that channel (the matched fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -23,11 +23,14 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 from torch import Tensor
 
+from diffad.caching import ForgetsCaches
 from diffad.priors import GaussianPrior
 from diffad.priors.gaussian import fill_missing, surely_whole, visible_distance
 
-#: Kinds of evidence that are closed forms of one Gaussian; see :class:`WindowModel`.
-GAUSSIAN = ("energy", "local", "filter", "step", "decoupled", "window")
+#: Kinds of evidence of a channel given everything else; see :class:`WindowModel`.
+LINEAR = ("energy", "local", "filter", "step")
+#: Kinds that are closed forms of one Gaussian.
+GAUSSIAN = (*LINEAR, "decoupled", "window")
 #: Those of single channels that are no closed form of the Gaussian, each a reason of its own.
 BESIDE_GAUSSIAN = ("quiet", "missing", "shape")
 #: All of them, in their order.
@@ -41,12 +44,18 @@ LOCAL = 8
 BOXES = (1, 2, 4, 8, 16, 32)
 #: Information in nats that the others must hold of a channel's block before it can be found to ignore them.
 COUPLED = 0.05
+#: Information in nats a reading whose loss with a dead channel makes what is left of another one something else.
+BEREFT_OF = 0.05
+#: Key of the channels that lost so much, beside the kinds of evidence.
+BEREFT = "bereft"
 #: Share of readings that may be missing by chance, whatever the training showed.
 GAPPY = 0.25
 #: -log p below which missing readings say nothing.
 UNREMARKABLE = 3.0
 #: Entries of the matrices of windows whose doubt is worked out together; bounds memory.
 DOUBTED = 2**22
+#: Entries of the operators that a model keeps for channels that died; bounds memory.
+KEPT = 2**24
 #: Windows that pass a model together; bounds memory whatever the recording's length.
 CHUNK = 2048
 
@@ -74,7 +83,7 @@ def last_window(rows: Array, length: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class WindowModel:
+class WindowModel(ForgetsCaches):
     """Closed-form evidence of one window length.
 
     ``energy`` hides a channel's whole block, ``local`` its `LOCAL` rows around the scored one;
@@ -84,8 +93,13 @@ class WindowModel:
     itself against one that fits the other channels: right readings at the wrong time. A single channel has none, and one
     that was never tied to the others -inf.
 
+    Where channels show nothing in the whole window, the others are judged by the Gaussian of these others alone: filled
+    with what they say, a dead channel would confirm whatever they do.
+
     Attributes
     ----------
+    after : int
+        Rows of a window after the scored one.
     mean : Tensor of shape (d,)
     precision : Tensor of shape (d, d), float64
     operator : Tensor of shape (d, outputs)
@@ -100,6 +114,7 @@ class WindowModel:
 
     length: int
     channels: int
+    after: int
     mean: Tensor
     precision: Tensor
     operator: Tensor
@@ -115,36 +130,30 @@ class WindowModel:
         prior = GaussianPrior.fit(flat, ~flat.isnan())
         precision = torch.linalg.inv(prior.covariance)
         precision = (precision + precision.mT) / 2
-        blocks: dict[str, list[Tensor]] = {"energy": [], "local": [], "filter": [], "step": []}
-        alone, information = [], []
-        row = torch.arange(length)
-        scored = length - 1 - after
-        near = _box(min(LOCAL, length), scored, length)
-        boxes = torch.stack(
-            [_box(min(b, length), scored, length) for b in dict.fromkeys((*BOXES, length)) if b <= length]
-        )
-        step = ((row >= scored).double() - 0.5)[None]
-        for k in range(channels):
-            entries = row * channels + k
-            blocks["energy"].append(_energy(precision, entries))
-            blocks["local"].append(_energy(precision, entries[near]))
-            blocks["filter"].append(_filters(precision, entries, boxes.double()))
-            blocks["step"].append(_filters(precision, entries, step))
-            own = torch.linalg.cholesky(prior.covariance[entries[:, None], entries])
-            alone.append(torch.linalg.solve_triangular(own, torch.eye(length, dtype=own.dtype), upper=False))
-            information.append(own.diagonal().log().sum() + torch.logdet(precision[entries[:, None], entries]) / 2)
-        parts = {name: len(rows[0]) for name, rows in blocks.items()}
-        operator = torch.cat([torch.stack(rows, 1).flatten(0, 1) for rows in blocks.values()])
-        whole = torch.linalg.cholesky(precision).mT
-        operator = torch.cat([operator, whole]).mT.float().contiguous()
-        mean, whiten = (t.float().to(device) for t in (prior.mean, torch.stack(alone)))
-        coupled = torch.stack(information) > COUPLED
-        return cls(length, channels, mean, precision, operator.to(device), parts, whiten, coupled.to(device))
+        factor = torch.linalg.cholesky(_blocks(prior.covariance, channels))
+        alone = torch.linalg.solve_triangular(factor, torch.eye(length, dtype=factor.dtype), upper=False)
+        linear = _linear(precision, length, channels, after)
+        parts = {name: len(rows) for name, rows in linear.items()}
+        operator = _operator([*linear.values(), torch.linalg.cholesky(precision).mT[:, None]])
+        coupled = _certainty(precision, channels) - _root_certainty(alone) > COUPLED
+        mean, operator, alone, coupled = (t.to(device) for t in (prior.mean.float(), operator, alone.float(), coupled))
+        return cls(length, channels, after, mean, precision, operator, parts, alone, coupled)
 
     def __call__(self, windows: Tensor) -> dict[str, Tensor]:
-        """Return evidence (n, channels) of windows (n, length, channels); "window" is (n, 1)."""
+        """Return evidence (n, channels) of windows (n, length, channels); "window" is (n, 1).
+
+        Also which channels (n, channels) are `BEREFT` of what a dead one told of them.
+        """
         x = self.complete(windows.flatten(1)).to(self.mean.device) - self.mean
         squares = (x @ self.operator) ** 2
+        dead = windows.isnan().all(1)
+        # A window that shows nothing at all says nothing by any model.
+        some = dead.any(1) & ~dead.all(1)
+        coupled, bereft = self.coupled.repeat(len(windows), 1), torch.zeros_like(dead)
+        for pattern in dead[some].unique(dim=0) if some.any() else ():
+            alike = (dead == pattern).all(1)
+            operator, coupled[alike], bereft[alike] = self._without(tuple(pattern.tolist()))
+            squares[alike, : operator.shape[1]] = (x[alike] @ operator) ** 2
         result, start = {}, 0
         for name, size in self.parts.items():
             part = squares[:, start : start + size * self.channels].unflatten(1, (size, self.channels))
@@ -153,8 +162,38 @@ class WindowModel:
         result["window"] = squares[:, start:].sum(1, keepdim=True)
         if self.channels > 1:
             ratio = result["energy"] - self._alone(windows)
-            result["decoupled"] = torch.where(self.coupled, ratio, -torch.inf)
+            result["decoupled"] = torch.where(coupled, ratio, -torch.inf)
+            result[BEREFT] = bereft
         return result
+
+    @cached_property
+    def _without(self) -> Callable[[tuple[bool, ...]], tuple[Tensor, Tensor, Tensor]]:
+        """Return, for a mark of each channel that is dead, the others' linear operator, who is coupled and who bereft."""
+        return lru_cache(max(1, KEPT // self.operator.numel()))(self._of_living)
+
+    def _of_living(self, dead: tuple[bool, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        hidden = torch.tensor(dead).repeat(self.length)
+        across = self.precision[hidden]
+        # The precision of a Gaussian's margin is a Schur complement; what is hidden is set apart.
+        among = torch.linalg.cholesky(across[:, hidden])
+        margin = self.precision - across.mT @ torch.cholesky_solve(across, among)
+        margin = torch.where(hidden | hidden[:, None], torch.eye(len(hidden), dtype=margin.dtype), margin)
+        linear = _linear((margin + margin.mT) / 2, self.length, self.channels, self.after)
+        operator = torch.where(hidden[:, None], 0.0, _operator([*linear.values()]))
+        left = _certainty(margin, self.channels)
+        coupled = left - _root_certainty(self.alone.cpu().double()) > COUPLED
+        bereft = _certainty(self.precision, self.channels) - left > BEREFT_OF * self.length
+        return operator.to(self.mean.device), coupled.to(self.mean.device), bereft & ~torch.tensor(dead)
+
+    def apart(self) -> WindowModel:
+        """Return a model that judges each channel by itself, without "window"."""
+        root = self.alone.cpu().double()
+        own, each = root.mT @ root, torch.eye(self.channels, dtype=root.dtype)
+        precision = torch.einsum("kij,km->ikjm", own, each).flatten(2).flatten(0, 1)
+        linear = [_linear(block, self.length, 1, self.after) for block in own]
+        rows = [torch.cat([part[kind] for part in linear], 1) for kind in LINEAR]
+        operator = _operator([torch.einsum("okj,km->okjm", part, each).flatten(2) for part in rows])
+        return replace(self, precision=precision, operator=operator.to(self.mean.device))
 
     def _alone(self, windows: Tensor) -> Tensor:
         """Return the Mahalanobis distance (n, channels) of each channel's block by itself; inf if it shows nothing."""
@@ -234,6 +273,42 @@ def _box(size: int, scored: int, length: int) -> Tensor:
     first = max(0, min(scored - size // 2, length - size))
     row = torch.arange(length)
     return (row >= first) & (row < first + size)
+
+
+def _linear(precision: Tensor, length: int, channels: int, after: int) -> dict[str, Tensor]:
+    """Return rows (outputs, channels, d) that map x - mean to the evidence of each linear kind."""
+    row, scored = torch.arange(length), length - 1 - after
+    near = _box(min(LOCAL, length), scored, length)
+    boxes = torch.stack([_box(min(b, length), scored, length) for b in dict.fromkeys((*BOXES, length)) if b <= length])
+    step = ((row >= scored).double() - 0.5)[None]
+    blocks: dict[str, list[Tensor]] = {kind: [] for kind in LINEAR}
+    for k in range(channels):
+        entries = row * channels + k
+        blocks["energy"].append(_energy(precision, entries))
+        blocks["local"].append(_energy(precision, entries[near]))
+        blocks["filter"].append(_filters(precision, entries, boxes.double()))
+        blocks["step"].append(_filters(precision, entries, step))
+    return {name: torch.stack(rows, 1) for name, rows in blocks.items()}
+
+
+def _operator(blocks: list[Tensor]) -> Tensor:
+    """Return blocks of rows (outputs, channels, d) as one matrix (d, all outputs)."""
+    return torch.cat([rows.flatten(0, 1) for rows in blocks]).mT.float().contiguous()
+
+
+def _blocks(matrix: Tensor, channels: int) -> Tensor:
+    """Return the block (channels, length, length) of each channel in a matrix (d, d)."""
+    return matrix.unflatten(1, (-1, channels)).unflatten(0, (-1, channels)).diagonal(dim1=1, dim2=3).permute(2, 0, 1)
+
+
+def _certainty(precision: Tensor, channels: int) -> Tensor:
+    """Return half the log determinant (channels,) of each channel's block of a precision: its certainty in nats."""
+    return torch.logdet(_blocks(precision, channels)) / 2
+
+
+def _root_certainty(root: Tensor) -> Tensor:
+    """Return the same of precisions by their triangular roots (channels, length, length)."""
+    return root.diagonal(dim1=1, dim2=2).log().sum(1)
 
 
 def _energy(precision: Tensor, entries: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ are learnt from is the business of :mod:`diffad.cross_fitting`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from diffad.caching import ForgetsCaches
 from diffad.combination import combine
 from diffad.evidence import (
+    BEREFT,
     CHUNK,
     GAUSSIAN,
     WindowModel,
@@ -132,6 +133,12 @@ class Models:
         if self.nearest is not None and length in self.lengths.nearest:
             yield "nearest", self.nearest(windows[:, 0])
 
+    def apart(self) -> Models:
+        """Return models of the Gaussian evidence only, which judge each channel by itself."""
+        windows = {length: model.apart() for length, model in self.windows.items()}
+        lengths = replace(self.lengths, quiet=(), missing=(), shape=(), nearest=())
+        return replace(self, windows=windows, shapes={}, nearest=None, lengths=lengths)
+
     def expected(self, rows: Array) -> NDArray[np.float64]:
         """Return what each row should have shown (n, channels), given everything around it.
 
@@ -212,11 +219,15 @@ class Tails(ForgetsCaches):
         Of the same rows with their gaps filled by draws; empty where they had none to speak of.
     visible : dict of int to float
         Visible share of the usual windows, by length.
+    apart : dict of (kind, length) to LogTail
+        Of the same rows where each channel is judged by itself. What is left of a channel whose ties are dead
+        may have longer tails than what the ties left: of both, the one that finds it less strange counts.
     """
 
     usual: dict[tuple[str, int], LogTail]
     whole: dict[tuple[str, int], LogTail] = field(default_factory=dict)
     visible: dict[int, float] = field(default_factory=dict)
+    apart: dict[tuple[str, int], LogTail] = field(default_factory=dict)
 
     def __call__(self, raw: Mapping[tuple[str, int], Array]) -> dict[tuple[str, int], Array]:
         """Return the root of -log p of evidence by kind and window length."""
@@ -245,12 +256,23 @@ class Tails(ForgetsCaches):
         raw: Mapping[tuple[str, int], Array],
     ) -> dict[tuple[str, int], Array]:
         if not whole:
-            return usual
+            return self._beside_dead(usual, raw)
         found = {}
         for key, root in usual.items():
             least = self.visible[key[1]]
             complete = ((raw[VISIBLE, key[1]] - least) / (1 - least)).clip(0, 1) if least < 1 else 1.0
             found[key] = np.asarray(root + complete * (whole[key] - root), np.float32)
+        return self._beside_dead(found, raw)
+
+    def _beside_dead(
+        self, found: dict[tuple[str, int], Array], raw: Mapping[tuple[str, int], Array]
+    ) -> dict[tuple[str, int], Array]:
+        for key, tail in self.apart.items():
+            bereft = raw[BEREFT, key[1]] > 0
+            rows = bereft.any(1)
+            if rows.any():
+                lower = np.minimum(found[key][rows], np.sqrt(tail(raw[key][rows])))
+                found[key][rows] = np.where(bereft[rows], lower, found[key][rows])
         return found
 
 

@@ -54,8 +54,8 @@ class SeriesDetector(Detector, SeriesInput):
 
     Windows are judged by what they show; a few gaps are no fault. A channel that loses half of its readings, or all
     of them while others speak, is one (kind ``"missing"``) where training lost fewer: it alarms for as long as some come
-    through, so that a dead sensor is told once and does not hide the others; shifts of a channel that was tied to it
-    alone must be larger to be found.
+    through, so that a dead sensor is told once and does not hide the others. These are then judged by what is left: a
+    fault of a channel that was tied to the dead one alone shows as if there had never been another.
 
     Parameters
     ----------

@@ -140,6 +140,15 @@ def test_of_a_channel_without_any_fault_nothing_is_known(detector, normal):
     assert table.loc["outlet", "found"] >= 0
 
 
+@pytest.mark.filterwarnings("ignore:channels .* hold no value:UserWarning")
+def test_a_dead_sensor_hides_no_fault_that_the_other_would_show_alone(detector, normal):
+    alone = SeriesDetector(kinds=("energy", "quiet")).fit(process(1500, 0)[["outlet"]])
+    options = {"kinds": ("shift", "spike", "noise"), "sizes": (4.0, 8.0, 16.0, 32.0)}
+    beside = detectability(detector, normal.assign(inlet=np.nan), **options).query("channel == 'outlet'")
+    expected = detectability(alone, normal[["outlet"]], **options)
+    assert (beside["size"].to_numpy() <= expected["size"].to_numpy()).all(), (beside, expected)
+
+
 def test_share_that_must_be_found_decides(detector, normal):
     strict, lax = (
         detectability(detector, normal, kinds=("noise",), sizes=(0.1, 0.25, 0.5, 1, 2, 4), share=share, length=20)[

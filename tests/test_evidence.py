@@ -5,6 +5,8 @@ amplitude found by a numerical optimiser, and brute force over all training wind
 float32 from float64 factorisations: 1e-3 relative is a wide margin at these sizes.
 """
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -68,6 +70,14 @@ def conditional(mean, covariance, x, hidden, seen):
 
 def mahalanobis(x, mean, covariance):
     return float((x - mean) @ np.linalg.solve(covariance, x - mean))
+
+
+def block_energy(precision, pull, block):
+    return pull[block] @ np.linalg.solve(precision[np.ix_(block, block)], pull[block])
+
+
+def filtered(precision, pull, block, shape):
+    return (shape @ pull[block]) ** 2 / (shape @ precision[np.ix_(block, block)] @ shape)
 
 
 def local_rows(length, after):
@@ -259,15 +269,70 @@ def test_missing_entries_never_add_evidence(drawn):
             if not mine.any():
                 assert all(found[kind][i, k] < 1e-6 for kind in LINEAR)
                 continue
-            energy = pull[mine] @ np.linalg.solve(precision[np.ix_(mine, mine)], pull[mine])
-            block = precision[np.ix_(mine, mine)]
+            energy = block_energy(precision, pull, mine)
             visible = [shape[seen[mine] // channels] for shape in boxes(length, after)]
-            level = max((v @ pull[mine]) ** 2 / (v @ block @ v) for v in visible if v.any())
+            level = max(filtered(precision, pull, mine, v) for v in visible if v.any())
             assert found["energy"][i, k] <= energy * (1 + 1e-3) + 1e-4
             assert found["filter"][i, k] <= level * (1 + 1e-3) + 1e-4
             if len(seen) == length * channels:
                 assert found["energy"][i, k] == pytest.approx(energy, rel=1e-3)
                 assert found["filter"][i, k] == pytest.approx(level, rel=1e-3)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[1] > 1])
+def test_where_channels_are_dead_the_others_are_judged_by_what_is_left(case):
+    """The oracle takes blocks of the covariance: it has never heard of the dead ones."""
+    length, channels, after = case
+    model, mean, covariance = MODELS[case]
+    for pattern in range(1, 2**channels - 1):
+        dead = [k for k in range(channels) if pattern >> k & 1]
+        windows = strange_windows(3, length, channels)
+        windows[:, :, dead] = np.nan
+        found = {kind: values.numpy() for kind, values in model(torch.from_numpy(windows)).items()}
+        assert all((found[kind][:, dead] == 0).all() for kind in LINEAR)
+        assert (found["decoupled"][:, dead] == -np.inf).all()
+        living = [k for k in range(channels) if k not in dead]
+        seen = np.flatnonzero(~np.isin(np.arange(length * channels) % channels, dead))
+        precision = np.linalg.inv(covariance[np.ix_(seen, seen)])
+        for i, k in np.ndindex(3, len(living)):
+            x, here = windows[i].ravel()[seen].astype(float), np.arange(length) * len(living) + k
+            near = local_rows(length, after) * len(living) + k
+            pull = precision @ (x - mean[seen])
+
+            expected = {
+                "energy": block_energy(precision, pull, here),
+                "local": block_energy(precision, pull, near),
+                "filter": max(filtered(precision, pull, here, shape) for shape in boxes(length, after)),
+                "step": filtered(precision, pull, here, step(length, after)),
+            }
+            for kind, value in expected.items():
+                assert found[kind][i, living[k]] == pytest.approx(value, rel=2e-3, abs=1e-3), (dead, kind)
+
+
+def test_a_channel_whose_only_tie_is_dead_is_not_decoupled():
+    """By itself its ratio would be rounding errors."""
+    model, _, _ = fitted(12, 2, 0)
+    windows = strange_windows(4, 12, 2)
+    assert (model(torch.from_numpy(windows))["decoupled"] > -torch.inf).all()
+    windows[:2, :, 0] = np.nan
+    found = model(torch.from_numpy(windows))["decoupled"]
+    assert (found[:2] == -torch.inf).all()
+    assert (found[2:] > -torch.inf).all()
+
+
+def test_evidence_beside_dead_channels_does_not_depend_on_what_is_kept(monkeypatch):
+    windows = strange_windows(60, 10, 3)
+    for i, window in enumerate(windows):
+        window[:, [k for k in range(3) if i >> k & 1]] = np.nan
+    model, _, _ = fitted(10, 3, 4)
+    size = len(pickle.dumps(model))
+    together = model(torch.from_numpy(windows))
+    assert len(pickle.dumps(model)) == size, "what is kept is not stored"
+    monkeypatch.setattr("diffad.evidence.KEPT", 1)
+    forgetful = pickle.loads(pickle.dumps(model))
+    for kind, values in together.items():
+        one_by_one = torch.cat([forgetful(torch.from_numpy(w[None]))[kind] for w in windows])
+        torch.testing.assert_close(one_by_one, values, rtol=1e-4, atol=1e-4)
 
 
 @settings(max_examples=40, deadline=None)

@@ -497,6 +497,40 @@ def test_beside_a_dead_channel_the_others_are_scored(detector):
 
 
 @pytest.mark.filterwarnings("ignore:channels .* hold no observed value")
+def bursting(n, seed):
+    """Return two sensors of one quantity that bursts, and a third that knows nothing of it."""
+    rng = np.random.default_rng(seed)
+    steps = 0.44 * rng.standard_t(3, (n, 2))
+    x = lfilter([1], [1, -0.9], steps, axis=0)
+    return x[:, [0, 0, 1]] + 0.1 * rng.standard_normal((n, 3))
+
+
+@pytest.fixture(scope="module")
+def of_bursts():
+    return SeriesDetector(context="past", kinds=("energy", "local", "filter", "step")).fit(bursting(2500, 0))
+
+
+@pytest.mark.filterwarnings("ignore:channels .* hold no value:UserWarning")
+@pytest.mark.parametrize("dead", [0, 2])
+def test_beside_a_dead_channel_alarms_stay_as_rare_whatever_the_others_are_judged_by(dead, of_bursts):
+    """What a tie leaves over is Gaussian here, and the quantity itself is not."""
+    new = bursting(4000, 1)
+    usual = (of_bursts.decision_function(new) < 0).mean()
+    new[:, dead] = np.nan
+    assert (of_bursts.decision_function(new)[100:] < 0).mean() < 2 * max(usual, 0.01)
+
+
+@pytest.mark.filterwarnings("ignore:channels .* hold no value:UserWarning")
+def test_a_dead_channel_changes_nothing_for_those_it_told_nothing_of(of_bursts):
+    new = bursting(1000, 2)
+    before = of_bursts.evidence(new)
+    new[:, 2] = np.nan
+    after = of_bursts.evidence(new)
+    for name in ("energy:0", "filter:1"):
+        assert np.corrcoef(before[name], after[name])[0, 1] > 0.98
+        assert after[name].mean() == pytest.approx(before[name].mean(), rel=0.05)
+
+
 def test_a_channel_never_seen_in_training_is_left_out(new):
     train = table(process(400, 0))
     detector = SeriesDetector(kinds=("energy", "quiet")).fit(train.assign(level=np.nan))

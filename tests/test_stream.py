@@ -74,6 +74,18 @@ def test_every_row_scores_as_in_the_batch(results, batch, live):
     assert [r.row for r in results] == list(range(len(live)))
 
 
+def test_beside_a_dead_channel_every_row_scores_as_in_the_batch(detector, live):
+    dead = live[:200].copy()
+    dead.iloc[20:, 0] = np.nan
+    dead.iloc[110:150, 1] = np.nan
+    stream = detector.stream()
+    found = [stream.update(row, time) for time, row in dead.iterrows()]
+    with pytest.warns(UserWarning, match="'flow'.* hold no value"):
+        shares = detector.explain(dead).share
+    np.testing.assert_allclose([r.score for r in found], -shares.sum(axis=1), **CLOSE)
+    assert (shares.iloc[100:, 0] < 1e-9).all(), "what is not there is not to blame"
+
+
 def test_alarms_are_those_of_the_batch(results, detector, live):
     alarm = np.array([r.alarm for r in results])
     np.testing.assert_array_equal(alarm, detector.predict(live) == -1)

@@ -146,14 +146,17 @@ class WindowModel(ForgetsCaches):
         """
         x = self.complete(windows.flatten(1)).to(self.mean.device) - self.mean
         squares = (x @ self.operator) ** 2
-        dead = windows.isnan().all(1)
-        # A window that shows nothing at all says nothing by any model.
-        some = dead.any(1) & ~dead.all(1)
-        coupled, bereft = self.coupled.repeat(len(windows), 1), torch.zeros_like(dead)
-        for pattern in dead[some].unique(dim=0) if some.any() else ():
-            alike = (dead == pattern).all(1)
-            operator, coupled[alike], bereft[alike] = self._without(tuple(pattern.tolist()))
-            squares[alike, : operator.shape[1]] = (x[alike] @ operator) ** 2
+        coupled, bereft = (
+            self.coupled.repeat(len(windows), 1),
+            torch.zeros(len(windows), self.channels, dtype=torch.bool),
+        )
+        if not surely_whole(windows):
+            dead = windows.isnan().all(1)
+            # A window that shows nothing at all says nothing by any model.
+            for pattern in dead[dead.any(1) & ~dead.all(1)].unique(dim=0):
+                alike = (dead == pattern).all(1)
+                operator, coupled[alike], bereft[alike] = self._without(tuple(pattern.tolist()))
+                squares[alike, : operator.shape[1]] = (x[alike] @ operator) ** 2
         result, start = {}, 0
         for name, size in self.parts.items():
             part = squares[:, start : start + size * self.channels].unflatten(1, (size, self.channels))

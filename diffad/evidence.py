@@ -145,7 +145,7 @@ class WindowModel(ForgetsCaches):
         Also which channels (n, channels) are `BEREFT` of what a dead one told of them.
         """
         x = self.complete(windows.flatten(1)).to(self.mean.device) - self.mean
-        squares = (x @ self.operator) ** 2
+        squares = (x @ self.operator).square_()
         coupled, bereft = (
             self.coupled.repeat(len(windows), 1),
             torch.zeros(len(windows), self.channels, dtype=torch.bool),
@@ -156,7 +156,7 @@ class WindowModel(ForgetsCaches):
             for pattern in dead[dead.any(1) & ~dead.all(1)].unique(dim=0):
                 alike = (dead == pattern).all(1)
                 operator, coupled[alike], bereft[alike] = self._without(tuple(pattern.tolist()))
-                squares[alike, : operator.shape[1]] = (x[alike] @ operator) ** 2
+                squares[alike, : operator.shape[1]] = (x[alike] @ operator).square_()
         result, start = {}, 0
         for name, size in self.parts.items():
             part = squares[:, start : start + size * self.channels].unflatten(1, (size, self.channels))

@@ -53,12 +53,20 @@ class ShapeModel(ForgetsCaches):
         return cls([(c - c.mean(1, keepdim=True)).to(device) for c in complete])
 
     @cached_property
-    def _shapes(self) -> tuple[Tensor, Tensor]:
-        """Scaled references (channels, n, length), and their squared lengths (channels, 1, n); inf where a channel has fewer."""
+    def _measures(self) -> Tensor:
+        """What a shape with a 1 at its end is multiplied by for its squared distances, less its own length.
+
+        Scaled references times -2 and, last, their squared lengths, (channels, length + 1, n); inf where a channel has
+        fewer.
+        """
         most = max(len(r) for r in self.references)
-        scaled = [r / (r.square().mean(1, keepdim=True).sqrt() + self.FLOOR) for r in self.references]
-        size = [functional.pad(s.square().sum(1), (0, most - len(s)), value=torch.inf) for s in scaled]
-        return torch.stack([functional.pad(s, (0, 0, 0, most - len(s))) for s in scaled]), torch.stack(size)[:, None]
+        parts = []
+        for reference in self.references:
+            scaled = reference / (reference.square().mean(1, keepdim=True).sqrt() + self.FLOOR)
+            none = (0, 0, 0, most - len(reference))
+            size = functional.pad(scaled.square().sum(1, keepdim=True), none, value=torch.inf)
+            parts.append(torch.cat([functional.pad(-2 * scaled, none), size], 1))
+        return torch.stack(parts).mT
 
     def __call__(self, windows: Tensor) -> Tensor:
         """Return distances (n, channels), -inf where fewer than half the entries are known.
@@ -87,12 +95,13 @@ class ShapeModel(ForgetsCaches):
 
     def _to_whole(self, query: Tensor) -> Tensor:
         """Return distances (channels, n) of scaled shapes (channels, n, length); -inf without references."""
-        shapes, size = self._shapes
-        if not shapes.shape[1]:
+        measures = self._measures
+        if not measures.shape[2]:
             return query.new_full(query.shape[:2], -torch.inf)
-        query = query.to(shapes.device)
-        block = max(1, self.ENTRIES // size.numel())
-        nearest = [torch.baddbmm(size, q, shapes.mT, alpha=-2).amin(2) for q in query.split(block, 1)]
+        query = query.to(measures.device)
+        block = max(1, self.ENTRIES // measures[:, 0].numel())
+        # One product with the lengths in it: to add them afterwards is another pass through all distances.
+        nearest = [torch.bmm(q, measures).amin(2) for q in functional.pad(query, (0, 1), value=1.0).split(block, 1)]
         squared = torch.cat(nearest, 1) + query.square().sum(2)
         distance = (squared.clamp(min=0) / query.shape[2]).sqrt()
         return torch.where(distance.isinf(), -torch.inf, distance).cpu()
@@ -106,7 +115,7 @@ class ShapeModel(ForgetsCaches):
 
     def _to_visible(self, channels: Tensor, query: Tensor, seen: Tensor) -> Tensor:
         """Return distances (channels, n) of scaled shapes over what they show; -inf without references."""
-        size = self._shapes[1]
+        size = self._measures[:, -1:]
         if not size.shape[2] or not query.shape[1]:
             return query.new_full(query.shape[:2], -torch.inf)
         # Nothing is copied where all channels have holes.

@@ -146,12 +146,10 @@ class WindowModel(ForgetsCaches):
         """
         x = self.complete(windows.flatten(1)).to(self.mean.device) - self.mean
         squares = (x @ self.operator).square_()
-        coupled, bereft = (
-            self.coupled.repeat(len(windows), 1),
-            torch.zeros(len(windows), self.channels, dtype=torch.bool),
-        )
+        coupled = self.coupled.expand(len(windows), -1)
+        bereft = torch.zeros(len(windows), self.channels, dtype=torch.bool)
         if not surely_whole(windows):
-            dead = windows.isnan().all(1)
+            coupled, dead = coupled.clone(), windows.isnan().all(1)
             # A window that shows nothing at all says nothing by any model.
             for pattern in dead[dead.any(1) & ~dead.all(1)].unique(dim=0):
                 alike = (dead == pattern).all(1)

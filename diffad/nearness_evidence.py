@@ -107,25 +107,24 @@ class ShapeModel(ForgetsCaches):
         return torch.where(distance.isinf(), -torch.inf, distance).cpu()
 
     @cached_property
-    def _centred(self) -> tuple[Tensor, Tensor]:
-        """References (channels, n, length), and their squares; zeros where a channel has fewer."""
+    def _centred(self) -> tuple[Tensor, Tensor, Tensor]:
+        """References (channels, n, length), their squares, and where a channel has fewer (channels, 1, n): zeros there."""
         most = max(len(r) for r in self.references)
         padded = torch.stack([functional.pad(r, (0, 0, 0, most - len(r))) for r in self.references])
-        return padded, padded.square()
+        return padded, padded.square(), self._measures[:, -1:].isinf().contiguous()
 
     def _to_visible(self, channels: Tensor, query: Tensor, seen: Tensor) -> Tensor:
         """Return distances (channels, n) of scaled shapes over what they show; -inf without references."""
-        size = self._measures[:, -1:]
-        if not size.shape[2] or not query.shape[1]:
+        device = self._measures.device
+        if not self._measures.shape[2] or not query.shape[1]:
             return query.new_full(query.shape[:2], -torch.inf)
         # Nothing is copied where all channels have holes.
-        pick = slice(None) if len(channels) == len(size) else channels.to(size.device)
-        reference, squares = (part[pick] for part in self._centred)
-        absent = size[pick].isinf()
+        pick = slice(None) if len(channels) == len(self.references) else channels.to(device)
+        reference, squares, absent = (part[pick] for part in self._centred)
         block = max(1, self.ENTRIES // absent.numel())
         parts = []
         for q, weight in zip(query.split(block, 1), seen.split(block, 1), strict=True):
-            q, weight = q.to(size.device), weight.to(size.device).float()
+            q, weight = q.to(device), weight.to(device).float()
             count = weight.sum(2, keepdim=True)
             # The references are large and windows may be few: they are read once for both.
             both = torch.cat([weight, q], 1) @ reference.mT

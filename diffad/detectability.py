@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from diffad.faults import FAULTS, SIZELESS, chosen_kinds, inject, on_grid
 from diffad.series_detector import SeriesDetector
+
+#: Rows from the start of each fault to its first alarm; inf where there is none.
+Delays = NDArray[np.float64]
 
 SIZES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
 #: What a report measures: common kinds and few sizes, 10 to 20 s for 8 channels and minutes for 30.
@@ -72,6 +77,24 @@ def detectability(
         A few faults are hit by false alarms: at rate r about ``1 - (1 - r) ** length`` of them.
     """
     check_is_fitted(detector)
+    _check_sizes(sizes, n_events, length, share)
+    if np.ndim(X_normal) != 2:
+        raise ValueError(f"X_normal must be one series of shape (n_timestamps, n_features), got {np.shape(X_normal)}")
+    kinds = chosen_kinds(kinds)
+    rng = check_random_state(random_state)
+    X_normal = on_grid(detector, X_normal)
+    if len(X_normal) < SPACING * length:
+        raise ValueError(f"X_normal has {len(X_normal)} rows; detectability needs at least {SPACING * length}")
+    rows = []
+    for kind in kinds:
+        tried = [min(sizes)] if kind in SIZELESS else sorted(sizes, reverse=True)
+        for channel, name in enumerate(detector.channel_names_):
+            hits = partial(_hits, detector, X_normal, kind, channel, n_events, length, rng)
+            rows.append({"channel": name, "kind": kind, **_smallest_found(hits, tried, share)})
+    return pd.DataFrame(rows)
+
+
+def _check_sizes(sizes: Sequence[float], n_events: int, length: int, share: float) -> None:
     for name, value in (("n_events", n_events), ("length", length)):
         if not isinstance(value, Integral) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
@@ -79,41 +102,25 @@ def detectability(
         raise ValueError(f"sizes must hold at least one positive size, got {sizes!r}")
     if not 0 < share <= 1:
         raise ValueError(f"share must lie in (0, 1], got {share}")
-    if np.ndim(X_normal) != 2:
-        raise ValueError(f"X_normal must be one series of shape (n_timestamps, n_features), got {np.shape(X_normal)}")
-    kinds = chosen_kinds(kinds)
-    rng = check_random_state(random_state)
-    X_normal = on_grid(detector, X_normal)
-    n, channels = np.shape(X_normal)
-    per_copy = n // (SPACING * length)
-    if per_copy < 1:
-        raise ValueError(f"X_normal has {n} rows; detectability needs at least {SPACING * length}")
-    names = detector.channel_names_
-    rows = []
-    for kind in kinds:
-        for channel in range(channels):
-            tried = (min(sizes),) if kind in SIZELESS else sorted(sizes, reverse=True)
-            smallest, at = np.inf, None
-            for size in tried:
-                hits = _hits(detector, X_normal, kind, channel, size, n_events, per_copy, length, rng)
-                enough = len(hits) > 0 and np.isfinite(hits).mean() >= share
-                if enough:
-                    smallest = size
-                at = hits if enough or at is None else at
-                if not enough:
-                    break
-            assert at is not None
-            seen = at[np.isfinite(at)]
-            rows.append(
-                {
-                    "channel": names[channel],
-                    "kind": kind,
-                    "size": smallest,
-                    "found": np.isfinite(at).mean() if len(at) else np.nan,
-                    "rows": float(np.median(seen)) if len(seen) else np.nan,
-                }
-            )
-    return pd.DataFrame(rows)
+
+
+def _smallest_found(hits: Callable[[float], Delays], sizes: list[float], share: float) -> dict[str, float]:
+    """Go down the sizes as long as enough faults are found; return the last of these and what was found there."""
+    smallest, at = np.inf, None
+    for size in sizes:
+        delays = hits(size)
+        enough = len(delays) > 0 and np.isfinite(delays).mean() >= share
+        at = delays if enough or at is None else at
+        if not enough:
+            break
+        smallest = size
+    assert at is not None
+    seen = at[np.isfinite(at)]
+    return {
+        "size": smallest,
+        "found": float(np.isfinite(at).mean()) if len(at) else np.nan,
+        "rows": float(np.median(seen)) if len(seen) else np.nan,
+    }
 
 
 def _hits(
@@ -121,16 +128,15 @@ def _hits(
     X: Any,
     kind: str,
     channel: int,
-    size: float,
     n_events: int,
-    per_copy: int,
     length: int,
     rng: np.random.RandomState,
-) -> np.ndarray[Any, np.dtype[np.float64]]:
+    size: float,
+) -> Delays:
     """Return the rows from each fault's start to its first alarm, inf where there is none; no fault is what changes nothing."""
     delays: list[float] = []
     tried = 0
-    at_once = min(per_copy, n_events)
+    at_once = min(len(X) // (SPACING * length), n_events)
     rows = SPACING * length * at_once
     while len(delays) < n_events and tried < TRIED * n_events:
         tried += at_once

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from diffad.completing import complete
-from diffad.evidence import LINEAR
 from diffad.scoring import VISIBLE, Lengths, Models, Scorer, Tails, nothing
 from diffad.tails import LogTail
 
@@ -85,13 +84,13 @@ def fit_scorer(
     # Every fold holds at least two windows of any length in one block.
     room = min(max(b - a for _, a, b in fold) for fold in folds) // 2
     lengths = Lengths.choose(room, series[0].shape[1], kinds)
-    seen, filled, apart = _Gathered(), _Gathered(), _Gathered()
+    seen, filled = _Gathered(), _Gathered()
+    lone: dict[tuple[str, int], list[Array]] = {}
     missing = float(np.mean(np.concatenate([np.isnan(s).ravel() for s in series])))
     rows, residual = [], []
     for fold in folds:
         others = [r for other in folds if other is not fold for r in other] if len(folds) > 1 else fold
         model = Models.fit([whole_series[i][a:b] for i, a, b in others], lengths, centred, device)
-        by_itself = model.apart()
         for i, a, b in _thinned(fold, len(folds)):
             # Context from beyond the block keeps its edges as well informed as its middle.
             first, last = max(0, a - lengths.longest), min(len(series[i]), b + lengths.longest)
@@ -104,13 +103,15 @@ def fit_scorer(
             if missing > MISSING:
                 filled.add(model, whole_series[i][context], *inside)
             if series[0].shape[1] > 1:
-                apart.add(by_itself, whole_series[i][context], *inside)
+                for key, values in model.of_lone_channels(whole_series[i][a:b]).items():
+                    lone.setdefault(key, []).append(values)
     joined = seen.joined()
     visible = {length: float(v.mean()) for (kind, length), v in joined.items() if kind == VISIBLE}
     usual, whole = seen.tails(kinds), filled.tails(kinds)
     # A filled recording has no missing readings: how many are usual, only the recording as it was can tell.
     whole |= {key: tail for key, tail in usual.items() if key[0] == "missing" and whole}
-    tails = Tails(usual, whole, visible, apart.tails(tuple(kind for kind in LINEAR if kind in kinds)))
+    apart = {key: LogTail.fit(np.concatenate(parts)) for key, parts in lone.items() if key[0] in kinds}
+    tails = Tails(usual, whole, visible, apart)
     scorer = Scorer(Models.fit(whole_series, lengths, centred, device), tails, kinds, weights)
     normal = scorer.calibrated(joined) or nothing(sum(len(r) for _, r in rows))
     new = np.concatenate([np.full(len(r), i >= old) for i, r in rows])

@@ -14,7 +14,7 @@ likelihood ratio of a fault of shape ``v`` added to that channel (the matched fi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 
 import numpy as np
@@ -155,12 +155,9 @@ class WindowModel(ForgetsCaches):
                 alike = (dead == pattern).all(1)
                 operator, coupled[alike], bereft[alike] = self._without(tuple(pattern.tolist()))
                 squares[alike, : operator.shape[1]] = (x[alike] @ operator).square_()
-        result, start = {}, 0
-        for name, size in self.parts.items():
-            part = squares[:, start : start + size * self.channels].unflatten(1, (size, self.channels))
-            result[name] = part.amax(1) if name in ("filter", "step") else part.sum(1)
-            start += size * self.channels
-        result["window"] = squares[:, start:].sum(1, keepdim=True)
+        linear = sum(self.parts.values()) * self.channels
+        result = self._linear_evidence(squares[:, :linear].unflatten(1, (-1, self.channels)))
+        result["window"] = squares[:, linear:].sum(1, keepdim=True)
         if self.channels > 1:
             ratio = result["energy"] - self._alone(windows)
             result["decoupled"] = torch.where(coupled, ratio, -torch.inf)
@@ -186,15 +183,23 @@ class WindowModel(ForgetsCaches):
         bereft = _certainty(self.precision, self.channels) - left > BEREFT_OF * self.length
         return operator.to(self.mean.device), coupled.to(self.mean.device), bereft & ~torch.tensor(dead)
 
-    def apart(self) -> WindowModel:
-        """Return a model that judges each channel by itself, without "window"."""
+    def of_lone_channels(self, windows: Tensor) -> dict[str, Tensor]:
+        """Return the linear evidence (n, channels) of complete windows, each channel judged by itself."""
         root = self.alone.cpu().double()
-        own, each = root.mT @ root, torch.eye(self.channels, dtype=root.dtype)
-        precision = torch.einsum("kij,km->ikjm", own, each).flatten(2).flatten(0, 1)
-        linear = [_linear(block, self.length, 1, self.after) for block in own]
-        rows = [torch.cat([part[kind] for part in linear], 1) for kind in LINEAR]
-        operator = _operator([torch.einsum("okj,km->okjm", part, each).flatten(2) for part in rows])
-        return replace(self, precision=precision, operator=operator.to(self.mean.device))
+        linear = [_linear(own, self.length, 1, self.after) for own in root.mT @ root]
+        operator = torch.stack([_operator(list(rows.values())) for rows in linear]).to(self.mean.device)
+        mean = self.mean.view(self.length, self.channels)
+        blocks = [(part.to(mean.device) - mean).permute(2, 0, 1) for part in windows.split(CHUNK)]
+        found = [self._linear_evidence(torch.bmm(x, operator).square_().permute(1, 2, 0)) for x in blocks]
+        return {kind: torch.cat([part[kind] for part in found]) for kind in self.parts}
+
+    def _linear_evidence(self, squares: Tensor) -> dict[str, Tensor]:
+        """Return evidence (n, channels) by kind of all its squared outputs (n, outputs, channels)."""
+        parts = squares.split(list(self.parts.values()), 1)
+        return {
+            kind: part.amax(1) if kind in ("filter", "step") else part.sum(1)
+            for kind, part in zip(self.parts, parts, strict=True)
+        }
 
     def _alone(self, windows: Tensor) -> Tensor:
         """Return the Mahalanobis distance (n, channels) of each channel's block by itself; inf if it shows nothing."""

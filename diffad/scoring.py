@@ -7,7 +7,7 @@ are learnt from is the business of :mod:`diffad.cross_fitting`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -133,11 +133,15 @@ class Models:
         if self.nearest is not None and length in self.lengths.nearest:
             yield "nearest", self.nearest(windows[:, 0])
 
-    def apart(self) -> Models:
-        """Return models of the Gaussian evidence only, which judge each channel by itself."""
-        windows = {length: model.apart() for length, model in self.windows.items()}
-        lengths = replace(self.lengths, quiet=(), missing=(), shape=(), nearest=())
-        return replace(self, windows=windows, shapes={}, nearest=None, lengths=lengths)
+    def of_lone_channels(self, rows: Array) -> dict[tuple[str, int], Array]:
+        """Return the linear evidence of all complete windows inside rows, each channel judged by itself."""
+        result: dict[tuple[str, int], Array] = {}
+        for length, model in self.windows.items():
+            if len(rows) >= length:
+                windows = torch.from_numpy(rows).unfold(0, length, 1).mT
+                found = model.of_lone_channels(windows[~windows.isnan().any(2).any(1)])
+                result |= {(kind, length): values.cpu().numpy() for kind, values in found.items()}
+        return result
 
     def expected(self, rows: Array) -> NDArray[np.float64]:
         """Return what each row should have shown (n, channels), given everything around it.

@@ -353,6 +353,15 @@ def test_off_evidence_has_no_say(short):
 # --- what is missing --------------------------------------------------------------------------------------
 
 
+def test_a_lone_channel_is_judged_by_its_own_past():
+    x = process(1200, 0)[:, :1]
+    detector = SeriesDetector().fit(x[:800])
+    faulty = x[800:].copy()
+    faulty[200:210] += 4 * x.std()
+    assert detector.score_samples(faulty).argmin() in range(195, 215)
+    assert (detector.predict(x[800:]) < 0).mean() <= 0.05
+
+
 @pytest.mark.parametrize(("rows", "channels"), [(1, [1]), (5, [0, 2, 3]), (60, [0, 1, 2, 3])], ids=str)
 def test_a_gap_alone_is_no_alarm(rows, channels, detector, new):
     x, gap = new[:280], slice(110, 110 + rows)

@@ -104,7 +104,7 @@ class WindowModel(ForgetsCaches):
     precision : Tensor of shape (d, d), float64
     operator : Tensor of shape (d, outputs)
         All linear evidence in one matrix.
-    parts : dict of str to (int, int)
+    parts : dict of str to int
         How many outputs each kind has per channel, in order.
     alone : Tensor of shape (channels, length, length)
         Whitens each channel's block by itself.

@@ -314,7 +314,7 @@ def _on_grid(X: pd.DataFrame, seconds: float | None) -> tuple[pd.DataFrame, NDAr
     if (steps == 0).any():
         crowded = index[1:][steps == 0][0]
         raise ValueError(
-            f"two rows near {crowded} fall on the same point of a grid of {period / second:g} s; "
+            f"two rows near {crowded} fall on the same point of a grid of {usual / second:g} s; "
             "resample first: X.resample(...).mean()"
         )
     if slots[-1] > max(FEW, MOST_SPARSE * len(index)):

@@ -151,6 +151,12 @@ def test_filling_touches_missing_entries_only_and_never_its_input():
     pd.testing.assert_frame_equal(X, before)
 
 
+def test_rows_that_are_all_too_close_are_told_of_the_grid_they_were_meant_for():
+    X = pd.DataFrame({"a": np.arange(3.0)}, pd.date_range("2026-01-01", periods=3, freq="10s"))
+    with pytest.raises(ValueError, match=r"two rows near .*:10 fall on the same point of a grid of 60 s"):
+        read(X, regularize=True, period=60.0)
+
+
 def test_a_grid_much_finer_than_the_rows_is_told():
     X = pd.DataFrame({"a": np.arange(50.0)}, pd.date_range("2026-01-01", periods=50, freq="5min"))
     with pytest.warns(UserWarning, match="300 s apart, on a grid of 60 s: 80% of its rows are missing"):

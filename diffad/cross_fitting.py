@@ -29,6 +29,8 @@ AHEAD_LEAST = 100
 DISTRUST, MOST_RISE = 2.0, 10.0
 #: Share of the normal entries that must be missing for whole windows to have tails of their own.
 MISSING = 0.02
+#: Windows that tails are learnt from, at least.
+LEAST_TAIL = 50
 #: Rows whose normal scores are kept; more say little about a tail and cost memory.
 MOST_NORMAL = 40_000
 
@@ -110,7 +112,8 @@ def fit_scorer(
     usual, whole = seen.tails(kinds), filled.tails(kinds)
     # A filled recording has no missing readings: how many are usual, only the recording as it was can tell.
     whole |= {key: tail for key, tail in usual.items() if key[0] == "missing" and whole}
-    apart = {key: LogTail.fit(np.concatenate(parts)) for key, parts in lone.items() if key[0] in kinds}
+    by_itself = {key: np.concatenate(parts) for key, parts in lone.items() if key[0] in kinds}
+    apart = {key: LogTail.fit(values) for key, values in by_itself.items() if len(values) >= LEAST_TAIL}
     tails = Tails(usual, whole, visible, apart)
     scorer = Scorer(Models.fit(whole_series, lengths, centred, device), tails, kinds, weights)
     normal = scorer.calibrated(joined) or nothing(sum(len(r) for _, r in rows))
@@ -234,7 +237,7 @@ class _Gathered:
             if key[0] in kinds:
                 # Missing readings come in nats already, and often in none of the normal rows.
                 least = 1.0 if key[0] == "missing" else 0.0
-                found[key] = LogTail.fit(values[unseen] if unseen.sum() >= 50 else values, least)
+                found[key] = LogTail.fit(values[unseen] if unseen.sum() >= LEAST_TAIL else values, least)
         return found
 
 

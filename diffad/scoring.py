@@ -224,8 +224,9 @@ class Tails(ForgetsCaches):
     visible : dict of int to float
         Visible share of the usual windows, by length.
     apart : dict of (kind, length) to LogTail
-        Of the same rows where each channel is judged by itself. What is left of a channel whose ties are dead
-        may have longer tails than what the ties left: of both, the one that finds it less strange counts.
+        Of the same rows where each channel is judged by itself, for those that are `BEREFT`: what is left of a channel
+        whose ties are dead may have longer tails than what the ties left. Of both, the one that finds it less strange
+        counts; without enough whole windows to learn from there is none.
     """
 
     usual: dict[tuple[str, int], LogTail]

@@ -44,7 +44,8 @@ class LogTail(ForgetsCaches):
     def fit(cls, normal: NDArray[np.floating], least_excess: float = 0.0) -> LogTail:
         """Learn from normal evidence (n, channels); entries of -inf say nothing.
 
-        A tail falls no faster than one of `least_excess`, in the evidence's unit.
+        A tail falls no faster than one of `least_excess`, in the evidence's unit. Where a channel has no evidence at
+        all, nothing is strange.
         """
         columns = [c[np.isfinite(c)] for c in normal.T.astype(np.float64)]
         grid = np.stack([np.quantile(c, cls.LEVELS) if len(c) else np.full(len(cls.LEVELS), np.inf) for c in columns])

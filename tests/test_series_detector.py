@@ -505,7 +505,6 @@ def test_beside_a_dead_channel_the_others_are_scored(detector):
     assert np.isfinite(told.expected).all(axis=None), "what it should have shown is known from the others"
 
 
-@pytest.mark.filterwarnings("ignore:channels .* hold no observed value")
 def bursting(n, seed):
     """Return two sensors of one quantity that bursts, and a third that knows nothing of it."""
     rng = np.random.default_rng(seed)
@@ -540,6 +539,24 @@ def test_a_dead_channel_changes_nothing_for_those_it_told_nothing_of(of_bursts):
         assert after[name].mean() == pytest.approx(before[name].mean(), rel=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:channels .* hold no value:UserWarning")
+def test_a_recording_of_short_runs_does_not_silence_what_is_left_beside_a_dead_channel():
+    """Hardly a window is whole: there is nothing to learn from how a channel looks by itself."""
+    rng = np.random.default_rng(0)
+
+    def pair(n):
+        x = np.sin(np.arange(n) / 8)[:, None] + 0.1 * rng.standard_normal((n, 1))
+        x = np.c_[x, x + 0.1 * rng.standard_normal((n, 1))]
+        x[np.arange(n) % 24 >= 6] = np.nan
+        return x
+
+    detector, new = SeriesDetector(context="past").fit(pair(1600)), pair(600)
+    new[100:, 1] = np.nan
+    new[288:294, 0] += 3
+    assert (detector.predict(new)[288:294] == -1).any()
+
+
+@pytest.mark.filterwarnings("ignore:channels .* hold no observed value")
 def test_a_channel_never_seen_in_training_is_left_out(new):
     train = table(process(400, 0))
     detector = SeriesDetector(kinds=("energy", "quiet")).fit(train.assign(level=np.nan))

@@ -33,6 +33,8 @@ from diffad.telling import tell
 PCAP_MAGIC = tuple(map(bytes.fromhex, ("a1b2c3d4", "d4c3b2a1", "a1b23c4d", "4d3cb2a1", "0a0d0d0a")))
 #: Characters after which a line is cut in two, lest a file without line ends fill the memory.
 LONGEST_LINE = 1 << 20
+#: Bytes by which a format is told.
+SAMPLE_BYTES = 1 << 16
 
 
 @dataclass
@@ -324,15 +326,17 @@ def _finished(tables: Iterable[pd.DataFrame], path: Path, format: str, report: R
 def _sample(path: Path) -> tuple[bytes, bool]:
     """Return the beginning of a file, unzipped and behind a hole of zeros, and whether it is zipped."""
     with path.open("rb") as file:
-        zipped = file.peek(2).startswith(b"\x1f\x8b")
-        skip_zeros(file)
-        head = file.read(1 << 16)
-    if not zipped:
-        return head, False
-    try:
-        return zlib.decompressobj(wbits=31).decompress(head).lstrip(b"\0"), True
-    except zlib.error as error:
-        raise ValueError(f"{path} begins like gzip but cannot be unzipped: {error}") from error
+        if not file.peek(2).startswith(b"\x1f\x8b"):
+            skip_zeros(file)
+            return file.read(SAMPLE_BYTES), False
+        head, unzip = b"", zlib.decompressobj(wbits=31)
+        try:
+            # Block by block: a hole of many megabytes is zipped into a few kilobytes.
+            while len(head) < SAMPLE_BYTES and (block := file.read(SAMPLE_BYTES)):
+                head = (head + unzip.decompress(block)).lstrip(b"\0")
+        except zlib.error as error:
+            raise ValueError(f"{path} begins like gzip but cannot be unzipped: {error}") from error
+    return head, True
 
 
 def skip_zeros(file: io.BufferedReader | gzip.GzipFile) -> int:

@@ -470,6 +470,11 @@ def test_a_hole_of_zeros_before_the_first_line_hides_nothing(write, hole, text, 
     assert report.lines == len(text.splitlines()) and not report.left_out
 
 
+def test_a_hole_that_zips_into_next_to_nothing_hides_no_line(write):
+    table = load_flows(write(gzip.compress(bytes(16 << 20) + ZEEK.encode(), 1)))
+    assert_equal(table, load_flows(write(ZEEK, "plain.log")))
+
+
 def test_nothing_but_zeros_is_an_empty_log(write):
     with pytest.raises(ValueError, match="is empty"):
         load_flows(write(bytes(100_000)))

@@ -25,6 +25,7 @@ MOST_SPARSE, FEW = 20, 10_000
 SPARSE = 1.5
 #: Seconds of a month, on average.
 MONTH = 365.2425 / 12 * 86400
+SHORTEST_MONTH, LONGEST_MONTH = 28 * 86400, 31 * 86400
 #: Last day that every month has.
 COMMON_DAY = 28
 
@@ -170,7 +171,7 @@ def _read_frame(X: pd.DataFrame, groups: Any, regularize: bool, fitted: float | 
             X, given = _on_grid(X, fitted)
             labels = np.zeros(len(X))
         periods = [p for r in _group_rows(labels, len(X)) if (p := _period(X.index[r])) is not None]
-        if periods and max(periods) > 1.05 * min(periods):
+        if periods and not same_period(min(periods), max(periods)):
             raise ValueError(
                 f"groups are sampled every {min(periods):g} to {max(periods):g} s; fit each period by itself, or "
                 "resample: X.resample(...).mean()"
@@ -265,6 +266,19 @@ def months_apart(index: pd.Index) -> int:
         return 0
     same_day = bool((index.day == index.day[0]).all()) and index.day[0] <= COMMON_DAY
     return int(np.median(np.diff(_month_numbers(index)))) if same_day or index.is_month_end.all() else 0
+
+
+def same_period(a: float, b: float) -> bool:
+    """Return whether two periods in seconds are one: but for some jitter, or of February and another month.
+
+    Examples
+    --------
+    >>> same_period(60.0, 61.0), same_period(60.0, 70.0), same_period(28 * 86400, 31 * 86400)
+    (True, False, True)
+    """
+    short, long = sorted((a, b))
+    both_months = short >= SHORTEST_MONTH and long <= LONGEST_MONTH
+    return both_months or long <= 1.05 * short
 
 
 def _month_numbers(index: pd.DatetimeIndex) -> NDArray[np.int64]:

@@ -43,7 +43,7 @@ class SeriesInput(BaseEstimator):
     def _open(self, X: Any, groups: Any) -> Recording:
         check_is_fitted(self)
         recording, period = self._read(X, groups, reset=False)
-        if period and self.period_ and abs(period / self.period_ - 1) > 0.05:
+        if period and self.period_ and not recordings.same_period(period, self.period_):
             raise ValueError(
                 f"X is sampled every {period:g} s but the model was fitted on {self.period_:g} s; "
                 "resample it: X.resample(...).mean()"

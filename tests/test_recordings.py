@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffad import SeriesImputer, Training
 from diffad.recordings import read
 
 
@@ -162,3 +163,11 @@ def test_a_grid_much_finer_than_the_rows_is_told():
     with pytest.warns(UserWarning, match="300 s apart, on a grid of 60 s: 80% of its rows are missing"):
         recording, _ = read(X, regularize=True, period=60.0)
     assert np.isnan(recording.series[0]).mean() > 0.75
+
+
+def test_a_short_piece_of_monthly_rows_is_monthly():
+    months = pd.DataFrame({"a": np.sin(np.arange(120.0))}, pd.date_range("2010-01-01", periods=120, freq="MS"))
+    imputer = SeriesImputer(window=4, training=Training(max_steps=0)).fit(months)
+    assert len(imputer.transform(months["2011-02":"2011-03"])) == 2
+    with pytest.raises(ValueError, match="sampled every"):
+        imputer.transform(months.asfreq("14D").iloc[:10])

@@ -166,7 +166,10 @@ class WindowModel(ForgetsCaches):
 
     @cached_property
     def _without(self) -> Callable[[tuple[bool, ...]], tuple[Tensor, Tensor, Tensor]]:
-        """Return, for a mark of each channel that is dead, the others' linear operator, who is coupled and who bereft."""
+        """Return, for a mark of each channel that is dead, the others' linear operator, who is coupled and who bereft.
+
+        The last is on the CPU, as windows are.
+        """
         return lru_cache(max(1, KEPT // self.operator.numel()))(self._of_living)
 
     def _of_living(self, dead: tuple[bool, ...]) -> tuple[Tensor, Tensor, Tensor]:

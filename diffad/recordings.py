@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_array
 from diffad.integers import whole_numbers
 from diffad.masked_arrays import unmasked
 from diffad.telling import tell
+from diffad.timestamps import DAYS_OF_MONTH
 
 Rows = NDArray[np.float64]
 
@@ -24,7 +25,7 @@ MOST_SPARSE, FEW = 20, 10_000
 #: Periods between most rows from which on a grid that was given is too fine.
 SPARSE = 1.5
 #: Seconds of a month, on average.
-MONTH = 365.2425 / 12 * 86400
+MONTH = DAYS_OF_MONTH * 86400
 SHORTEST_MONTH, LONGEST_MONTH = 28 * 86400, 31 * 86400
 #: Last day that every month has.
 COMMON_DAY = 28

@@ -15,13 +15,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from diffad.masked_arrays import unmasked
+from diffad.recordings import same_period
 from diffad.series_scoring import SeriesScorer
 from diffad.thresholds import MERGE
 from diffad.timestamps import months_between, timestamp
 from diffad.whole_files import replacing
-
-#: Part by which the period may differ after another fit.
-SAME_PERIOD = 0.05
 
 #: A mapping or Series of channel names to values, or the values in order.
 Row: TypeAlias = Any
@@ -153,7 +151,7 @@ class Stream:
             changed = "with windows around each row (context='both'), which no stream can see"
         elif names != self._channels:
             changed = f"to the channels {names} instead of {self._channels}"
-        elif not math.isclose(period or 0, self._period or 0, rel_tol=SAME_PERIOD):
+        elif not same_period(period or 0, self._period or 0):
             changed = f"to a row every {period} s instead of every {self._period} s"
         else:
             return

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import TransformerMixin
+from sklearn.base import TransformerMixin, clone
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -21,12 +21,14 @@ from diffad.atomic import all_or_nothing
 from diffad.augmentation import Augmentation, check_augmentation
 from diffad.defaults import pinned_defaults
 from diffad.devices import device_of
+from diffad.diffusion_vae import DiffusionVAE
 from diffad.image_diffusion import ImageDiffusion
 from diffad.image_fitting import calibrate, fit_prior, kinds_of
 from diffad.image_input import (
     Images,
     centre_and_scale,
     check_guidance,
+    check_shape,
     class_number,
     float_type,
     read_classes,
@@ -75,6 +77,11 @@ class ImageImputer(TransformerMixin, HoldsParameters):
     augmentation : Augmentation or None, default=None
         Altered copies that prior and network learn from as well; ``Augmentation(shift=1)`` for parts that
         never lie twice in the same place. Fitting takes two to three times as long with four copies.
+    latent : bool or DiffusionVAE, default=False
+        Draw new images (`generate`) by the latents of an autoencoder instead of pixel by pixel. True is a
+        ``DiffusionVAE()`` with this estimator's sampler, device and seed; one that is fitted is reused, another is
+        trained, on X with its holes filled. As `latent_` it also encodes, decodes, interpolates between images and
+        edits them. Filling and sharpening go by pixels.
     sampler : Sampler or str, default="angle"
         How to sample with a network; a string names the solver.
     device : str, default="auto"
@@ -92,6 +99,8 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         Part of the held-out velocity error that the admitted network removes; 0 is the prior alone.
     classes_ : array
         Labels that `fit` was given.
+    latent_ : DiffusionVAE or None
+        The fitted autoencoder; None without `latent`.
     bands_ : Bands
         Calibration of `interval`.
     shape_ : tuple of int
@@ -138,6 +147,7 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         prior: str | None = "gaussian",
         training: Training | None = None,
         augmentation: Augmentation | None = None,
+        latent: bool | DiffusionVAE = False,
         sampler: Sampler | str = "angle",
         device: str = "auto",
         random_state: int | np.random.RandomState | None = 0,
@@ -145,6 +155,7 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         self.prior = prior
         self.training = training
         self.augmentation = augmentation
+        self.latent = latent
         self.sampler = sampler
         self.device = device
         self.random_state = random_state
@@ -169,12 +180,15 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         Raises
         ------
         ValueError
-            For infinity, an image or a channel without any pixel, or an unknown prior.
+            For infinity, an image or a channel without any pixel, an unknown prior, or fewer images than an
+            autoencoder needs.
         """
         if self.prior not in PRIORS:
             raise ValueError(f"prior must be one of {list(PRIORS)}, got {self.prior!r}")
         check_augmentation(self.augmentation)
         check_training(self.training)
+        if not isinstance(self.latent, bool | DiffusionVAE):
+            raise ValueError(f"latent must be True, False or a DiffusionVAE, got {self.latent!r}")
         images = read_images(X)
         refuse_empty(images)
         as_sampler(self.sampler)
@@ -188,6 +202,8 @@ class ImageImputer(TransformerMixin, HoldsParameters):
             standard = torch.from_numpy(self._standardise(images))
             copies = self.augmentation
             model = ImageDiffusion(fit_prior(standard, self.prior, device, copies))
+            self.model_ = model  # the prior fills holes before anything is learnt on top
+            self.latent_ = self._autoencoder(X, images, y) if self.latent else None
             self.history_: list[dict[str, float]] = []
             self.network_gain_ = 0.0
             training = self.training if self.training is not None and self.training.max_steps else None
@@ -199,7 +215,6 @@ class ImageImputer(TransformerMixin, HoldsParameters):
                     model, standard, labels, len(self.classes_), self.prior, training, seed, on_progress, copies
                 )
             self.bands_ = calibrate(model, standard, self.prior, seed, copies)
-            self.model_ = model
         return self
 
     def transform(self, X: Any) -> Array:
@@ -308,7 +323,7 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         shape : (height, width), optional
             Instead of the training images'; then positions mean nothing, only textures do.
         y : label, optional
-            Class of the images, one of `classes_`; only a network knows classes.
+            Class of the images, one of `classes_`; only a network knows classes, with `latent` that of its latents.
         guidance : float, default=1.0
             How much more than the class says is done for it (classifier-free guidance).
 
@@ -325,6 +340,10 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         for side in (height, width):
             check_count(side, "shape")
         check_guidance(guidance)
+        if self.latent_ is not None:
+            if (height, width) != self.latent_.shape_[:2]:
+                raise ValueError(f"latents are of images of {self.latent_.shape_[:2]} pixels, got shape={shape!r}")
+            return self.latent_.generate(n, y, guidance)
         nothing = Observed(torch.full((1, height, width, self.shape_[2]), torch.nan))
         with pinned_defaults(), torch.no_grad():
             generator = torch.Generator().manual_seed(self.seed_)
@@ -342,6 +361,15 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+    def _autoencoder(self, X: Any, images: Images, y: Any) -> DiffusionVAE:
+        given = self.latent
+        if isinstance(given, bool):
+            given = DiffusionVAE(sampler=self.sampler, device=self.device, random_state=self.seed_)
+        if hasattr(given, "network_"):
+            check_shape(images, given.shape_, "autoencoder")
+            return given
+        return clone(given).fit(self.transform(X) if np.isnan(images).any() else X, y)
 
     def _open(self, X: Any) -> Images:
         check_is_fitted(self)

@@ -117,8 +117,9 @@ def _score(log: Path, model: FlowModel, output: Path, limits: Limits, format: st
 
     from diffad.flows.ecs import ecs_lines
     from diffad.flows.incidents import Incidents, incidents
-    from diffad.flows.readers import no_flows, read_flows
+    from diffad.flows.readers import read_flows
     from diffad.flows.reasons import why
+    from diffad.flows.table import no_flows
 
     watch, grouping = model.watch(), Incidents()
     # An hour without traffic has the same columns as any other.

@@ -21,7 +21,8 @@ from typing import Any
 from diffad.flows.alerts import FlowModel, Limits, Watch
 from diffad.flows.ecs import ecs_lines
 from diffad.flows.incidents import Incidents
-from diffad.flows.readers import format_of, line_parser, skip_zeros
+from diffad.flows.lines import line_parser
+from diffad.flows.readers import format_of, skip_zeros
 from diffad.flows.table import ReadReport
 from diffad.telling import tell
 from diffad.whole_files import replacing

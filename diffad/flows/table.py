@@ -287,3 +287,18 @@ def _local_times(texts: pd.Series, timezone: str) -> pd.Series:
 def _in_range(times: pd.Series) -> pd.Series:
     times = times.astype("datetime64[us, UTC]")
     return times.where(times.dt.year.between(1678, LAST_YEAR - 1))
+
+
+def joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return flow tables as one."""
+    filled = [table for table in tables if len(table)]
+    if len(filled) == 1:
+        return filled[0]
+    if filled:
+        return pd.concat(filled, ignore_index=True)
+    return no_flows()
+
+
+def no_flows() -> pd.DataFrame:
+    """Return a flow table without any."""
+    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffad.flows import COLUMNS, ReadReport, load_flows, read_flows
-from diffad.flows.readers import line_parser
+from diffad.flows.lines import line_parser
 from diffad.flows.table import connection_state, failed, flow_table
 
 ZEEK = """\

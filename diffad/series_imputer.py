@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from sklearn import get_config
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags, check_random_state
-from tqdm.auto import tqdm
 
 from diffad import tracking
 from diffad.arguments import check_count, check_share
@@ -23,19 +19,17 @@ from diffad.atomic import all_or_nothing
 from diffad.calibration import spread
 from diffad.defaults import pinned_defaults
 from diffad.devices import device_of
-from diffad.diffusion.masks import gap_kinds
 from diffad.fitting import fit_windows
 from diffad.held_out import LEAST_WINDOWS
-from diffad.long_gaps import DRAWS, across, long_runs, stretches
 from diffad.model import Sampler, as_sampler
 from diffad.parameters import HoldsParameters
 from diffad.prior_fitting import WILD, fit_marginals
 from diffad.priors import PRIORS
 from diffad.recordings import Recording
+from diffad.series_filling import Filling, Reduce
 from diffad.series_input import SeriesInput
 from diffad.telling import tell
 from diffad.training import Training, check_training
-from diffad.windows import Cover, Segment, segments, white_noise
 
 Array = NDArray[np.float32]
 
@@ -263,9 +257,9 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         check_count(n_samples, "n_samples")
         recording = self._open(X, groups)
         pieces = [np.repeat(s[None], n_samples, 0) for s in recording.series]
-        for segment, samples, _, hidden in self._segments(recording, n_samples):
+        for segment, samples, _, missing in self._filling().segments(recording, n_samples):
             part = pieces[segment.series][:, segment.start : segment.stop]
-            part[:, hidden] = self.scaling_.inverse(samples)[:, hidden]
+            part[:, missing] = self.scaling_.inverse(samples)[:, missing]
         return recording.assemble(pieces)
 
     def quantile(self, X: Any, q: float, groups: Any = None, n_samples: int | None = None) -> NDArray[np.float64]:
@@ -359,111 +353,10 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         check_count(n_samples, "n_samples")
         return n_samples
 
-    def _reduce(self, X: Any, groups: Any, reduce: Any, n_samples: int | None) -> tuple[Recording, list[Any]]:
-        """Sample every gap and reduce the samples, a segment at a time: memory does not grow with S."""
+    def _reduce(self, X: Any, groups: Any, reduce: Reduce, n_samples: int | None) -> tuple[Recording, list[Any]]:
+        """Return X as a recording, and its series with what `reduce` makes of the samples in every gap."""
         recording = self._open(X, groups)
-        pieces: list[Any] = [None] * len(recording.series)
-        for segment, samples, scales, hidden in self._segments(recording, n_samples, everywhere=True):
-            source = recording.series[segment.series]
-            kinds = np.zeros(hidden.shape, np.int64)
-            kinds[:, self.scaling_.modelled] = _kinds(hidden[:, self.scaling_.modelled], self.model_.length)
-            values = self.scaling_.inverse(reduce(samples, scales, kinds[:, self.scaling_.modelled]))
-            if pieces[segment.series] is None:
-                pieces[segment.series] = np.broadcast_to(source, (*values.shape[:-2], *source.shape)).copy()
-            part = pieces[segment.series][..., segment.start : segment.stop, :]
-            part[..., hidden] = values[..., hidden]
-        return recording, pieces
+        return recording, self._filling().reduced(recording, reduce, n_samples)
 
-    def _segments(
-        self, recording: Recording, n_samples: int | None, everywhere: bool = False
-    ) -> Iterator[tuple[Segment, Array, Array, NDArray[np.bool_]]]:
-        """Yield segments with samples (S, rows, modelled channels), their bands' scales (2, rows, modelled channels)
-        and missing entries.
-
-        None samples: the middle of the distribution as the only one.
-        """
-        scaled = [self.scaling_.forward(s).astype(np.float32) for s in recording.series]
-        lengths = [len(s) for s in scaled]
-        # Shown on a terminal only, and only where it takes a while.
-        bar = tqdm(
-            total=sum(lengths), desc="filling", unit="row", unit_scale=True, delay=2.0, leave=False, disable=None
-        )
-        for batch in _progressing(segments(lengths), bar):
-            if not self.scaling_.modelled.any():
-                yield from self._constants(recording, batch, n_samples or 1)
-                continue
-            cover = Cover.build(scaled, batch, self.model_.length)
-            noise = partial(cover.white_noise, self.seed_, scaled, batch, n_samples or 1)
-            visible = ~np.isnan(cover.windows)
-            hidden = ~visible & cover.inside[..., None]
-            with torch.no_grad(), pinned_defaults():
-                samples, *scales = self.model_.sample(
-                    torch.from_numpy(cover.windows),
-                    torch.from_numpy(visible),
-                    torch.from_numpy(hidden),
-                    torch.from_numpy(noise()) if n_samples else torch.zeros(1, *cover.windows.shape),
-                    self._sampler() if n_samples else Sampler(),
-                    torch.Generator(),
-                    fresh=partial(_fresh, noise),
-                )
-            weights = cover.weights()
-            stitched = cover.stitch(samples.numpy(), batch, weights)
-            widths = cover.stitch(torch.stack(scales).numpy(), batch, weights)
-            for segment, values, width in zip(batch, stitched, widths, strict=True):
-                missing = np.isnan(recording.series[segment.series][segment.start : segment.stop])
-                if everywhere or missing.any():
-                    yield segment, values, width, missing
-        if self.scaling_.modelled.any():
-            yield from self._long_gaps(recording, scaled, n_samples)
-
-    def _long_gaps(
-        self, recording: Recording, scaled: list[Array], n_samples: int | None
-    ) -> Iterator[tuple[Segment, Array, Array, NDArray[np.bool_]]]:
-        """Yield, as `_segments` does, what windows alone do not know: gaps longer than half of one."""
-        modelled = self.scaling_.modelled
-        for k, rows in enumerate(scaled):
-            if len(rows) <= self.model_.length:
-                continue
-            runs = long_runs(np.isnan(rows), self.model_.length)
-            for here, wanted in stretches(runs, self.model_.length):
-                noise = white_noise(self.seed_, rows, np.arange(here.start, here.stop), max(n_samples or 0, DRAWS))
-                with pinned_defaults():
-                    told, better = across(self.model_, rows[here], runs[here], noise)
-                samples = told.middle + told.deviations[:n_samples] if n_samples else told.middle[None]
-                scales = np.stack([np.sqrt(told.variance), np.ones_like(told.variance)])
-                missing = np.zeros(recording.series[k].shape, bool)
-                missing[here, modelled] = better
-                missing[: wanted.start] = missing[wanted.stop :] = False
-                yield Segment(k, here.start, here.stop), samples, scales, missing[here]
-
-    def _constants(
-        self, recording: Recording, batch: list[Segment], n_samples: int
-    ) -> Iterator[tuple[Segment, Array, Array, NDArray[np.bool_]]]:
-        """Yield segments of a recording in which no channel varies: there is nothing to sample."""
-        for segment in batch:
-            missing = np.isnan(recording.series[segment.series][segment.start : segment.stop])
-            nothing = np.zeros((n_samples, len(missing), 0), np.float32)
-            yield segment, nothing, np.zeros((2, len(missing), 0), np.float32), missing
-
-
-def _fresh(noise: Any, step: int, windows: torch.Tensor) -> torch.Tensor:
-    """Return the noise that a step of a stochastic sampler adds to windows; the first is that it starts from."""
-    return torch.from_numpy(noise(1 + step, windows.tolist()))
-
-
-def _progressing(batches: Iterator[list[Segment]], bar: tqdm) -> Iterator[list[Segment]]:
-    """Yield batches of segments and count the rows that are done."""
-    with bar:
-        for batch in batches:
-            yield batch
-            bar.update(sum(s.stop - s.start for s in batch))
-
-
-def _kinds(hidden: NDArray[np.bool_], window: int) -> NDArray[np.int64]:
-    """Classify gaps in blocks of a window's length, as they were seen in calibration."""
-    rows, channels = hidden.shape
-    padded = np.zeros((-(-rows // window) * window, channels), bool)
-    padded[:rows] = hidden
-    blocks = torch.from_numpy(padded.reshape(len(padded) // window, window, channels))
-    result: NDArray[np.int64] = gap_kinds(blocks).numpy().reshape(len(padded), channels)[:rows]
-    return result
+    def _filling(self) -> Filling:
+        return Filling(self.model_, self.scaling_, self._sampler(), self.seed_)

@@ -23,7 +23,7 @@ from diffad.detection import Detector, Explanation
 from diffad.detector_fitting import Memory, Recipe, fit_detector
 from diffad.devices import device_of
 from diffad.events import event_table
-from diffad.evidence import KINDS, WHOLE
+from diffad.evidence import AMONG_CHANNELS, KINDS, WHOLE
 from diffad.fault_labels import faulty_rows
 from diffad.recordings import Recording, months_apart
 from diffad.series_imputer import SeriesImputer
@@ -169,6 +169,7 @@ class SeriesDetector(Detector, SeriesInput):
         faulty = faulty_rows(y, recording)
         normal = recording.blanked(faulty)
         self.scaling_ = self._fit_scaling(normal)
+        self._check_channels()
         self.__dict__.pop("model_", None)
         if self.model is not None:
             self.model_ = self._imputer(normal.template if self.regularize or y is not None else X, groups)
@@ -412,6 +413,14 @@ class SeriesDetector(Detector, SeriesInput):
         if self.model is not None and self.context == "past":
             raise ValueError("model looks at both sides of a row: it needs context='both', got context='past'")
         self._check_decision()
+
+    def _check_channels(self) -> None:
+        """Raise ValueError where what was chosen compares channels and only one varies."""
+        if self.scaling_.modelled.sum() == 1 and set(self._chosen(KINDS)) <= set(AMONG_CHANNELS):
+            raise ValueError(
+                f"kinds={self.kinds!r} compare channels with each other, and in X only one varies; add others of "
+                f"{[kind for kind in KINDS if kind not in AMONG_CHANNELS]}, or give more channels"
+            )
 
     def _check_adaptable(self, recording: Recording) -> None:
         known = ~np.isnan(np.concatenate(recording.series))

@@ -439,3 +439,12 @@ def test_a_dead_channel_can_be_drawn():
     with pytest.warns(UserWarning, match="'b'"):
         explanation, events = detector.explain(dead), detector.events(dead)
         plot_detection(dead, explanation, -detector.score_samples(dead), detector.offset_, events)
+
+
+@pytest.mark.parametrize("kinds", [("decoupled",), ("missing",), ("nearest",), ("nearest", "missing")])
+def test_kinds_that_compare_channels_need_several(waves, kinds):
+    resting = waves.copy()
+    resting[:, 1:] = 3.0
+    for single in (waves[:, :1], resting):
+        refused(ValueError, lambda X=single: SeriesDetector(kinds=kinds).fit(X), "compare channels", "energy")
+    assert np.isfinite(SeriesDetector(kinds=(*kinds, "quiet")).fit(waves[:, :1]).score_samples(waves[:, :1])).all()

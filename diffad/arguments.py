@@ -22,6 +22,22 @@ def check_count(value: Any, name: str, least: int = 1) -> None:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
+def check_within(value: Any, name: str, low: float, high: float = np.inf) -> None:
+    """Raise ValueError unless a value is a finite number from `low` to `high`.
+
+    Examples
+    --------
+    >>> check_within("a", "eta", 0, 1)
+    Traceback (most recent call last):
+    ...
+    ValueError: eta must be a number from 0 to 1, got 'a'
+    """
+    if isinstance(value, Real) and np.isfinite(float(value)) and low <= float(value) <= high:
+        return
+    bounds = f"a number from {low:g} to {high:g}" if np.isfinite(high) else f"a number, {low:g} or more"
+    raise ValueError(f"{name} must be {bounds}, got {value!r}")
+
+
 def check_share(value: Any, name: str) -> None:
     """Raise ValueError unless a value is a number strictly between 0 and 1.
 

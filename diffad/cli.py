@@ -186,7 +186,7 @@ def _draw_alarms(detector: SeriesDetector, table: pd.DataFrame, found: pd.DataFr
 
     explanation = detector.explain(table)
     blame = explanation.share.sum().sort_values(ascending=False).index[:8]
-    columns = [c for c in table.columns if str(c) in set(blame)]
+    columns = [c for c in table.columns if c in set(blame)]
     figure = plot_detection(table[columns], explanation, -detector.score_samples(table), detector.offset_, found)
     write_picture(figure, picture, dpi=120)
     typer.echo(f"picture: {picture}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from diffad.arguments import check_count
 from diffad.faults import FAULTS, SIZELESS, chosen_kinds, inject, on_grid
 from diffad.series_detector import SeriesDetector
 
@@ -95,9 +95,8 @@ def detectability(
 
 
 def _check_sizes(sizes: Sequence[float], n_events: int, length: int, share: float) -> None:
-    for name, value in (("n_events", n_events), ("length", length)):
-        if not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    check_count(n_events, "n_events")
+    check_count(length, "length")
     if not len(sizes) or not min(sizes) > 0:
         raise ValueError(f"sizes must hold at least one positive size, got {sizes!r}")
     if not 0 < share <= 1:

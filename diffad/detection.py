@@ -56,6 +56,11 @@ class Detector(OutlierMixin, HoldsParameters):
     """Base of the detectors: scores in, decisions out."""
 
     stands_for: ClassVar = {"threshold": lambda _: FalseAlarmRate()}
+    #: Normal rows or images below which more alarm than was asked for.
+    few: ClassVar[int]
+    unit: ClassVar[str] = "rows"
+    #: Whether rows have times, which alarms a day need.
+    timed: ClassVar[bool] = False
 
     contamination: float
     threshold: Threshold | None
@@ -64,6 +69,10 @@ class Detector(OutlierMixin, HoldsParameters):
     offset_: float
 
     def _strangeness(self, X: Any) -> Scores:
+        raise NotImplementedError
+
+    def _shown(self, X: Any) -> NDArray[np.bool_]:
+        """Return which rows or images (n,) show anything at all: the others are no evidence of what is normal."""
         raise NotImplementedError
 
     def score_samples(self, X: Any) -> Scores:
@@ -128,6 +137,8 @@ class Detector(OutlierMixin, HoldsParameters):
     def recalibrate(self, X: Any) -> Self:
         """Set the threshold and the p-values anew on normal data, without training.
 
+        A detector that went by its `contamination` alone holds the default threshold, `FalseAlarmRate`, from then on.
+
         Parameters
         ----------
         X : as in `fit`
@@ -136,9 +147,22 @@ class Detector(OutlierMixin, HoldsParameters):
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            If X shows nothing, or `threshold` was since set to none.
+
+        Warns
+        -----
+        UserWarning
+            Where X is so little that more may alarm than asked for.
         """
         check_is_fitted(self)
-        self._decide(NormalScores.of_blocks([self._strangeness(X)]))
+        self._check_decision()
+        strange = self._strangeness(X)[self._shown(X)]
+        self._warn_of_few(len(strange))
+        self._decide(NormalScores.of_blocks([strange]))
         return self
 
     def _decide(
@@ -190,13 +214,17 @@ class Detector(OutlierMixin, HoldsParameters):
             raise ValueError(f"contamination must lie in [0, 0.5), got {self.contamination!r}")
         if self.threshold is not None and not isinstance(self.threshold, Threshold):
             raise ValueError(f"threshold must be FalseAlarmRate, AlarmsPerDay or None, got {self.threshold!r}")
-
-    def _refuse_clock(self) -> None:
-        if isinstance(self.threshold, AlarmsPerDay):
+        if isinstance(self.threshold, AlarmsPerDay) and not self.timed:
             raise ValueError(
                 f"threshold={self.threshold!r} counts events in time, of which {type(self).__name__} knows nothing; give "
                 "FalseAlarmRate(alarms a day / rows or images a day)"
             )
+
+    def _warn_of_few(self, n: int) -> None:
+        if not n:
+            raise ValueError("X holds no observed value at all; normal data are needed")
+        if n < self.few:
+            tell(f"X holds {n} normal {self.unit}: with fewer than {self.few}, more may alarm than asked for")
 
     def _verdicts(self, strangeness: Scores) -> NDArray[np.int64]:
         """Return -1 for what alarms, 1 for the others, and warn where the threshold does not fit any more."""

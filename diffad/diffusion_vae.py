@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from diffad import tracking
-from diffad.arguments import check_count
+from diffad.arguments import check_count, check_within
 from diffad.atomic import all_or_nothing
 from diffad.defaults import pinned_defaults, seeded
 from diffad.devices import device_of
@@ -159,10 +159,9 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         """
         check_training(self.training)
         check_training(self.diffusion, "diffusion")
-        for name in ("beta", "adversarial"):
-            weight = getattr(self, name)
-            if not isinstance(weight, Real) or not 0 <= float(weight) < np.inf:
-                raise ValueError(f"{name} must be a number, 0 or more, got {weight!r}")
+        check_count(self.latent, "latent")
+        check_within(self.beta, "beta", 0)
+        check_within(self.adversarial, "adversarial", 0)
         images = read_images(X)
         refuse_empty(images)
         self._refuse_missing(images)
@@ -173,8 +172,6 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
                 f"adversarial compares patches, for which images must be at least 2 pixels high and wide, got "
                 f"(height, width) {images.shape[1:3]}; use adversarial=0"
             )
-        if not isinstance(self.latent, int | np.integer) or self.latent < 1:
-            raise ValueError(f"latent must be an integer of at least 1, got {self.latent!r}")
         as_sampler(self.sampler)
         self.classes_, labels = read_classes(y, len(images))
         self.shape_, self.flat_ = images.shape[1:], np.ndim(X) == 3

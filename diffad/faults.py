@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from sklearn.utils import check_random_state
 
+from diffad.arguments import check_count
 from diffad.recordings import as_floats, read
 
 Values = NDArray[np.float64]
@@ -277,9 +278,8 @@ def _checked(X: Any, n_events: int, length: int) -> Values:
     values = as_floats(X)
     if np.isinf(values).any():
         raise ValueError("X holds infinity; give NaN for what is missing")
-    for name, number in (("n_events", n_events), ("length", length)):
-        if not isinstance(number, Integral) or number < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
+    check_count(n_events, "n_events")
+    check_count(length, "length")
     n = len(values)
     if n < n_events * (length + 2):
         raise ValueError(f"{n_events} events of length={length} do not fit in {n} rows; ask for fewer or shorter ones")

@@ -28,8 +28,6 @@ Scores = NDArray[np.float64]
 
 #: Rounds of leaving out the strangest images where `contamination` says that there are some.
 TRIMMING = 2
-#: Images below which thresholds are guesses: with 20 three times as many alarm as asked for, with 40 hardly more.
-FEW = 40
 #: Half a 90 % band, in standard deviations.
 BAND = 1.645
 
@@ -136,6 +134,9 @@ class ImageDetector(Detector):
     tails_: LogTail | None
 
     stands_for: ClassVar = Detector.stands_for | {"augmentation": lambda _: Augmentation(horizontal=True)}
+    # With 20 images three times as many alarm as asked for, with 40 hardly more.
+    few: ClassVar = 40
+    unit: ClassVar = "images"
 
     def __init__(
         self,
@@ -179,7 +180,6 @@ class ImageDetector(Detector):
             Below 40 images: more may alarm than asked for, with 20 about three times as many.
         """
         self._check_decision()
-        self._refuse_clock()
         if self.features is not None and not callable(self.features):
             raise ValueError(f"features must be a callable, a torch module or None, got {self.features!r}")
         check_augmentation(self.augmentation)
@@ -187,8 +187,7 @@ class ImageDetector(Detector):
         if len(images) < 8:
             raise ValueError(f"X holds {len(images)} images; fit needs at least 8 good ones")
         refuse_empty(images)
-        if len(images) < FEW:
-            tell(f"X holds {len(images)} images: with fewer than {FEW}, more may alarm than asked for")
+        self._warn_of_few(len(images))
         self.shape_, self.period_ = images.shape[1:], None
         device = device_of(self.device)
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
@@ -229,6 +228,9 @@ class ImageDetector(Detector):
         bands = (expected, expected - half, expected + half)
         kind = float_type(np.asarray(X).dtype)
         return ImageExplanation(heat, *(band.reshape(shape).astype(kind) for band in bands))
+
+    def _shown(self, X: Any) -> NDArray[np.bool_]:
+        return np.asarray(seen(self._open(X)).any((1, 2)))
 
     def _open(self, X: Any) -> Images:
         check_is_fitted(self)

@@ -8,7 +8,6 @@ size; others are the prior's alone.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -88,7 +87,7 @@ class ImageDiffusion:
         network = self._network(observed)
         if network is None:
             return image_tiles.sample(self.prior, observed, n_samples, generator)
-        fresh_steps = sampler.steps if sampler.name == "ddpm" or sampler.eta > 0 else 0
+        fresh_steps = sampler.steps if sampler.stochastic else 0
         parts = []
         # Fresh noise has the posterior's shape: it is drawn for all steps at once, from one factorisation.
         size = observed.values[0].numel() * observed.factor**2
@@ -109,12 +108,9 @@ class ImageDiffusion:
             sigmas = angle_sigmas(sampler.steps)
             return (mean + scale * samplers.angle(velocity, noise[0] / scale, sigmas)).double().cpu()
         sigmas = SCHEDULES[sampler.schedule](sampler.steps).float()
-        solve = samplers.SAMPLERS[sampler.name]
-        if sampler.name == "ddim":
-            solve = partial(samplers.ddim, eta=sampler.eta)
         rest = iter(noise[1:])
         denoise = precondition(velocity, mean, scale)
-        return solve(denoise, mean + sigmas[0] * noise[0], sigmas, lambda: next(rest)).double().cpu()
+        return sampler.solver(denoise, mean + sigmas[0] * noise[0], sigmas, lambda: next(rest)).double().cpu()
 
     def _velocity(
         self, network: UNet, context: Context, way: int, label: int | None, guidance: float

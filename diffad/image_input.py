@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ def class_number(classes: NDArray[Any], y: Any) -> int:
 
 def check_guidance(guidance: float) -> None:
     """Raise ValueError unless guidance is a finite number."""
-    if not np.isfinite(guidance):
+    if not isinstance(guidance, Real) or not np.isfinite(float(guidance)):
         raise ValueError(f"guidance must be a finite number, got {guidance!r}")
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
+from diffad.arguments import check_count, check_within
 from diffad.diffusion import samplers
 from diffad.diffusion.denoiser import precondition
 from diffad.diffusion.masks import GAP_KINDS, gap_kinds
@@ -71,10 +71,20 @@ class Sampler(Parameters):
             raise ValueError(f"sampler must be one of {names}, got {self.name!r}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {list(SCHEDULES)}, got {self.schedule!r}")
-        if self.n_steps is not None and (not isinstance(self.n_steps, Integral) or self.n_steps < 1):
-            raise ValueError(f"n_steps must be None or an integer of at least 1, got {self.n_steps!r}")
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1], got {self.eta!r}")
+        if self.n_steps is not None:
+            check_count(self.n_steps, "n_steps")
+        check_within(self.eta, "eta", 0, 1)
+
+    @property
+    def solver(self) -> samplers.Solver:
+        """The solver of the name, which is none for "angle": that walks along angles, not sigmas."""
+        solve = samplers.SAMPLERS[self.name]
+        return partial(samplers.ddim, eta=self.eta) if self.name == "ddim" else solve
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether steps add fresh noise."""
+        return self.name == "ddpm" or (self.name == "ddim" and self.eta > 0)
 
     @property
     def steps(self) -> int:
@@ -224,12 +234,8 @@ class MaskedDiffusion:
         else:
             sigmas = SCHEDULES[sampler.schedule](sampler.steps).float()
             denoise = precondition(self._velocity(context), mean, scale)
-            solve = samplers.SAMPLERS[sampler.name]
-            if sampler.name == "ddim":
-                solve = partial(samplers.ddim, eta=sampler.eta)
-
             steps = count()
-            state = solve(denoise, mean + sigmas[0] * start, sigmas, lambda: color(of_step(next(steps))))
+            state = sampler.solver(denoise, mean + sigmas[0] * start, sigmas, lambda: color(of_step(next(steps))))
         return state.unflatten(1, (n_samples, n_windows)).permute(1, 0, 2, 3)
 
     def _velocity(self, context: Context) -> samplers.Denoise:

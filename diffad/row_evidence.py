@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 
+from diffad.caching import ForgetsCaches
 from diffad.priors.covariance import ledoit_wolf
 from diffad.priors.gaussian import NUGGET, fill_missing
 from diffad.row_faults import ROW_FAULTS
@@ -140,7 +142,7 @@ class RowModels:
 
 
 @dataclass(frozen=True)
-class GaussianFill:
+class GaussianFill(ForgetsCaches):
     """Conditional means of a Gaussian for missing entries: what is missing is no evidence.
 
     Attributes
@@ -174,7 +176,20 @@ class GaussianFill:
                 filled[np.ix_(gap, block)] = np.eye(len(block))[filled[np.ix_(gap, block)].argmax(1)] / np.sqrt(2)
         return filled
 
-    def residual(self, rows: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+    @cached_property
+    def _conditional(self) -> list[torch.Tensor]:
+        """Covariance of each column's entries given the other columns."""
+        return [torch.linalg.inv(self.precision[block[:, None], block]) for block in self.blocks]
+
+    @property
+    def deviation(self) -> Matrix:
+        """Conditional standard deviation of each entry (d,)."""
+        result = torch.empty_like(self.mean)
+        for block, covariance in zip(self.blocks, self._conditional, strict=True):
+            result[block] = covariance.diagonal().sqrt()
+        return np.asarray(result.numpy())
+
+    def residual(self, rows: Matrix) -> tuple[Matrix, Matrix]:
         """Judge each column given the others.
 
         Returns
@@ -183,20 +198,16 @@ class GaussianFill:
             Difference of each entry to its mean given the other columns.
         blame : array (n, columns)
             Squared Mahalanobis distance of each column given the others; 0 where it is missing.
-        deviation : array (d,)
-            Conditional standard deviation of each entry.
         """
         pull = (torch.from_numpy(self(rows)) - self.mean) @ self.precision
-        residual, deviation = torch.empty_like(pull), torch.empty(pull.shape[1], dtype=pull.dtype)
+        residual = torch.empty_like(pull)
         blame = []
-        for block in self.blocks:
-            covariance = torch.linalg.inv(self.precision[block[:, None], block])
+        for block, covariance in zip(self.blocks, self._conditional, strict=True):
             residual[:, block] = pull[:, block] @ covariance
-            deviation[block] = covariance.diagonal().sqrt()
             # A missing category is filled by the likeliest one, which is off the mean between categories.
             missing = torch.from_numpy(np.isnan(rows[:, block[0]]))
             blame.append(torch.where(missing, 0.0, (residual[:, block] * pull[:, block]).sum(1)))
-        return residual.numpy(), torch.stack(blame, 1).clamp(min=0).numpy(), deviation.numpy()
+        return residual.numpy(), torch.stack(blame, 1).clamp(min=0).numpy()
 
 
 @dataclass(frozen=True)

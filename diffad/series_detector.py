@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -35,9 +35,6 @@ from diffad.telling import tell
 from diffad.thresholds import NormalScores, Threshold
 
 Scores = NDArray[np.float64]
-
-#: Normal rows below which a threshold is not to be trusted.
-FEW_ROWS = 100
 
 
 class SeriesDetector(Detector, SeriesInput):
@@ -126,6 +123,9 @@ class SeriesDetector(Detector, SeriesInput):
     >>> detector.events(new).loc[0, "channels"]
     ['1']
     """
+
+    few: ClassVar = 100
+    timed: ClassVar = True
 
     def __init__(
         self,
@@ -255,12 +255,11 @@ class SeriesDetector(Detector, SeriesInput):
         self
         """
         recording = self._open(X, groups)
+        self._check_decision()
         shares = zip(recording.series, self._shares(recording), strict=True)
         # A channel that never moved before has no part in the scores of normal rows: whatever it does is normal now.
         modelled = self.scaling_.modelled
         normal = [share[~np.isnan(raw).all(1)][:, modelled].sum(1) for raw, share in shares]
-        if not any(len(block) for block in normal):
-            raise ValueError("X holds no observed value at all; recalibrate needs normal rows")
         self._warn_of_few(sum(len(block) for block in normal))
         self._accept_moves(recording)
         self._decide(NormalScores.of_blocks([block for block in normal if len(block)]))
@@ -379,7 +378,10 @@ class SeriesDetector(Detector, SeriesInput):
             Tables of X's index and columns, in X's units.
         """
         recording = self._open(X, groups)
-        index, names = recording.index, self.channel_names_
+        index, names = (
+            recording.index,
+            recording.template.columns if isinstance(X, pd.DataFrame) else self.channel_names_,
+        )
         expected = [self.scorer_.expected(raw) for raw in recording.series]
         tables = (self._shares(recording), *map(list, zip(*expected, strict=True)))
         return Explanation(*(pd.DataFrame(recording.flat(t), index=index, columns=names) for t in tables))
@@ -412,6 +414,7 @@ class SeriesDetector(Detector, SeriesInput):
             raise ValueError(f"model must be a SeriesImputer or None, got {self.model!r}")
         if self.model is not None and self.context == "past":
             raise ValueError("model looks at both sides of a row: it needs context='both', got context='past'")
+        device_of(self.device)
         self._check_decision()
 
     def _check_channels(self) -> None:
@@ -501,12 +504,6 @@ class SeriesDetector(Detector, SeriesInput):
         tell(
             f"channels {names} never moved in fit and do so here: they are no longer watched; fit anew to judge them",
         )
-
-    def _warn_of_few(self, rows: int) -> None:
-        if rows < FEW_ROWS:
-            tell(
-                f"X has {rows} normal rows: with fewer than {FEW_ROWS} many more rows may alarm than asked for",
-            )
 
     def _warn_of_dead(self, recording: Recording) -> None:
         """Tell of channels without any value, and of those that show none any more."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -326,12 +325,12 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         return tags
 
     def _check_parameters(self) -> None:
-        if not isinstance(self.window, Integral) or self.window < 2:
-            raise ValueError(f"window must be an integer of at least 2, got {self.window!r}")
+        check_count(self.window, "window", least=2)
         if self.prior not in ("auto", *PRIORS, None):
             raise ValueError(f"prior must be one of {['auto', *PRIORS, None]}, got {self.prior!r}")
         check_training(self.training)
         check_count(self.n_samples, "n_samples")
+        device_of(self.device)
         self._sampler()
 
     def _check_output(self, X: Any) -> None:

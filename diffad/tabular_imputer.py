@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,7 +13,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
-from diffad.arguments import check_share
+from diffad.arguments import check_count, check_share
 from diffad.atomic import all_or_nothing
 from diffad.defaults import pinned_defaults
 from diffad.devices import device_of
@@ -205,8 +204,7 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
         -------
         array of shape (n_samples, n_rows, n_features), or list of DataFrame where X is one
         """
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples must be an integer of at least 1, got {n_samples!r}")
+        check_count(n_samples, "n_samples")
         table, rows = self._open(X)
         with pinned_defaults():
             drawn = self.filler_.sample(rows, int(n_samples), self.seed_)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
+from diffad.arguments import check_share
 from diffad.masked_arrays import unmasked
 from diffad.parameters import Parameters
 from diffad.telling import tell
@@ -187,8 +188,7 @@ class FalseAlarmRate(Parameters):
     rate: float = 0.01
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rate, Real) or not 0 < self.rate < 1:
-            raise ValueError(f"rate must lie strictly between 0 and 1, got {self.rate!r}")
+        check_share(self.rate, "rate")
 
     def find(self, normal: NormalScores, period: float | None, compared: bool = False) -> float:
         """Return the threshold on the score.
@@ -280,8 +280,7 @@ def benjamini_hochberg(p_values: ArrayLike, rate: float = 0.1) -> NDArray[np.boo
     >>> benjamini_hochberg([0.001, 0.8, 0.02, 0.5], rate=0.1)
     array([ True, False,  True, False])
     """
-    if not 0 < rate < 1:
-        raise ValueError(f"rate must lie strictly between 0 and 1, got {rate}")
+    check_share(rate, "rate")
     p = np.asarray(unmasked(p_values), dtype=float)
     if p.ndim != 1:
         raise ValueError(f"p_values must be one list of p-values, got an array of shape {p.shape}; give p.ravel()")

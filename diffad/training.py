@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from diffad.arguments import check_count, check_within
 from diffad.muon import Muon
 from diffad.parameters import Parameters
 from diffad.telling import tell
@@ -82,15 +83,16 @@ class Training(Parameters):
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "masks_per_batch", "windows_per_mask", "evaluate_every", "patience"):
-            value, least = getattr(self, name), int(name != "max_steps")
-            if not isinstance(value, Integral) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+            check_count(getattr(self, name), name, least=int(name != "max_steps"))
+        check_within(self.learning_rate, "learning_rate", 0)
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must lie in [0, 1), got {self.ema!r}")
-        if not 0 <= self.mixing <= 1:
-            raise ValueError(f"mixing must lie in [0, 1], got {self.mixing}")
+        check_within(self.ema, "ema", 0, 1)
+        if self.ema == 1:
+            raise ValueError("ema must be below 1, which would never learn, got 1")
+        check_within(self.mixing, "mixing", 0, 1)
+        if not isinstance(self.checkpoint, str | PathLike | None):
+            raise ValueError(f"checkpoint must be a file to write, or None, got {self.checkpoint!r}")
 
 
 def check_training(training: Any, name: str = "training") -> None:

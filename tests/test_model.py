@@ -271,7 +271,8 @@ def test_every_sampler_that_is_accepted_gives_finite_samples(name, schedule, n_s
         ({"name": "euler"}, "sampler must be one of .*'angle'.*got 'euler'"),
         ({"schedule": "sigmoid"}, "schedule must be one of .*'karras'.*got 'sigmoid'"),
         ({"schedule": "angle"}, "schedule must be one of"),  # it starts at infinity: no textbook solver can
-        ({"n_steps": 0}, "n_steps must be None or an integer of at least 1, got 0"),
+        ({"n_steps": 0}, "n_steps must be an integer of at least 1, got 0"),
+        ({"eta": "x"}, "eta must be a number from 0 to 1, got 'x'"),
     ],
 )
 def test_bad_sampler_parameters_say_what_is_allowed(options, message):

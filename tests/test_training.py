@@ -314,7 +314,13 @@ def test_held_out_loss_sees_the_averaged_weights():
         ({"max_steps": -1}, "max_steps must be an integer of at least 0, got -1"),
         ({"patience": 0}, "patience must be an integer of at least 1, got 0"),
         ({"evaluate_every": 0}, "evaluate_every must be an integer of at least 1"),
-        ({"mixing": 1.5}, r"mixing must lie in \[0, 1\], got 1.5"),
+        ({"patience": True}, "patience must be an integer of at least 1, got True"),
+        ({"mixing": 1.5}, "mixing must be a number from 0 to 1, got 1.5"),
+        ({"learning_rate": "a"}, "learning_rate must be a number, 0 or more, got 'a'"),
+        ({"learning_rate": float("inf")}, "learning_rate must be a number, 0 or more, got inf"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        ({"ema": 1}, "ema must be below 1"),
+        ({"checkpoint": 3}, "checkpoint must be a file to write, or None, got 3"),
     ],
 )
 def test_bad_parameters_say_what_is_allowed(options, message):

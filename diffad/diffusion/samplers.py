@@ -14,6 +14,7 @@ from torch import Tensor
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[], Tensor]
+Solver = Callable[[Denoise, Tensor, Tensor, Noise], Tensor]
 
 
 def ddim(denoise: Denoise, y: Tensor, sigmas: Tensor, noise: Noise, eta: float = 0.0) -> Tensor:
@@ -93,7 +94,7 @@ def angle(velocity: Callable[[Tensor, Tensor], Tensor], v: Tensor, sigmas: Tenso
     return v
 
 
-SAMPLERS: dict[str, Callable[[Denoise, Tensor, Tensor, Noise], Tensor]] = {
+SAMPLERS: dict[str, Solver] = {
     "ddpm": ddpm,
     "ddim": ddim,
     "heun": heun,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from diffad.arguments import check_count
 from diffad.flows.context import SourceContext
 from diffad.flows.rhythm import Rhythm
 from diffad.flows.table import COLUMNS
@@ -141,8 +142,7 @@ class FlowFeatures(TransformerMixin, BaseEstimator):
         windows = tuple(float(window) for window in self.windows)
         if not windows or not all(0 < window < np.inf for window in windows) or len(set(windows)) < len(windows):
             raise ValueError(f"windows must be different positive numbers of seconds, got {self.windows!r}")
-        if not isinstance(self.max_flows, int | np.integer) or self.max_flows < 1:
-            raise ValueError(f"max_flows must be a positive number of flows, got {self.max_flows!r}")
+        check_count(self.max_flows, "max_flows")
         try:
             inside = tuple(ip_network(network) for network in (PRIVATE if self.inside is None else self.inside))
         except ValueError as error:

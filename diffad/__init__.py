@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from diffad.image_detector import ImageDetector
     from diffad.image_imputer import ImageImputer
     from diffad.model import Sampler
+    from diffad.series.standstill import carried_forward
     from diffad.series_detector import SeriesDetector
     from diffad.series_imputer import SeriesImputer
-    from diffad.standstill import carried_forward
     from diffad.tabular_detector import TabularDetector
     from diffad.tabular_imputer import TabularImputer
     from diffad.thresholds import AlarmsPerDay, FalseAlarmRate, benjamini_hochberg
@@ -51,7 +51,7 @@ _HOMES = {
     "Sampler": "model",
     "autolog": "tracking",
     "benjamini_hochberg": "thresholds",
-    "carried_forward": "standstill",
+    "carried_forward": "series.standstill",
 }
 
 

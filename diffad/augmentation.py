@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffad.arguments import check_count
-from diffad.parameters import Parameters
+from diffad.base.arguments import check_count
+from diffad.base.parameters import Parameters
 
 #: Right and down.
 DIRECTIONS = ((0, -1), (0, 1), (-1, 0), (1, 0))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from diffad.telling import tell
+from diffad.base.telling import tell
 
 #: Entries below which a kind of gap borrows from all channels, or from all kinds.
 ENOUGH = 400

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from diffad.base.whole_files import beside, ending
 from diffad.command_line import errors_in_one_line, show_warning, speaking_of
 from diffad.flows.commands import flows
 from diffad.inspection.commands import inspect
-from diffad.whole_files import beside, ending
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,9 +60,9 @@ def impute(
     regularize: Annotated[bool, typer.Option(help="Put irregular timestamps on a regular grid.")] = False,
 ) -> None:
     """Fill the gaps of FILE and add the edges of a band for every column that had gaps."""
-    from diffad.arguments import check_count, check_share
+    from diffad.base.arguments import check_count, check_share
+    from diffad.files.tables import check_place, check_writable, read_table, write_table
     from diffad.series_imputer import SeriesImputer
-    from diffad.tables import check_place, check_writable, read_table, write_table
     from diffad.training import Training
 
     with errors_in_one_line():
@@ -131,8 +131,8 @@ def detect(
     from sklearn.base import clone
 
     from diffad.detectability import LEAST_RECORDING
+    from diffad.files.tables import check_place, check_writable, read_table, write_table
     from diffad.series_detector import SeriesDetector
-    from diffad.tables import check_place, check_writable, read_table, write_table
     from diffad.thresholds import AlarmsPerDay, FalseAlarmRate
 
     with errors_in_one_line():
@@ -171,7 +171,7 @@ def detect(
 
 def _read(table: pd.DataFrame, file: Path, regularize: bool, period: float | None = None) -> tuple[Any, float | None]:
     """Return the recording that a table holds, and its sampling period in seconds; errors name the file."""
-    from diffad.recordings import read
+    from diffad.series.recordings import read
 
     try:
         with speaking_of(file):
@@ -195,7 +195,7 @@ def _draw_alarms(detector: SeriesDetector, table: pd.DataFrame, found: pd.DataFr
 def _measure_detectability(detector: SeriesDetector, normal: pd.DataFrame, output: Path, plot: bool) -> None:
     """Write, and perhaps draw, what a detector of the first four fifths sees in the last."""
     from diffad.detectability import REPORT, detectability
-    from diffad.tables import write_table
+    from diffad.files.tables import write_table
 
     rest = 4 * len(normal) // 5
     table = detectability(detector.fit(normal.iloc[:rest]), normal.iloc[rest:], **REPORT)
@@ -216,7 +216,7 @@ def demo(
     steps: Annotated[int, typer.Option(help="Training steps of the network.")] = 100,
 ) -> None:
     """Fill gaps of the embedded recording and find its provoked faults; measure, draw and track it: two minutes."""
-    from diffad.arguments import check_count
+    from diffad.base.arguments import check_count
     from diffad.demo import run
 
     with errors_in_one_line():

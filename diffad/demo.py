@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from diffad.datasets import load_telemetry
 from diffad.detection import DriftWarning
+from diffad.files.tables import write_table
 from diffad.metrics import coverage, crps
 from diffad.plot import plot_detection, plot_imputation, write_picture
 from diffad.series_detector import SeriesDetector
 from diffad.series_imputer import SeriesImputer
-from diffad.tables import write_table
 from diffad.tracking import autolog
 from diffad.training import Training
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from diffad.arguments import check_count
+from diffad.base.arguments import check_count
 from diffad.faults import FAULTS, SIZELESS, chosen_kinds, inject, on_grid
 from diffad.series_detector import SeriesDetector
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from sklearn.base import OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from diffad.atomic import all_or_nothing
-from diffad.parameters import HoldsParameters
-from diffad.telling import tell
+from diffad.base.atomic import all_or_nothing
+from diffad.base.parameters import HoldsParameters
+from diffad.base.telling import tell
 from diffad.thresholds import AlarmsPerDay, FalseAlarmRate, NormalScores, Threshold, drifted
 
 Scores = NDArray[np.float64]

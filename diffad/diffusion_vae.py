@@ -14,14 +14,16 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from diffad import tracking
-from diffad.arguments import check_count, check_within
-from diffad.atomic import all_or_nothing
-from diffad.defaults import pinned_defaults, seeded
-from diffad.devices import device_of
-from diffad.image_diffusion import ImageDiffusion
-from diffad.image_fitting import fit_prior
-from diffad.image_folds import fold_of
-from diffad.image_input import (
+from diffad.base.arguments import check_count, check_within
+from diffad.base.atomic import all_or_nothing
+from diffad.base.defaults import pinned_defaults, seeded
+from diffad.base.devices import device_of
+from diffad.base.masked_arrays import unmasked
+from diffad.base.parameters import HoldsParameters
+from diffad.images.diffusion import ImageDiffusion
+from diffad.images.fitting import fit_prior
+from diffad.images.folds import fold_of
+from diffad.images.input import (
     Images,
     centre_and_scale,
     check_guidance,
@@ -32,12 +34,10 @@ from diffad.image_input import (
     read_images,
     refuse_empty,
 )
-from diffad.image_learning import learn
-from diffad.image_tiles import Observed
-from diffad.masked_arrays import unmasked
+from diffad.images.learning import learn
+from diffad.images.tiles import Observed
 from diffad.model import Sampler, as_sampler
 from diffad.networks.vae import VAE, Critic, adversarial_loss, evidence_loss
-from diffad.parameters import HoldsParameters
 from diffad.training import Training, check_training, train
 
 Array = NDArray[np.float32]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from sklearn.utils import check_random_state
 
-from diffad.arguments import check_count
-from diffad.recordings import as_floats, read
+from diffad.base.arguments import check_count
+from diffad.series.recordings import as_floats, read
 
 Values = NDArray[np.float64]
 

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
-from diffad.atomic import all_or_nothing
 from diffad.augmentation import Augmentation, check_augmentation
-from diffad.defaults import pinned_defaults
+from diffad.base.atomic import all_or_nothing
+from diffad.base.defaults import pinned_defaults
+from diffad.base.devices import device_of
+from diffad.base.telling import tell
+from diffad.defects.evidence import ImageModel, judged, seen
+from diffad.defects.features import FeatureModel, Features, feature_scores, fit_features
+from diffad.defects.fitting import fit_images
 from diffad.detection import Detector
-from diffad.devices import device_of
-from diffad.feature_evidence import FeatureModel, Features, feature_scores, fit_features
-from diffad.image_evidence import ImageModel, judged, seen
-from diffad.image_evidence_fitting import fit_images
-from diffad.image_input import Images, check_shape, float_type, read_images, refuse_empty
+from diffad.images.input import Images, check_shape, float_type, read_images, refuse_empty
 from diffad.tails import LogTail
-from diffad.telling import tell
 from diffad.thresholds import NormalScores, Threshold
 
 Scores = NDArray[np.float64]

@@ -16,15 +16,18 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
-from diffad.arguments import check_count, check_share
-from diffad.atomic import all_or_nothing
 from diffad.augmentation import Augmentation, check_augmentation
-from diffad.defaults import pinned_defaults
-from diffad.devices import device_of
+from diffad.base.arguments import check_count, check_share
+from diffad.base.atomic import all_or_nothing
+from diffad.base.defaults import pinned_defaults
+from diffad.base.devices import device_of
+from diffad.base.masked_arrays import unmasked
+from diffad.base.parameters import HoldsParameters
+from diffad.base.telling import tell
 from diffad.diffusion_vae import DiffusionVAE
-from diffad.image_diffusion import ImageDiffusion
-from diffad.image_fitting import calibrate, fit_prior, kinds_of
-from diffad.image_input import (
+from diffad.images.diffusion import ImageDiffusion
+from diffad.images.fitting import calibrate, fit_prior, kinds_of
+from diffad.images.input import (
     Images,
     centre_and_scale,
     check_guidance,
@@ -35,12 +38,9 @@ from diffad.image_input import (
     read_images,
     refuse_empty,
 )
-from diffad.image_learning import learn
-from diffad.image_tiles import Observed
-from diffad.masked_arrays import unmasked
+from diffad.images.learning import learn
+from diffad.images.tiles import Observed
 from diffad.model import Sampler, as_sampler
-from diffad.parameters import HoldsParameters
-from diffad.telling import tell
 from diffad.training import Training, check_training
 
 Array = NDArray[np.float32]

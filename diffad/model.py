@@ -14,14 +14,14 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from diffad.arguments import check_count, check_within
+from diffad.base.arguments import check_count, check_within
+from diffad.base.parameters import Parameters
 from diffad.diffusion import samplers
 from diffad.diffusion.denoiser import precondition
 from diffad.diffusion.masks import GAP_KINDS, gap_kinds
 from diffad.diffusion.noise import SCHEDULES, angle_sigmas
-from diffad.local_scale import LocalScale
-from diffad.parameters import Parameters
 from diffad.priors import Conditional, Prior
+from diffad.series.local_scale import LocalScale
 
 #: Noise angles, evenly from 0 to pi/2, at which the gate is measured.
 GATE_LEVELS = 6

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from diffad.base.whole_files import replacing
 from diffad.faults import SIZELESS
-from diffad.whole_files import replacing
 
 if TYPE_CHECKING:
     from diffad.detection import Explanation
@@ -35,7 +35,7 @@ def _axis_label(index: pd.Index) -> str:
 def write_picture(figure: Any, path: str | Path, dpi: int = 110) -> None:
     """Write a matplotlib figure whole or not at all, in the format that the ending says.
 
-    See :func:`diffad.whole_files.replacing`.
+    See :func:`diffad.base.whole_files.replacing`.
     """
     with replacing(path) as draft:
         figure.savefig(draft, dpi=dpi)

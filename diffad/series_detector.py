@@ -14,24 +14,24 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
-from diffad.atomic import all_or_nothing
-from diffad.constant_channels import ConstantChannels
-from diffad.counters import warn_of_counters
-from diffad.cross_fitting import FOLDS
-from diffad.defaults import pinned_defaults
+from diffad.base.atomic import all_or_nothing
+from diffad.base.defaults import pinned_defaults
+from diffad.base.devices import device_of
+from diffad.base.telling import tell
 from diffad.detection import Detector, Explanation
-from diffad.detector_fitting import Memory, Recipe, fit_detector
-from diffad.devices import device_of
-from diffad.events import event_table
-from diffad.evidence import AMONG_CHANNELS, KINDS, WHOLE
-from diffad.fault_labels import faulty_rows
-from diffad.recordings import Recording, months_apart
+from diffad.evidence.cross_fitting import FOLDS
+from diffad.evidence.events import event_table
+from diffad.evidence.fault_labels import faulty_rows
+from diffad.evidence.fitting import Memory, Recipe, fit_detector
+from diffad.evidence.series_scorer import SeriesScorer
+from diffad.evidence.window_model import AMONG_CHANNELS, KINDS, WHOLE
+from diffad.series.constant_channels import ConstantChannels
+from diffad.series.counters import warn_of_counters
+from diffad.series.input import SeriesInput
+from diffad.series.recordings import Recording, months_apart
+from diffad.series.standstill import warn_of_carried_forward
 from diffad.series_imputer import SeriesImputer
-from diffad.series_input import SeriesInput
-from diffad.series_scoring import SeriesScorer
-from diffad.standstill import warn_of_carried_forward
 from diffad.stream import Stream
-from diffad.telling import tell
 from diffad.thresholds import NormalScores, Threshold
 
 Scores = NDArray[np.float64]

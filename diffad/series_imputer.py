@@ -13,21 +13,21 @@ from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags, check_random_state
 
 from diffad import tracking
-from diffad.arguments import check_count, check_share
-from diffad.atomic import all_or_nothing
+from diffad.base.arguments import check_count, check_share
+from diffad.base.atomic import all_or_nothing
+from diffad.base.defaults import pinned_defaults
+from diffad.base.devices import device_of
+from diffad.base.parameters import HoldsParameters
+from diffad.base.telling import tell
 from diffad.calibration import spread
-from diffad.defaults import pinned_defaults
-from diffad.devices import device_of
-from diffad.fitting import fit_windows
-from diffad.held_out import LEAST_WINDOWS
+from diffad.filling.fitting import fit_windows
+from diffad.filling.prior_fitting import WILD, fit_marginals
+from diffad.filling.sampling import Filling, Reduce
 from diffad.model import Sampler, as_sampler
-from diffad.parameters import HoldsParameters
-from diffad.prior_fitting import WILD, fit_marginals
 from diffad.priors import PRIORS
-from diffad.recordings import Recording
-from diffad.series_filling import Filling, Reduce
-from diffad.series_input import SeriesInput
-from diffad.telling import tell
+from diffad.series.held_out import LEAST_WINDOWS
+from diffad.series.input import SeriesInput
+from diffad.series.recordings import Recording
 from diffad.training import Training, check_training
 
 Array = NDArray[np.float32]
@@ -48,7 +48,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
     5. A recording of any length is covered by overlapping windows that share one noise field, so
        that samples blend without seams.
     6. Gaps longer than half a window are also gone through from both sides, each window taking for
-       given what the one before it filled (:mod:`diffad.long_gaps`): levels, trends and phases live on.
+       given what the one before it filled (:mod:`diffad.filling.long_gaps`): levels, trends and phases live on.
 
     Parameters
     ----------

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from diffad.masked_arrays import unmasked
-from diffad.recordings import same_period
-from diffad.series_scoring import SeriesScorer
+from diffad.base.masked_arrays import unmasked
+from diffad.base.whole_files import replacing
+from diffad.evidence.series_scorer import SeriesScorer
+from diffad.files.timestamps import months_between, timestamp
+from diffad.series.recordings import same_period
 from diffad.thresholds import MERGE
-from diffad.timestamps import months_between, timestamp
-from diffad.whole_files import replacing
 
 #: A mapping or Series of channel names to values, or the values in order.
 Row: TypeAlias = Any

@@ -12,14 +12,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
-from diffad.atomic import all_or_nothing
-from diffad.defaults import pinned_defaults
+from diffad.base.atomic import all_or_nothing
+from diffad.base.defaults import pinned_defaults
+from diffad.base.devices import device_of
 from diffad.detection import Detector, Explanation
-from diffad.devices import device_of
-from diffad.encoding import Columns
-from diffad.row_evidence import KINDS, NETWORKS, Learn, fit_rows
-from diffad.row_residual import RowResidual
-from diffad.tabular_input import TableInput
+from diffad.rows.encoding import Columns
+from diffad.rows.evidence import KINDS, NETWORKS, Learn, fit_rows
+from diffad.rows.input import TableInput
+from diffad.rows.residual import RowResidual
 from diffad.thresholds import NormalScores, Threshold
 from diffad.training import Progress, Training, check_training
 

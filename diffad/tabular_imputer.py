@@ -13,16 +13,16 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
-from diffad.arguments import check_count, check_share
-from diffad.atomic import all_or_nothing
-from diffad.defaults import pinned_defaults
-from diffad.devices import device_of
-from diffad.encoding import Columns
-from diffad.integers import whole_numbers
-from diffad.parameters import HoldsParameters
-from diffad.row_diffusion import RowDiffusion
-from diffad.row_filling_fitting import MOST_ROWS, PRIORS, fit_filler, sampled
-from diffad.tabular_input import TableInput
+from diffad.base.arguments import check_count, check_share
+from diffad.base.atomic import all_or_nothing
+from diffad.base.defaults import pinned_defaults
+from diffad.base.devices import device_of
+from diffad.base.integers import whole_numbers
+from diffad.base.parameters import HoldsParameters
+from diffad.rows.diffusion import RowDiffusion
+from diffad.rows.encoding import Columns
+from diffad.rows.filling_fitting import MOST_ROWS, PRIORS, fit_filler, sampled
+from diffad.rows.input import TableInput
 from diffad.training import Training, check_training
 
 Matrix = NDArray[np.float64]

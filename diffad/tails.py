@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from diffad.caching import ForgetsCaches
+from diffad.base.caching import ForgetsCaches
 
 Array = NDArray[np.float32]
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
-from diffad.arguments import check_share
-from diffad.masked_arrays import unmasked
-from diffad.parameters import Parameters
-from diffad.telling import tell
+from diffad.base.arguments import check_share
+from diffad.base.masked_arrays import unmasked
+from diffad.base.parameters import Parameters
+from diffad.base.telling import tell
 
 Scores = NDArray[np.float64]
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffad.masked_arrays import unmasked
-from diffad.telling import tell
+from diffad.base.masked_arrays import unmasked
+from diffad.base.telling import tell
 from diffad.training import Progress, Training
 
 STORE = Path("mlruns")

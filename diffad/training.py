@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from diffad.arguments import check_count, check_within
+from diffad.base.arguments import check_count, check_within
+from diffad.base.parameters import Parameters
+from diffad.base.telling import tell
+from diffad.base.whole_files import replacing
 from diffad.muon import Muon
-from diffad.parameters import Parameters
-from diffad.telling import tell
-from diffad.whole_files import replacing
 
 logger = logging.getLogger(__name__)
 

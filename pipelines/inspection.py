@@ -18,12 +18,12 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from diffad import FalseAlarmRate, ImageDetector, autolog
+from diffad.base.whole_files import replacing
+from diffad.files.tables import write_table
 from diffad.inspection.folders import Folder, read_folder
 from diffad.inspection.pictures import plot_scores
 from diffad.inspection.report import Inspection, html
 from diffad.plot import write_picture
-from diffad.tables import write_table
-from diffad.whole_files import replacing
 
 #: The digit that plays the good part.
 GOOD_DIGIT = 3

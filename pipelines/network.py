@@ -18,13 +18,13 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from diffad import TabularDetector, autolog
+from diffad.base.whole_files import replacing
 from diffad.datasets import load_traffic
+from diffad.files.tables import write_table
 from diffad.flows import load_flows
 from diffad.flows.alerts import FlowModel
 from diffad.flows.ecs import ecs_lines
 from diffad.flows.incidents import Incidents, incidents
-from diffad.tables import write_table
-from diffad.whole_files import replacing
 
 
 def embedded() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

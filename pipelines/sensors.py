@@ -17,9 +17,9 @@ import pandas as pd
 from diffad import AlarmsPerDay, FalseAlarmRate, SeriesDetector, autolog
 from diffad.datasets import load_telemetry
 from diffad.detectability import LEAST_ROWS, REPORT, detectability
+from diffad.files.tables import read_table, write_table
 from diffad.plot import plot_detectability, plot_detection, write_picture
-from diffad.recordings import read
-from diffad.tables import read_table, write_table
+from diffad.series.recordings import read
 
 
 def load(normal: Path | None, new: Path | None) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -13,7 +13,7 @@ from scipy.signal import lfilter
 from sklearn.metrics import average_precision_score
 
 from diffad import SeriesDetector, SeriesImputer, Training
-from diffad.detector_fitting import MOST_REMEMBERED, Memory
+from diffad.evidence.fitting import MOST_REMEMBERED, Memory
 from diffad.faults import inject
 
 #: Cheap kinds of either sort: Gaussians of windows, quietness.
@@ -234,7 +234,7 @@ def test_an_error_on_the_way_changes_nothing(untouched, monkeypatch):
     def broken(*args):
         raise MemoryError("no memory left")
 
-    monkeypatch.setattr("diffad.detector_fitting.look_ahead", broken)
+    monkeypatch.setattr("diffad.evidence.fitting.look_ahead", broken)
     with pytest.raises(MemoryError):
         untouched.adapt(2 * process(300, 5))
 

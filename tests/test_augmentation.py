@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from diffad import Augmentation, ImageDetector, ImageImputer, Training
-from diffad.image_prior import ImagePrior
+from diffad.images.prior import ImagePrior
 from diffad.metrics import coverage
 
 CPU = torch.device("cpu")

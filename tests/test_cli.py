@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import diffad
 from diffad.cli import app
 from diffad.command_line import COMMANDS
-from diffad.tables import read_table, write_table
+from diffad.files.tables import read_table, write_table
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_import_of_the_package_costs_nothing():
     assert time.perf_counter() - started < 10, "the interpreter itself did not start in time"
 
 
-@pytest.mark.parametrize("module", ["diffad.series_imputer", "diffad.tables", "diffad.tracking"])
+@pytest.mark.parametrize("module", ["diffad.series_imputer", "diffad.files.tables", "diffad.tracking"])
 def test_no_module_that_fills_loads_tracking_or_drawing(module):
     names, _ = loaded_by(f"import {module}")
     assert module.split(".")[0] in names

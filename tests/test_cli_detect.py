@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from diffad import SeriesDetector
 from diffad.cli import app
 from diffad.detectability import detectability
-from diffad.tables import read_table, write_table
+from diffad.files.tables import read_table, write_table
 
 
 def recording(n, seed):

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from diffad.cli import app
-from diffad.tables import write_table
+from diffad.files.tables import write_table
 
 
 def recording(n, **index):

@@ -8,7 +8,7 @@ import re
 import pytest
 
 import diffad
-from diffad.parameters import HoldsParameters, Parameters
+from diffad.base.parameters import HoldsParameters, Parameters
 
 #: What scikit-learn's contract gives every estimator and every object of parameters.
 CONTRACT = {name for owner in (HoldsParameters, Parameters) for name in vars(owner)}

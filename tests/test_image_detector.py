@@ -18,7 +18,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from diffad import FalseAlarmRate, ImageDetector
-from diffad.image_evidence import judged
+from diffad.defects.evidence import judged
 from diffad.priors.span import SpanPrior
 
 SIZE = 16
@@ -350,7 +350,7 @@ def test_shifted_images_join_where_parts_lie_askew_and_help():
     bad[:, 10:12, 10:12] += 0.8
     detector, plain = small().fit(train), small()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffad.image_evidence_fitting._shifts_help", lambda *args: False)
+        patch.setattr("diffad.defects.fitting._shifts_help", lambda *args: False)
         plain.fit(train)
     assert len(detector.model_.priors.moved.rows) == 5 * len(detector.model_.priors.still.rows)
     assert plain.model_.priors.moved is plain.model_.priors.still

@@ -16,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 
 from diffad import DiffusionVAE, ImageImputer, Sampler, Training
 from diffad.calibration import Bands
-from diffad.image_fitting import KINDS, box_mask
+from diffad.images.fitting import KINDS, box_mask
 from diffad.metrics import coverage, crps
 
 SIZE = 12
@@ -183,7 +183,7 @@ def test_bands_cover(imputer, new, share):
 
 
 def test_bands_know_images_from_all_over(monkeypatch):
-    monkeypatch.setattr("diffad.image_fitting.HELD_OUT", 12)
+    monkeypatch.setattr("diffad.images.fitting.HELD_OUT", 12)
     rng = np.random.default_rng(0)
 
     def folder(n, seed):
@@ -262,9 +262,9 @@ def test_larger_images_are_filled_without_seams(stationary, monkeypatch):
     large = fields(3, 4, 40, 32, pattern=False)
     gaps = large.copy()
     gaps[np.random.default_rng(0).random(large.shape) < 0.6] = np.nan
-    monkeypatch.setattr("diffad.image_tiles.TILE_ENTRIES", 40 * 40)
+    monkeypatch.setattr("diffad.images.tiles.TILE_ENTRIES", 40 * 40)
     whole = stationary.transform(gaps)
-    monkeypatch.setattr("diffad.image_tiles.TILE_ENTRIES", 16 * 16)
+    monkeypatch.setattr("diffad.images.tiles.TILE_ENTRIES", 16 * 16)
     tiled = stationary.transform(gaps)
     gap = np.isnan(gaps)
     error = np.sqrt(((whole - large)[gap] ** 2).mean())
@@ -276,7 +276,7 @@ def test_larger_images_are_filled_without_seams(stationary, monkeypatch):
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_blended_tiles_keep_the_averages_that_were_given(stationary, monkeypatch, factor):
-    monkeypatch.setattr("diffad.image_tiles.TILE_ENTRIES", 16 * 16)
+    monkeypatch.setattr("diffad.images.tiles.TILE_ENTRIES", 16 * 16)
     low = pooled(fields(2, 4, 40, 32, pattern=False), factor)
     np.testing.assert_allclose(pooled(stationary.super_resolve(low, factor), factor), low, atol=1e-5)
     np.testing.assert_allclose(pooled(stationary.sample(low, 1, factor)[0], factor), low, atol=1e-5)
@@ -288,7 +288,7 @@ def test_a_factor_beyond_memory_is_refused(stationary):
 
 
 def test_samples_of_larger_images_have_no_seams(stationary, monkeypatch):
-    monkeypatch.setattr("diffad.image_tiles.TILE_ENTRIES", 16 * 16)
+    monkeypatch.setattr("diffad.images.tiles.TILE_ENTRIES", 16 * 16)
     made = stationary.sample(np.full((1, 48, 40), np.nan), 200)[:, 0]
     made -= made.mean()
     step = (np.diff(made, axis=2) ** 2).mean((0, 1))

@@ -17,9 +17,9 @@ from sklearn.metrics import roc_auc_score
 
 from diffad import AlarmsPerDay, FalseAlarmRate, SeriesDetector, SeriesImputer, Training
 from diffad.detection import DriftWarning
-from diffad.evidence import KINDS, WHOLE
+from diffad.evidence.scoring import Lengths
+from diffad.evidence.window_model import KINDS, WHOLE
 from diffad.faults import inject
-from diffad.scoring import Lengths
 
 MIX = np.array([[1.0, 0.8, -0.6, 0.4], [0.0, 0.6, 0.8, -0.9]])
 NAMES = ["flow", "pressure", "power", "level"]
@@ -715,7 +715,7 @@ def test_the_first_rows_of_a_recording_are_scored_like_the_only_ones(fitted, new
 
 @pytest.mark.parametrize("rows", [20, 50])
 def test_panels_of_many_rows_keep_as_many_normal_scores_however_they_are_cut(monkeypatch, rows):
-    monkeypatch.setattr("diffad.cross_fitting.MOST_NORMAL", 2000)
+    monkeypatch.setattr("diffad.evidence.cross_fitting.MOST_NORMAL", 2000)
     panel = np.random.default_rng(0).standard_normal((6000 // rows, rows, 2))
     detector = SeriesDetector(kinds=("energy",)).fit(panel)
     assert 1900 <= len(detector.normal_.scores) <= 2000

@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency, parametrize_with_checks
 
 from diffad import AlarmsPerDay, FalseAlarmRate, TabularDetector, TabularImputer, tabular_detector
-from diffad.row_evidence import KINDS, score
+from diffad.rows.evidence import KINDS, score
 
 METHODS = ["score_samples", "decision_function", "predict", "p_values", "explain", "evidence", "recalibrate"]
 

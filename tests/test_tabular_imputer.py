@@ -21,8 +21,9 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from diffad import TabularImputer, Training, row_filling_fitting
+from diffad import TabularImputer, Training
 from diffad.metrics import crps
+from diffad.rows import filling_fitting as row_filling_fitting
 
 METHODS = ["transform", "sample", "interval", "category_probabilities"]
 

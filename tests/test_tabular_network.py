@@ -13,8 +13,9 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from diffad import TabularDetector, Training, row_evidence
-from diffad.row_evidence import KINDS, NETWORK, SHARES, admitted_share, score
+from diffad import TabularDetector, Training
+from diffad.rows import evidence as row_evidence
+from diffad.rows.evidence import KINDS, NETWORK, SHARES, admitted_share, score
 
 #: Long enough to learn the curve below.
 TRAINING = Training(max_steps=300)

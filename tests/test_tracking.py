@@ -251,7 +251,7 @@ def test_the_curve_of_an_interrupted_fit_is_kept(logged, no_models, few_steps, f
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("diffad.fitting.calibrate", interrupted)
+    monkeypatch.setattr("diffad.filling.fitting.calibrate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         few_steps().fit(frame)
     (run,) = logged()

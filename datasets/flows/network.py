@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffad.whole_files import replacing
+from diffad.base.whole_files import replacing
 
 PORTS = {
     "ftp": 21,

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from datasets.flows.network import PASSIVE, PORTS, UDP_ONLY, Entry
-from diffad.whole_files import replacing
+from diffad.base.whole_files import replacing
 
 EPOCH = datetime(2026, 1, 5, 8, tzinfo=UTC).timestamp()  # a neutral start of the recording
 PROTOCOLS = {6: "tcp", 17: "udp"}

@@ -17,6 +17,8 @@ import joblib
 import numpy as np
 import pandas as pd
 
+from diffad.base.telling import tell
+from diffad.base.whole_files import replacing
 from diffad.flows.features import FlowFeatures, FlowStream, filled
 from diffad.flows.persistence import MOST as MOST_NATS
 from diffad.flows.persistence import Persistence
@@ -24,9 +26,7 @@ from diffad.flows.ranges import Ranges
 from diffad.flows.reasons import reasons_of
 from diffad.flows.thinning import Latest, Thinned
 from diffad.tabular_detector import TabularDetector
-from diffad.telling import tell
 from diffad.thresholds import NormalScores
-from diffad.whole_files import replacing
 
 #: Share of the flows, the last, that are not fitted on but set the threshold: traffic of another hour.
 HELD_OUT = 0.25

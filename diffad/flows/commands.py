@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffad.base.whole_files import replacing
 from diffad.command_line import errors_in_one_line
-from diffad.whole_files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,9 +35,9 @@ def fit(
     ] = None,
 ) -> None:
     """Learn what traffic is normal."""
+    from diffad.files.tables import check_place
     from diffad.flows.alerts import FlowModel
     from diffad.flows.features import PRIVATE
-    from diffad.tables import check_place
 
     with errors_in_one_line():
         check_place(output, *logs)
@@ -92,8 +92,8 @@ def score(
     ] = None,
 ) -> None:
     """Write alerts with reasons, grouped into incidents."""
+    from diffad.files.tables import check_place
     from diffad.flows.alerts import FlowModel
-    from diffad.tables import check_place
 
     with errors_in_one_line():
         if state is not None and not follow:

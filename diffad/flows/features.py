@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from diffad.arguments import check_count
+from diffad.base.arguments import check_count
 from diffad.flows.context import SourceContext
 from diffad.flows.rhythm import Rhythm
 from diffad.flows.table import COLUMNS

@@ -18,14 +18,14 @@ from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
 
+from diffad.base.telling import tell
+from diffad.base.whole_files import replacing
 from diffad.flows.alerts import FlowModel, Limits, Watch
 from diffad.flows.ecs import ecs_lines
 from diffad.flows.incidents import Incidents
 from diffad.flows.lines import line_parser
 from diffad.flows.readers import format_of, skip_zeros
 from diffad.flows.table import ReadReport
-from diffad.telling import tell
-from diffad.whole_files import replacing
 
 #: Bytes of the log that are read at a time; bounds memory.
 BATCH_BYTES = 4 << 20

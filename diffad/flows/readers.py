@@ -21,10 +21,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pandas as pd
 
+from diffad.base.telling import tell
 from diffad.flows.formats import FORMATS
 from diffad.flows.lines import SeparatedLines, line_parser
 from diffad.flows.table import ReadReport, flow_table, joined
-from diffad.telling import tell
 
 #: First bytes of pcap in both byte orders and resolutions, and of pcapng.
 PCAP_MAGIC = tuple(map(bytes.fromhex, ("a1b2c3d4", "d4c3b2a1", "a1b23c4d", "4d3cb2a1", "0a0d0d0a")))

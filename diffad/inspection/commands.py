@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffad.base.whole_files import replacing
 from diffad.command_line import errors_in_one_line, speaking_of
-from diffad.whole_files import replacing
 
 if TYPE_CHECKING:
     from diffad.inspection.folders import Folder
@@ -28,11 +28,11 @@ def inspect(
     longest_side: Annotated[int, typer.Option(help="Larger pictures are shrunk to this many pixels.")] = 256,
 ) -> None:
     """Find defects in the pictures of FOLDER after seeing good ones, and show where they are."""
-    from diffad.arguments import check_count
+    from diffad.base.arguments import check_count
+    from diffad.files.tables import check_place
     from diffad.image_detector import ImageDetector
     from diffad.inspection.folders import ENDINGS, read_folder
     from diffad.inspection.report import Inspection, html
-    from diffad.tables import check_place
     from diffad.thresholds import FalseAlarmRate
 
     with errors_in_one_line():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffad.arguments import check_count
+from diffad.base.arguments import check_count
 from diffad.image_detector import ImageDetector, ImageExplanation
 from diffad.inspection.folders import Folder
 from diffad.inspection.pictures import brightest, plot_inspection, plot_scores

@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from diffad.defaults import seeded
+from diffad.base.defaults import seeded
 from diffad.priors.base import OneCentre
 from diffad.priors.covariance import _column_means, eigh
 from diffad.priors.gaussian import NUGGET

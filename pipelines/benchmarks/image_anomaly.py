@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffad import ImageDetector
-from diffad.feature_evidence import feature_scores
+from diffad.defects.features import feature_scores
 from diffad.priors.maps import MapPrior
 from diffad.priors.span import SpanPrior
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from diffad.whole_files import replacing
+from diffad.base.whole_files import replacing
 
 #: Imbalanced sets, whose positive class is the anomaly.
 IMBALANCED = [

@@ -45,7 +45,7 @@ from diffad import SeriesDetector, SeriesImputer, Training, carried_forward
 from diffad.datasets import load_telemetry
 from diffad.demo import UNITS
 from diffad.detection import DriftWarning
-from diffad.evidence import KINDS
+from diffad.evidence.window_model import KINDS
 from diffad.faults import inject
 from diffad.metrics import vus_pr
 from diffad.thresholds import AlarmsPerDay, FalseAlarmRate, Threshold, merge

@@ -1,0 +1,1 @@
+"""Tables and timestamps from files as loggers, historians and spreadsheets write them."""

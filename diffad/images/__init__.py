@@ -1,0 +1,1 @@
+"""Images: reading, priors, tiles, and the network on top."""

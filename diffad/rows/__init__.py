@@ -1,0 +1,1 @@
+"""Rows of tables: encoding, evidence, and filling."""

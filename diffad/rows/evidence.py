@@ -1,0 +1,367 @@
+"""Evidence that a row is not normal: distances to normal rows and their density, cross-fitted.
+
+No single evidence is best on all tables: neighbours win where classes are ragged, in the sum of
+differences where columns are many, mixtures where columns are correlated.  Each becomes the
+probability that a normal row looks as strange, and a power mean lets any of them speak.  Diversity
+carries over to other tables better than a lucky pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.metrics import roc_auc_score
+from sklearn.mixture import GaussianMixture
+
+from diffad.base.caching import ForgetsCaches
+from diffad.base.telling import tell
+from diffad.priors.covariance import ledoit_wolf
+from diffad.priors.gaussian import NUGGET, fill_missing
+from diffad.rows.faults import ROW_FAULTS
+from diffad.rows.neighbours import N_NEIGHBOURS, Neighbours, Ranks, Sheet
+from diffad.rows.residual import RowResidual, together
+from diffad.tails import LogTail
+
+Matrix = NDArray[np.float64]
+
+#: Fewest rows that can judge one another.
+LEAST_ROWS = 3
+#: Random folds for cross-fitting.
+FOLDS = 5
+#: Numbers of mixture components tried; rows each must have in every fold, at least and for each dimension: a covariance
+#: of fewer finds everything new strange.
+COMPONENTS, ROWS_PER_COMPONENT, ROWS_PER_DIMENSION = (1, 2, 3, 5, 8, 12), 20, 2
+#: Principal components of a mixture.
+MOST_DIMENSIONS = 30
+#: Kinds of evidence: distance to the nearest and to the five nearest rows, the same as sums of
+#: differences, the density of a mixture, the distance among ranks and to the sheet of the neighbours.
+KINDS = ("nearest", "neighbours", "nearest_manhattan", "neighbours_manhattan", "mixture", "ranks", "sheet")
+#: Where faults may be among the training rows: the mean distance to so many neighbours that the faults are too few
+#: to vouch for one another.
+CROWD = "crowd"
+#: Size of the crowd, in numbers of possible faults.
+CROWD_SIZE = 1.5
+#: Exponent of the mean over kinds.
+POWER = 4
+#: What a diffusion model leaves over (:mod:`diffad.rows.residual`), if one is trained.
+NETWORK = "network"
+#: Networks, each trained without a part of the rows, and fewest rows that they learn from.
+NETWORKS, LEAST_LEARNT = 3, 60
+#: In numbers of other kinds, what the networks may count for, and the area under the ROC curve that it must win.
+SHARES, WORTH = (1.0, 3.0), 0.005
+#: Trains one network on rows (n, d), given its number.
+Learn = Callable[[Matrix, int], RowResidual]
+Model = TypeVar("Model")
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Minus the log density of a Gaussian mixture, plus what its principal components leave out."""
+
+    pca: PCA
+    model: GaussianMixture
+
+    @classmethod
+    def fit(cls, rows: Matrix, n_components: int) -> Mixture:
+        """Learn from complete rows (n, d)."""
+        pca = PCA(min(MOST_DIMENSIONS, *rows.shape), random_state=0).fit(rows)
+        model = GaussianMixture(n_components, reg_covar=1e-3, random_state=0)
+        return cls(pca, model.fit(pca.transform(rows)))
+
+    def __call__(self, rows: Matrix) -> Matrix:
+        """Return evidence (n,)."""
+        scores = self.pca.transform(rows)
+        left_out = ((rows - self.pca.inverse_transform(scores)) ** 2).sum(1)
+        return np.asarray(left_out - self.model.score_samples(scores))
+
+
+def best_components(rows: Matrix) -> int:
+    """Return the number of mixture components with the smallest BIC (Schwarz 1978)."""
+    scores = PCA(min(MOST_DIMENSIONS, *rows.shape), random_state=0).fit_transform(rows)
+    found: list[tuple[float, int]] = []
+    each = max(ROWS_PER_COMPONENT, ROWS_PER_DIMENSION * scores.shape[1])
+    for n in COMPONENTS:
+        if n > 1 and len(rows) * (FOLDS - 1) < n * each * FOLDS:
+            break
+        bic = GaussianMixture(n, reg_covar=1e-3, random_state=0).fit(scores).bic(scores)
+        if len(found) > 2 and bic > found[-1][0] > min(found)[0]:
+            break
+        found.append((float(bic), n))
+    return min(found)[1]
+
+
+@dataclass(frozen=True)
+class RowModels:
+    """All evidence of normal rows, uncalibrated."""
+
+    neighbours: Neighbours | None
+    mixture: Mixture | None
+    ranks: Ranks | None
+    sheet: Sheet | None
+    crowd: Neighbours | None
+    kinds: tuple[str, ...]
+
+    @classmethod
+    def fit(cls, rows: Matrix, kinds: tuple[str, ...], n_components: int, contamination: float = 0.0) -> RowModels:
+        """Fit to complete rows (n, d), of which a share `contamination` may be faults."""
+        crowd = max(N_NEIGHBOURS, int(np.ceil(CROWD_SIZE * contamination * len(rows))))
+        return cls(
+            Neighbours.fit(rows) if set(kinds) - {"mixture", "ranks"} else None,
+            Mixture.fit(rows, n_components) if "mixture" in kinds else None,
+            Ranks.fit(rows) if "ranks" in kinds else None,
+            Sheet.fit(rows) if "sheet" in kinds else None,
+            Neighbours.fit(rows, crowd) if contamination else None,
+            kinds,
+        )
+
+    def __call__(self, rows: Matrix) -> dict[str, Matrix]:
+        """Return evidence (n,) of complete rows, by kind."""
+        found: dict[str, Matrix] = {}
+        if self.neighbours is not None:
+            distances, place = self.neighbours(rows)
+            near = {"": distances[:, :N_NEIGHBOURS]}
+            if {"nearest_manhattan", "neighbours_manhattan"} & set(self.kinds):
+                near["_manhattan"] = self.neighbours.differences(rows, place)
+            for suffix, d in near.items():
+                found |= {f"nearest{suffix}": d[:, 0], f"neighbours{suffix}": d.mean(1)}
+            if self.sheet is not None:
+                found["sheet"] = self.sheet(rows, place)
+        if self.mixture is not None:
+            found["mixture"] = self.mixture(rows)
+        if self.ranks is not None:
+            found["ranks"] = self.ranks(rows)
+        result = {kind: found[kind] for kind in self.kinds}
+        return result | ({CROWD: self.crowd(rows)[0].mean(1)} if self.crowd is not None else {})
+
+
+@dataclass(frozen=True)
+class GaussianFill(ForgetsCaches):
+    """Conditional means of a Gaussian for missing entries: what is missing is no evidence.
+
+    Attributes
+    ----------
+    mean : Tensor of shape (d,)
+    precision : Tensor of shape (d, d)
+    blocks : list of int arrays
+        Encoded entries of each column; a categorical column has several, and is filled by its most
+        likely category, since no row lies between categories.
+    """
+
+    mean: torch.Tensor
+    precision: torch.Tensor
+    blocks: list[NDArray[np.int64]]
+
+    @classmethod
+    def fit(cls, rows: Matrix, owner: NDArray[np.int64]) -> GaussianFill:
+        """Learn from rows (n, d), NaN = missing, and the column behind each entry."""
+        x = torch.from_numpy(rows)
+        mean, covariance, _ = ledoit_wolf(x, ~x.isnan())
+        covariance.diagonal().add_(NUGGET)
+        blocks = [np.flatnonzero(owner == k) for k in np.unique(owner)]
+        return cls(mean, torch.linalg.inv(covariance), blocks)
+
+    def __call__(self, rows: Matrix) -> Matrix:
+        """Fill rows (n, d)."""
+        filled = np.asarray(fill_missing(torch.from_numpy(rows), self.mean, self.precision).numpy())
+        for block in self.blocks:
+            gap = np.isnan(rows[:, block[0]])
+            if len(block) > 1 and gap.any():
+                filled[np.ix_(gap, block)] = np.eye(len(block))[filled[np.ix_(gap, block)].argmax(1)] / np.sqrt(2)
+        return filled
+
+    @cached_property
+    def _conditional(self) -> list[torch.Tensor]:
+        """Covariance of each column's entries given the other columns."""
+        return [torch.linalg.inv(self.precision[block[:, None], block]) for block in self.blocks]
+
+    @property
+    def deviation(self) -> Matrix:
+        """Conditional standard deviation of each entry (d,)."""
+        result = torch.empty_like(self.mean)
+        for block, covariance in zip(self.blocks, self._conditional, strict=True):
+            result[block] = covariance.diagonal().sqrt()
+        return np.asarray(result.numpy())
+
+    def residual(self, rows: Matrix) -> tuple[Matrix, Matrix]:
+        """Judge each column given the others.
+
+        Returns
+        -------
+        residual : array (n, d)
+            Difference of each entry to its mean given the other columns.
+        blame : array (n, columns)
+            Squared Mahalanobis distance of each column given the others; 0 where it is missing.
+        """
+        pull = (torch.from_numpy(self(rows)) - self.mean) @ self.precision
+        residual = torch.empty_like(pull)
+        blame = []
+        for block, covariance in zip(self.blocks, self._conditional, strict=True):
+            residual[:, block] = pull[:, block] @ covariance
+            # A missing category is filled by the likeliest one, which is off the mean between categories.
+            missing = torch.from_numpy(np.isnan(rows[:, block[0]]))
+            blame.append(torch.where(missing, 0.0, (residual[:, block] * pull[:, block]).sum(1)))
+        return residual.numpy(), torch.stack(blame, 1).clamp(min=0).numpy()
+
+
+@dataclass(frozen=True)
+class RowScorer:
+    """Evidence of rows, calibrated and combined.
+
+    Attributes
+    ----------
+    models : RowModels
+    tails : dict of str to LogTail
+    filler : GaussianFill
+    networks : tuple of RowResidual
+        Empty where none were trained, or faults said that they do not help.
+    share : float
+        What the networks count for, in numbers of other kinds.
+    """
+
+    models: RowModels
+    tails: dict[str, LogTail]
+    filler: GaussianFill
+    networks: tuple[RowResidual, ...] = ()
+    share: float = 0.0
+
+    def evidence(self, rows: Matrix) -> dict[str, Matrix]:
+        """Return -log p of each row (n,), by kind."""
+        filled = self.filler(rows)
+        found = self.models(filled)
+        return calibrated(found | ({NETWORK: together(self.networks, filled)} if self.networks else {}), self.tails)
+
+    def score(self, evidence: Mapping[str, Matrix]) -> Matrix:
+        """Combine the evidence (n,) of all kinds."""
+        return score(evidence, self.share)
+
+
+def calibrated(raw: Mapping[str, Matrix], tails: Mapping[str, LogTail]) -> dict[str, Matrix]:
+    """Turn evidence (n,) into -log p (n,), and evidence (n, levels) into its mean over levels."""
+    return {
+        kind: tails[kind](values.reshape(len(values), -1)).mean(1, dtype=np.float64) for kind, values in raw.items()
+    }
+
+
+def score(evidence: Mapping[str, Matrix], share: float = 0.0) -> Matrix:
+    """Combine -log p of all kinds by a power mean, between the average and the largest.
+
+    Networks count as much as `share` other kinds.  The crowd has as much to say as all others together.
+    """
+    powers = [e**POWER for kind, e in evidence.items() if kind not in (CROWD, NETWORK)]
+    mean = np.mean(powers, 0)
+    if NETWORK in evidence:
+        mean = (len(powers) * mean + share * evidence[NETWORK] ** POWER) / (len(powers) + share)
+    if CROWD in evidence:
+        mean = (mean + evidence[CROWD] ** POWER) / 2
+    return np.asarray(mean ** (1 / POWER))
+
+
+def fit_rows(
+    rows: Matrix,
+    owner: NDArray[np.int64],
+    kinds: tuple[str, ...],
+    seed: int,
+    contamination: float = 0.0,
+    learn: Learn | None = None,
+) -> tuple[RowScorer, Matrix]:
+    """Fit evidence to normal rows and calibrate it by cross-fitting on random folds.
+
+    Parameters
+    ----------
+    rows : array (n, d)
+        Encoded rows, NaN = missing.
+    owner : array (d,) of int
+        Column behind each encoded entry.
+    kinds : tuple of str
+    seed : int
+        Of the folds.
+    contamination : float, default=0.0
+        Share of the rows that may be faults: if there may be some, the `CROWD` is asked, too.
+    learn : callable, optional
+        Trains networks, which join in as far as faults put into rows they have not seen say that they help.
+
+    Returns
+    -------
+    RowScorer
+    scores : array (n,)
+        Of the rows fitted on, each by models that had not seen it.
+    """
+    if len(rows) < LEAST_ROWS:
+        raise ValueError(f"X holds {len(rows)} rows (n_samples={len(rows)}); at least {LEAST_ROWS} are needed to fit")
+    if learn is not None and len(rows) < LEAST_LEARNT:
+        tell(f"X holds {len(rows)} rows; no network learns from fewer than {LEAST_LEARNT}: closed forms alone judge")
+        learn = None
+    rng = np.random.default_rng(seed)
+    filler = GaussianFill.fit(rows, owner)
+    filled = filler(rows)
+    n_components = best_components(filled) if "mixture" in kinds else 1
+    fold = rng.permutation(len(rows)) % min(FOLDS, len(rows))
+    faulty = [fault(filled, owner, rng) for fault in ROW_FAULTS.values()] if learn else []
+
+    def fit_closed(train: Matrix, _: int = 0) -> RowModels:
+        return RowModels.fit(train, kinds, n_components, contamination)
+
+    _, found = _cross_judged(fit_closed, RowModels.__call__, fold, [filled, *faulty])
+    networks: list[RowResidual] = []
+    if learn:
+        networks, moves = _cross_judged(
+            learn,
+            lambda network, rows: {NETWORK: network(rows)},
+            rng.permutation(len(rows)) % NETWORKS,
+            [filled, *faulty],
+        )
+        if not all(np.isfinite(move[NETWORK]).all() for move in moves):
+            tell("training of a network diverged: closed forms alone judge; give a smaller training.learning_rate")
+            networks = []
+        else:
+            found = [closed | move for closed, move in zip(found, moves, strict=True)]
+    tails = {kind: LogTail.fit(values.reshape(len(values), -1)) for kind, values in found[0].items()}
+    normal, *strange = [calibrated(raw, tails) for raw in found]
+    share = admitted_share(normal, strange) if networks else 0.0
+    if not share:
+        networks, normal = [], {kind: values for kind, values in normal.items() if kind != NETWORK}
+    scorer = RowScorer(fit_closed(filled), tails, filler, tuple(networks), share)
+    return scorer, scorer.score(normal)
+
+
+def admitted_share(normal: Mapping[str, Matrix], faulty: Sequence[Mapping[str, Matrix]]) -> float:
+    """Return the share of the networks that best tells faulty from normal rows; 0 if none helps.
+
+    Parameters
+    ----------
+    normal : mapping of kind to array (n,)
+        Evidence of normal rows that was cross-fitted.
+    faulty : sequence of mapping of kind to array (n,)
+        The same of rows with faults of several kinds, which count alike.
+    """
+    label = np.repeat([0, 1], len(normal[NETWORK]))
+    area = {
+        share: np.mean([roc_auc_score(label, np.r_[score(normal, share), score(f, share)]) for f in faulty])
+        for share in (0.0, *SHARES)
+    }
+    best = max(area, key=lambda share: area[share])
+    return best if area[best] > area[0.0] + WORTH else 0.0
+
+
+def _cross_judged(
+    fit: Callable[[Matrix, int], Model],
+    judge: Callable[[Model, Matrix], Mapping[str, Matrix]],
+    fold: NDArray[np.int64],
+    versions: Sequence[Matrix],
+) -> tuple[list[Model], list[dict[str, Matrix]]]:
+    """Fit to the first version of the rows (n, d) without each fold; judge this fold of every version by that model."""
+    folds = [fold == f for f in range(fold.max() + 1)]
+    models = [fit(versions[0][~inside], f) for f, inside in enumerate(folds)]
+    order = np.argsort(np.concatenate([np.flatnonzero(inside) for inside in folds]))
+    judged = []
+    for rows in versions:
+        parts = [judge(model, rows[inside]) for model, inside in zip(models, folds, strict=True)]
+        judged.append({kind: np.concatenate([part[kind] for part in parts])[order] for kind in parts[0]})
+    return models, judged

@@ -1,0 +1,1 @@
+"""Recordings: tables in and out, windows, and the units of channels."""

@@ -1,9 +1,10 @@
-"""Fill gaps and find anomalies in sensor data with masked conditional diffusion models."""
+"""Fill gaps and find anomalies in sensor data, tables and images with masked conditional diffusion models."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffad.augmentation import Augmentation
+    from diffad.detection import DriftWarning
     from diffad.diffusion_vae import DiffusionVAE
     from diffad.image_detector import ImageDetector
     from diffad.image_imputer import ImageImputer
@@ -22,6 +23,7 @@ __all__ = [
     "AlarmsPerDay",
     "Augmentation",
     "DiffusionVAE",
+    "DriftWarning",
     "FalseAlarmRate",
     "ImageDetector",
     "ImageImputer",
@@ -45,6 +47,7 @@ _HOMES = {
     "ImageImputer": "image_imputer",
     "DiffusionVAE": "diffusion_vae",
     "Augmentation": "augmentation",
+    "DriftWarning": "detection",
     "FalseAlarmRate": "thresholds",
     "AlarmsPerDay": "thresholds",
     "Training": "training",

@@ -38,7 +38,7 @@ def main(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Find anomalies in sensor data, network traffic and images, and fill gaps in sensor data."""
+    """Find anomalies in sensor data, network traffic and images, and fill gaps in recordings."""
     context.with_resource(warnings.catch_warnings())
     warnings.showwarning = show_warning
 

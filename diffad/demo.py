@@ -96,7 +96,7 @@ def detect(folder: Path) -> None:
     print("Provoked faults: when the first alarm came, and whom the detector blames:")
     print(table.to_string(index=False))
     alarm = detector.decision_function(new) < 0
-    reach = detector.scorer_.ahead
+    reach = detector.scorer_.rows_after
     print(f"Judged offline, by windows that reach up to {reach} rows beyond each; live detection is later.")
     share = float(table["late"].notna().mean())
     named = sum(

@@ -68,13 +68,12 @@ def detectability(
     Returns
     -------
     DataFrame
-        ``channel``, ``kind``, ``size`` (the smallest from which on at least `share` of the faults
-        are found; inf if none is; the smallest of `sizes` for a kind without sizes), ``found`` (share found at that size, or at the largest; NaN
-        where no fault changed anything: the channel is missing, or rests) and
-        ``rows`` (median rows from the start of a fault to its first alarm, at the same size; with windows around a
-        row the alarm itself is known only when these are complete: for how early, ask a detector with
-        ``context="past"``).
-        A few faults are hit by false alarms: at rate r about ``1 - (1 - r) ** length`` of them.
+        ``channel``, ``kind``, ``size`` (the smallest from which on at least `share` of the faults are found; inf if
+        none is; the smallest of `sizes` for a kind without sizes), ``found`` (share found at that size, or at the
+        largest; NaN where no fault changed anything: the channel is missing, or rests) and ``rows`` (median rows from
+        the start of a fault to its first alarm, at the same size; with windows around a row the alarm itself is known
+        only when these are complete: for how early, ask a detector with ``context="past"``). A few faults are hit by
+        false alarms: at rate r about ``1 - (1 - r) ** length`` of them.
     """
     check_is_fitted(detector)
     _check_sizes(sizes, n_events, length, share)

@@ -17,7 +17,7 @@ from sklearn.base import OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from diffad.base.atomic import all_or_nothing
-from diffad.base.parameters import HoldsParameters
+from diffad.base.holds_parameters import HoldsParameters
 from diffad.base.telling import tell
 from diffad.thresholds import AlarmsPerDay, FalseAlarmRate, NormalScores, Threshold, drifted
 
@@ -25,6 +25,10 @@ Scores = NDArray[np.float64]
 
 #: Most that drift within the training data may raise a threshold.
 MOST_DRIFT = 1.5
+#: Rounds of leaving out the strangest where `contamination` says that there are faults among the training data.
+TRIMMING = 2
+#: Half a 90 % band, in standard deviations.
+BAND = 1.645
 
 
 @dataclass(frozen=True)

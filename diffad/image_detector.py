@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
@@ -19,17 +20,12 @@ from diffad.base.telling import tell
 from diffad.defects.evidence import ImageModel, judged, seen
 from diffad.defects.features import FeatureModel, Features, feature_scores, fit_features
 from diffad.defects.fitting import fit_images
-from diffad.detection import Detector
+from diffad.detection import BAND, TRIMMING, Detector
 from diffad.images.input import Images, check_shape, float_type, read_images, refuse_empty
 from diffad.tails import LogTail
 from diffad.thresholds import NormalScores, Threshold
 
 Scores = NDArray[np.float64]
-
-#: Rounds of leaving out the strangest images where `contamination` says that there are some.
-TRIMMING = 2
-#: Half a 90 % band, in standard deviations.
-BAND = 1.645
 
 
 @dataclass(frozen=True)
@@ -228,6 +224,13 @@ class ImageDetector(Detector):
         bands = (expected, expected - half, expected + half)
         kind = float_type(np.asarray(X).dtype)
         return ImageExplanation(heat, *(band.reshape(shape).astype(kind) for band in bands))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.three_d_array = True
+        tags.input_tags.two_d_array = False
+        return tags
 
     def _shown(self, X: Any) -> NDArray[np.bool_]:
         return np.asarray(seen(self._open(X)).any((1, 2)))

@@ -21,8 +21,8 @@ from diffad.base.arguments import check_count, check_share
 from diffad.base.atomic import all_or_nothing
 from diffad.base.defaults import pinned_defaults
 from diffad.base.devices import device_of
+from diffad.base.holds_parameters import HoldsParameters
 from diffad.base.masked_arrays import unmasked
-from diffad.base.parameters import HoldsParameters
 from diffad.base.telling import tell
 from diffad.diffusion_vae import DiffusionVAE
 from diffad.images.diffusion import ImageDiffusion
@@ -43,7 +43,7 @@ from diffad.images.tiles import Observed
 from diffad.model import Sampler, as_sampler
 from diffad.training import Training, check_training
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 
 PRIORS = ("gaussian", "field", None)
 #: Images that a network needs to be trained, and judged on those held out.

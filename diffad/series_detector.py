@@ -71,10 +71,10 @@ class SeriesDetector(Detector, SeriesInput):
         Kinds of evidence to use; None is all of ``("energy", "local", "filter", "step",
         "decoupled", "window", "quiet", "missing", "shape", "nearest")``.
     model : SeriesImputer or None, default=None
-        An imputer of the same channels whose residuals join the evidence as ``"model"``, as far as faults
-        put into held-out normal rows say that they help (``weights_["model"]``); fitted ones are reused
-        (but not by `clone`, and so not by a grid search), others are fitted. Only for ``context="both"``. Costs the imputer's training, and scores some
-        thousand rows a second.
+        An imputer of the same channels whose residuals join the evidence as ``"model"``, as far as faults put into
+        held-out normal rows say that they help (``weights_["model"]``); fitted ones are reused (but not by `clone`, and
+        so not by a grid search), others are fitted. Only for ``context="both"``. Costs the imputer's training, and
+        scores some thousand rows a second.
     regularize : bool, default=False
         Put irregular timestamps on a regular grid; False refuses. Scores then belong to the grid.
     device : str, default="auto"
@@ -269,10 +269,11 @@ class SeriesDetector(Detector, SeriesInput):
     def adapt(self, X: Any, groups: Any = None) -> Self:
         """Learn from new, mostly normal rows as well, without the old recording at hand.
 
-        A detector remembers up to 20,000 rows it was fitted on; evidence is fitted to them and to the new ones, so
-        that what has changed is learnt and what was normal stays so. Threshold, p-values and bands come from the new
-        rows alone, scored by models that had not seen them. Units stay, and so does the model's network. Channels
-        that never moved in `fit` and do so here are no longer watched, with a warning. Costs a fit; `recalibrate` is faster and needs fewer rows, but learns nothing.
+        A detector remembers up to 20,000 rows it was fitted on; evidence is fitted to them and to the new ones, so that
+        what has changed is learnt and what was normal stays so. Threshold, p-values and bands come from the new rows
+        alone, scored by models that had not seen them. Units stay, and so does the model's network. Channels that never
+        moved in `fit` and do so here are no longer watched, with a warning. Costs a fit; `recalibrate` is faster and
+        needs fewer rows, but learns nothing.
 
         Parameters
         ----------
@@ -327,8 +328,8 @@ class SeriesDetector(Detector, SeriesInput):
         Returns
         -------
         DataFrame of shape (n_timestamps, kinds x channels)
-            Columns ``"kind:channel"`` (``"window"`` and ``"nearest"`` have no channel): the root of minus the log
-            probability that a normal row looks as strange, averaged over window lengths.
+            Columns ``"kind:channel"`` (``"window"`` and ``"nearest"`` have no channel): minus the log probability
+            that a normal row looks as strange, of several window lengths by the mean of its root.
         """
         recording = self._open(X, groups)
         names = [n for n, m in zip(self.channel_names_, self.scaling_.modelled, strict=True) if m]
@@ -337,7 +338,7 @@ class SeriesDetector(Detector, SeriesInput):
         for kind in parts[0]:
             values = recording.flat([p[kind] for p in parts])
             labels = [kind] if kind in WHOLE else [f"{kind}:{n}" for n in names]
-            columns |= dict(zip(labels, values.T, strict=True))
+            columns |= dict(zip(labels, values.T**2, strict=True))
         return pd.DataFrame(columns, index=recording.index)
 
     def events(self, X: Any, groups: Any = None) -> pd.DataFrame:
@@ -468,7 +469,10 @@ class SeriesDetector(Detector, SeriesInput):
             return
         fitted = fit_detector(raw, faulty, self._recipe(), memory)
         self.scorer_ = SeriesScorer(self.scaling_, constant, fitted.learnt)
-        self.weights_, self.memory_ = fitted.learnt.scorer.weights, fitted.memory
+        self.memory_ = fitted.memory
+        chosen = self._chosen(KINDS)
+        # Of "model" only where one was given: its share is what faults admitted.
+        self.weights_ = {kind: w for kind, w in fitted.learnt.scorer.weights.items() if kind in (*chosen, "model")}
         share_of_training = bool(self.contamination) and self.threshold is None
         training = np.concatenate([self.scorer_.shares(r).sum(1) for r in raw]) if share_of_training else None
         self._decide(

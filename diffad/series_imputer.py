@@ -17,7 +17,7 @@ from diffad.base.arguments import check_count, check_share
 from diffad.base.atomic import all_or_nothing
 from diffad.base.defaults import pinned_defaults
 from diffad.base.devices import device_of
-from diffad.base.parameters import HoldsParameters
+from diffad.base.holds_parameters import HoldsParameters
 from diffad.base.telling import tell
 from diffad.calibration import spread
 from diffad.filling.fitting import fit_windows
@@ -53,8 +53,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
     Parameters
     ----------
     window : int, default=48
-        Time steps the model sees at once, but at most a quarter of the rows, and no more than the longest series has. Longer windows see more context and
-        cost more.
+        Time steps the model sees at once, but at most a quarter of the rows, and no more than the longest series has.
+        Longer windows see more context and cost more.
     prior : {"auto", "gaussian", "lowrank", None}, default="auto"
         Closed-form model below the network. ``"gaussian"`` is dense up to 1,536 entries per
         window (time steps x channels) and low rank plus diagonal (``"lowrank"``) beyond.
@@ -66,9 +66,9 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         Blocks of rows are held out from recordings of at least eight windows, whole series where at least
         eight of them, and of their windows, are shorter. Else the covariance is shrunk by 60 % unasked, and
         there is no network.
-    training : Training or None, default=None
-        How to train the network; None is ``Training()``. ``Training(max_steps=0)`` is the prior
-        alone, fitted in seconds. A warning says where a training that was given could not take place.
+    training : Training, "auto" or None, default="auto"
+        How to train the network; ``"auto"`` is ``Training()``, minutes; None is the prior alone, fitted in seconds.
+        A warning says where a training that was given could not take place.
     sampler : Sampler or str, default="angle"
         How to sample; a string names the solver.
     n_samples : int, default=100
@@ -109,7 +109,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
     >>> X = np.sin(t / 8 + np.array([0.0, 1.0, 2.0]))
     >>> gap = X.copy()
     >>> gap[200:210, 1] = np.nan
-    >>> imputer = SeriesImputer(training=Training(max_steps=0)).fit(X)
+    >>> imputer = SeriesImputer(training=None).fit(X)
     >>> bool(np.abs(imputer.transform(gap) - X).max() < 0.1)
     True
     >>> imputer.sample(gap, n_samples=3).shape
@@ -122,7 +122,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         self,
         window: int = 48,
         prior: str | None = "auto",
-        training: Training | None = None,
+        training: Training | str | None = "auto",
         sampler: Sampler | str = "angle",
         n_samples: int = 100,
         regularize: bool = False,
@@ -161,7 +161,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         lengths = [len(series) for series in recording.series]
         # Nothing can be learnt of rows that no series is long enough to show.
         window = min(self.window, max(2, min(max(lengths), sum(lengths) // WINDOWS_HELD)))
-        training = self.training or Training()
+        training = check_training(self.training, default=Training()) or Training(max_steps=0)
         with tracking.run_of(self, X, training) as on_progress, pinned_defaults():
             if self.prior == "auto" and scaling.modelled.any():
                 standardised = [scaling.forward(s).astype(np.float32) for s in recording.series]
@@ -181,7 +181,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
             self.model_, self.bands_ = fitted.model, fitted.bands
             self.history_, self.network_gain_ = fitted.history, fitted.gain
             judged = fitted.held_out and all(np.isfinite(step["validation"]) for step in fitted.history[-1:])
-            if self.training is not None and training.max_steps and scaling.modelled.any() and not judged:
+            if isinstance(self.training, Training) and training.max_steps and scaling.modelled.any() and not judged:
                 tell(
                     f"no network was trained: X has too few rows to hold some out, which takes {LEAST_WINDOWS} windows "
                     f"of {window} rows in one series, or in as many series; give more rows or a smaller window",
@@ -328,7 +328,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         check_count(self.window, "window", least=2)
         if self.prior not in ("auto", *PRIORS, None):
             raise ValueError(f"prior must be one of {['auto', *PRIORS, None]}, got {self.prior!r}")
-        check_training(self.training)
+        check_training(self.training, default=Training())
         check_count(self.n_samples, "n_samples")
         device_of(self.device)
         self._sampler()

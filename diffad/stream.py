@@ -53,7 +53,7 @@ class StreamResult:
         return pd.Series(self.shares, name="share").sort_values(ascending=False)
 
 
-class Judge(Protocol):
+class StreamedDetector(Protocol):
     """What a stream asks of its detector, anew with every row: it may adapt in the meantime."""
 
     scorer_: SeriesScorer
@@ -81,7 +81,7 @@ class Stream:
     True
     """
 
-    def __init__(self, detector: Judge) -> None:
+    def __init__(self, detector: StreamedDetector) -> None:
         self.detector = detector
         self._channels, self._period = list(detector.channel_names_), detector.period_
         self._rows: NDArray[np.float64] = np.empty((0, len(self._channels)))
@@ -147,7 +147,7 @@ class Stream:
     def _check_detector(self) -> None:
         """Refuse a detector that was since fitted to what the rows remembered here do not fit."""
         names, period = self.detector.channel_names_, self.detector.period_
-        if self.detector.scorer_.ahead:
+        if self.detector.scorer_.rows_after:
             changed = "with windows around each row (context='both'), which no stream can see"
         elif names != self._channels:
             changed = f"to the channels {names} instead of {self._channels}"

@@ -15,7 +15,7 @@ from diffad import tracking
 from diffad.base.atomic import all_or_nothing
 from diffad.base.defaults import pinned_defaults
 from diffad.base.devices import device_of
-from diffad.detection import Detector, Explanation
+from diffad.detection import BAND, TRIMMING, Detector, Explanation
 from diffad.rows.encoding import Columns
 from diffad.rows.evidence import KINDS, NETWORKS, Learn, fit_rows
 from diffad.rows.input import TableInput
@@ -28,10 +28,6 @@ Scores = NDArray[np.float64]
 #: Training rows beyond which evidence is learnt from a random sample, and rows encoded at a time: memory does not
 #: grow with the table.
 MOST_ROWS, CHUNK = 3_000, 8_192
-#: Rounds of leaving out the strangest rows where `contamination` says that there are some.
-TRIMMING = 2
-#: Half a 90 % band, in standard deviations.
-BAND = 1.645
 
 
 class TabularDetector(Detector, TableInput):

@@ -17,8 +17,8 @@ from diffad.base.arguments import check_count, check_share
 from diffad.base.atomic import all_or_nothing
 from diffad.base.defaults import pinned_defaults
 from diffad.base.devices import device_of
+from diffad.base.holds_parameters import HoldsParameters
 from diffad.base.integers import whole_numbers
-from diffad.base.parameters import HoldsParameters
 from diffad.rows.diffusion import RowDiffusion
 from diffad.rows.encoding import Columns
 from diffad.rows.filling_fitting import MOST_ROWS, PRIORS, fit_filler, sampled
@@ -79,10 +79,10 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
 
     Notes
     -----
-    Fitting looks at a random sample of 4,000 rows where there are more (fewer beyond 40 encoded
-    columns), and rows with gaps are filled in chunks: what takes memory beside the table is these rows, encoded.  A column without any value is refused; an
-    unseen category counts as one unlike all others; of a column's categories the 60 commonest can
-    be filled in.
+    Fitting looks at a random sample of 4,000 rows where there are more (fewer beyond 40 encoded columns), and rows with
+    gaps are filled in chunks: what takes memory beside the table is these rows, encoded.  A column without any value is
+    refused; an unseen category counts as one unlike all others; of a column's categories the 60 commonest can be filled
+    in.
 
     References
     ----------

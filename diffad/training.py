@@ -95,10 +95,20 @@ class Training(Parameters):
             raise ValueError(f"checkpoint must be a file to write, or None, got {self.checkpoint!r}")
 
 
-def check_training(training: Any, name: str = "training") -> None:
-    """Raise ValueError unless an estimator's parameter is a `Training` or None."""
+def check_training(training: Any, name: str = "training", default: Training | None = None) -> Training | None:
+    """Return the training that an estimator's parameter stands for: itself, none, or for "auto" the `default`.
+
+    Raises
+    ------
+    ValueError
+        For anything but a `Training`, None and, where there is a default, "auto".
+    """
+    if default is not None and isinstance(training, str) and training == "auto":
+        return default
     if training is not None and not isinstance(training, Training):
-        raise ValueError(f"{name} must be a Training or None, got {training!r}")
+        auto = "" if default is None else "'auto', "
+        raise ValueError(f"{name} must be {auto}a Training or None, got {training!r}")
+    return training
 
 
 def train(

@@ -7,8 +7,17 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.utils import get_tags
 
-from diffad import AlarmsPerDay, FalseAlarmRate, ImageDetector, SeriesDetector, TabularDetector
+from diffad import (
+    AlarmsPerDay,
+    DiffusionVAE,
+    FalseAlarmRate,
+    ImageDetector,
+    ImageImputer,
+    SeriesDetector,
+    TabularDetector,
+)
 
 rng = np.random.default_rng(0)
 ROWS, NEW = rng.standard_normal((2, 400, 3))
@@ -107,3 +116,22 @@ def test_parts_of_a_large_table_are_explained_as_the_whole(monkeypatch):
     monkeypatch.setattr("diffad.tabular_detector.CHUNK", 64)
     for one, other in zip(vars(whole).values(), vars(detector.explain(ROWS)).values(), strict=True):
         pd.testing.assert_frame_equal(one, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize("context", ["both", "past"])
+def test_evidence_of_series_is_minus_the_log_probability_as_that_of_tables(context):
+    detector = SeriesDetector(kinds=("energy",), context=context).fit(rng.standard_normal((4000, 3)))
+    for judged, columns in ((detector, 3), (TabularDetector(kinds=("mixture",)).fit(ROWS), 1)):
+        found = judged.evidence(NEW).to_numpy()
+        assert found.shape == (400, columns)
+        assert 0.95 < found.mean() < 1.2, "of normal rows 1 nat; its root would have a mean of .89"
+
+
+def test_only_the_kinds_asked_for_have_weights():
+    assert list(SeriesDetector(kinds=("energy", "quiet")).fit(ROWS).weights_) == ["energy", "quiet"]
+
+
+@pytest.mark.parametrize("kind", [ImageDetector, ImageImputer, DiffusionVAE])
+def test_estimators_of_images_say_what_they_take(kind):
+    tags = get_tags(kind()).input_tags
+    assert tags.three_d_array and not tags.two_d_array and tags.allow_nan == (kind is not DiffusionVAE)

@@ -8,7 +8,8 @@ import re
 import pytest
 
 import diffad
-from diffad.base.parameters import HoldsParameters, Parameters
+from diffad.base.holds_parameters import HoldsParameters
+from diffad.base.parameters import Parameters
 
 #: What scikit-learn's contract gives every estimator and every object of parameters.
 CONTRACT = {name for owner in (HoldsParameters, Parameters) for name in vars(owner)}

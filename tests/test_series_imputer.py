@@ -561,3 +561,20 @@ def test_nothing_is_learnt_of_rows_that_no_series_is_long_enough_to_show(prior):
     gap = np.arange(600) % 30 >= 27
     error = np.abs(imputer.transform(np.where(gap[:, None], np.nan, long)) - long)[gap].mean()
     assert error < 0.35 * long.std()
+
+
+def test_none_is_the_closed_form_and_auto_the_usual_training(waves, monkeypatch):
+    closed = SeriesImputer(window=16, training=None).fit(waves)
+    assert closed.history_ == [] and closed.network_gain_ == 0
+    gaps = waves.copy()
+    gaps[50:60, 1] = np.nan
+    by_steps = SeriesImputer(window=16, training=Training(max_steps=0)).fit(waves)
+    np.testing.assert_array_equal(closed.transform(gaps), by_steps.transform(gaps))
+    asked = []
+    monkeypatch.setattr("diffad.series_imputer.fit_windows", lambda *given: asked.append(given[3]) or 1 / 0)
+    for given in ("auto", Training(max_steps=7)):
+        with pytest.raises(ZeroDivisionError):
+            SeriesImputer(training=given).fit(waves)
+    assert asked == [Training(), Training(max_steps=7)]
+    with pytest.raises(ValueError, match="training must be 'auto', a Training or None, got 'never'"):
+        SeriesImputer(training="never").fit(waves)

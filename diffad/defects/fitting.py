@@ -166,25 +166,25 @@ def _gates(contrast: Contrast, images: Images, recipe: ImageRecipe) -> tuple[boo
     shiftable = (1 + len(SHIFTS)) * len(images) <= images[0].size  # or they would span whatever an image can show
     for trial in _trials(contrast, images):
         priors = Priors.fit(contrast, trial.train, replace(recipe, shifts=shiftable))
-        still.append(Judge.of(contrast, replace(priors, moved=priors.still), trial))
+        still.append(DefectTrial.of(contrast, replace(priors, moved=priors.still), trial))
         if shiftable:
-            moved.append(Judge.of(contrast, priors, trial))
+            moved.append(DefectTrial.of(contrast, priors, trial))
     shifts = shiftable and _shifts_help(still, moved)
     return shifts, _use_of_texture(moved if shifts else still, recipe)
 
 
-def _shifts_help(still: list[Judge], moved: list[Judge]) -> bool:
+def _shifts_help(still: list[DefectTrial], moved: list[DefectTrial]) -> bool:
     """Return whether defects stand out more with shifted images."""
     gains = [m.separation(_only_hottest(m)) - s.separation(_only_hottest(s)) for s, m in zip(still, moved, strict=True)]
     return float(np.mean(gains)) > GATE_WORTH
 
 
-def _only_hottest(judge: Judge) -> list[float]:
+def _only_hottest(judge: DefectTrial) -> list[float]:
     """Return weights of the hottest places of the residual alone."""
     return [1.0, *[0.0] * (judge.good_evidence.shape[1] - 1)]
 
 
-def _use_of_texture(judges: list[Judge], recipe: ImageRecipe) -> Use | None:
+def _use_of_texture(judges: list[DefectTrial], recipe: ImageRecipe) -> Use | None:
     """Return how texture joins scores and maps, where drawn defects stand out more by it; None if in neither."""
     if side_of(judges[0].trial.good.shape) < LEAST_SIDE:
         return None
@@ -206,7 +206,7 @@ def _best(ways: Sequence[tuple[float, float]], found: list[list[float]]) -> tupl
 
 
 @dataclass
-class Judge:
+class DefectTrial:
     """How well defects drawn into images that nothing was fitted to stand out."""
 
     trial: Trial
@@ -220,7 +220,7 @@ class Judge:
         good, damaged = (judged(contrast, priors, images) for images in (trial.good, trial.drawn))
         return cls(trial, good, damaged, ImageModel(contrast, priors, _scales(good.residual)))
 
-    def with_texture(self, texture: Texture) -> Judge:
+    def with_texture(self, texture: Texture) -> DefectTrial:
         """Return a judge that looks at texture as well."""
         squares, count = _squares(texture, self.model.contrast.plain(self.trial.good), seen(self.trial.good))
         of_texture = OfTexture(texture, _units(squares / np.maximum(count, 1)))

@@ -16,7 +16,8 @@ from diffad.evidence.window_model import BESIDE_GAUSSIAN, GAUSSIAN, WHOLE
 
 Array = NDArray[np.float32]
 
-#: How much each kind counts; "decoupled" takes its share from the linear ones.  Found on injected faults in four recordings; a plateau, not a peak.
+#: How much each kind counts; "decoupled" takes its share from the linear ones.  Found on injected faults in four
+#: recordings; a plateau, not a peak.
 WEIGHTS: dict[str, float] = {
     "energy": 0.2,
     "local": 0.2,

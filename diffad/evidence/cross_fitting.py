@@ -87,7 +87,7 @@ def fit_scorer(
     room = min(max(b - a for _, a, b in fold) for fold in folds) // 2
     lengths = Lengths.choose(room, series[0].shape[1], kinds)
     seen, filled = _Gathered(), _Gathered()
-    lone: dict[tuple[str, int], list[Array]] = {}
+    gathered: dict[tuple[str, int], list[Array]] = {}
     missing = float(np.mean(np.concatenate([np.isnan(s).ravel() for s in series])))
     rows, residual = [], []
     for fold in folds:
@@ -105,16 +105,16 @@ def fit_scorer(
             if missing > MISSING:
                 filled.add(model, whole_series[i][context], *inside)
             if series[0].shape[1] > 1:
-                for key, values in model.of_lone_channels(whole_series[i][a:b]).items():
-                    lone.setdefault(key, []).append(values)
+                for key, values in model.each_by_itself(whole_series[i][a:b]).items():
+                    gathered.setdefault(key, []).append(values)
     joined = seen.joined()
     visible = {length: float(v.mean()) for (kind, length), v in joined.items() if kind == VISIBLE}
     usual, whole = seen.tails(kinds), filled.tails(kinds)
     # A filled recording has no missing readings: how many are usual, only the recording as it was can tell.
     whole |= {key: tail for key, tail in usual.items() if key[0] == "missing" and whole}
-    by_itself = {key: np.concatenate(parts) for key, parts in lone.items() if key[0] in kinds}
-    apart = {key: LogTail.fit(values) for key, values in by_itself.items() if len(values) >= LEAST_TAIL}
-    tails = Tails(usual, whole, visible, apart)
+    joint = {key: np.concatenate(parts) for key, parts in gathered.items() if key[0] in kinds}
+    by_itself = {key: LogTail.fit(values) for key, values in joint.items() if len(values) >= LEAST_TAIL}
+    tails = Tails(usual, whole, visible, by_itself)
     scorer = Scorer(Models.fit(whole_series, lengths, centred, device), tails, kinds, weights)
     normal = scorer.calibrated(joined) or nothing(sum(len(r) for _, r in rows))
     new = np.concatenate([np.full(len(r), i >= old) for i, r in rows])

@@ -19,7 +19,7 @@ from diffad.evidence.combination import default_weights, reweight
 from diffad.evidence.cross_fitting import Ahead, CrossFit, fit_scorer, look_ahead, trusted
 from diffad.evidence.of_model import ModelEvidence, admitted_share, with_model
 from diffad.evidence.scoring import Scorer
-from diffad.evidence.series_scorer import ClosedForms, evidence_of_rows, standardised
+from diffad.evidence.series_scorer import Learnt, evidence_of_rows, standardised
 from diffad.model import MaskedDiffusion
 from diffad.series.held_out import held_out, split
 from diffad.series.scaling import Scaling
@@ -94,7 +94,7 @@ class FittedDetector:
 
     Attributes
     ----------
-    learnt : ClosedForms
+    learnt : Learnt
     normal : NormalScores
         Of the rows fitted on, by models that had not seen them.
     ahead : Ahead or None
@@ -102,7 +102,7 @@ class FittedDetector:
     memory : Memory
     """
 
-    learnt: ClosedForms
+    learnt: Learnt
     normal: NormalScores
     ahead: Ahead | None
     memory: Memory
@@ -149,7 +149,7 @@ def fit_detector(
         fitted, model_evidence = _join_model(fitted, normal_rows, recipe, memory.series)
     normal = fitted.scorer.by_channel(fitted.normal, kept[0].shape[1]).sum(1)
     edges = np.cumsum([len(r) for _, r in fitted.rows])[:-1]
-    learnt = ClosedForms(fitted.scorer, model_evidence, _band(fitted.residual), float(normal.max()))
+    learnt = Learnt(fitted.scorer, model_evidence, _band(fitted.residual), float(normal.max()))
     return FittedDetector(learnt, NormalScores(normal, edges), ahead, together)
 
 

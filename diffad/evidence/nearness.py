@@ -153,7 +153,8 @@ class NearestRow(ForgetsCaches):
 
     references: Tensor
 
-    #: References kept.  Neighbours in time are much the same, so that fewer lose little; and fewer make a lone row count less.
+    #: References kept.  Neighbours in time are much the same, so that fewer lose little; and fewer make a lone row
+    #: count less.
     MOST = 4000
     #: Rows compared at once; bounds memory.
     TOGETHER = 256

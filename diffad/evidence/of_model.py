@@ -18,14 +18,13 @@ from diffad.evidence.combination import WEIGHTS, combine
 from diffad.evidence.cross_fitting import fit_scorer
 from diffad.evidence.residual import left_over
 from diffad.evidence.scoring import Scorer
+from diffad.evidence.window_model import LINEAR
 from diffad.faults import FAULTS, inject
 from diffad.model import MaskedDiffusion
 from diffad.series.scaling import Scaling, squash
 
 Array = NDArray[np.float32]
 
-#: Closed forms that look at the residuals.
-LINEAR = ("energy", "local", "filter", "step")
 #: Shares of the linear evidence that the gate tries, beside 0.
 SHARES = (0.2, 0.35, 0.5)
 #: Average precision that a share must win.
@@ -114,7 +113,7 @@ def admitted_share(
     channels : int
         Channels that are modelled.
     """
-    precision = {share: [] for share in (0.0, *SHARES)}  # type: dict[float, list[float]]
+    precision: dict[float, list[float]] = {share: [] for share in (0.0, *SHARES)}
     for i, kind in enumerate(FAULTS):
         faulty = [
             inject(rows, kind, _n_events(rows), random_state=i + len(FAULTS) * j) for j, rows in enumerate(normal)

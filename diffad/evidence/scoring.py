@@ -1,7 +1,7 @@
 """From rows to the evidence of each kind, as probabilities, and to each channel's share of the score.
 
-Scoring runs rows -> evidence of several window lengths -> tails -> :mod:`diffad.evidence.combination` -> score; what the tails
-are learnt from is the business of :mod:`diffad.evidence.cross_fitting`.
+Scoring runs rows -> evidence of several window lengths -> tails -> :mod:`diffad.evidence.combination` -> score; what
+the tails are learnt from is the business of :mod:`diffad.evidence.cross_fitting`.
 """
 
 from __future__ import annotations
@@ -133,13 +133,13 @@ class Models:
         if self.nearest is not None and length in self.lengths.nearest:
             yield "nearest", self.nearest(windows[:, 0])
 
-    def of_lone_channels(self, rows: Array) -> dict[tuple[str, int], Array]:
+    def each_by_itself(self, rows: Array) -> dict[tuple[str, int], Array]:
         """Return the linear evidence of all complete windows inside rows, each channel judged by itself."""
         result: dict[tuple[str, int], Array] = {}
         for length, model in self.windows.items():
             if len(rows) >= length:
                 windows = torch.from_numpy(rows).unfold(0, length, 1).mT
-                found = model.of_lone_channels(windows[~windows.isnan().any(2).any(1)])
+                found = model.each_by_itself(windows[~windows.isnan().any(2).any(1)])
                 result |= {(kind, length): values.cpu().numpy() for kind, values in found.items()}
         return result
 
@@ -223,7 +223,7 @@ class Tails(ForgetsCaches):
         Of the same rows with their gaps filled by draws; empty where they had none to speak of.
     visible : dict of int to float
         Visible share of the usual windows, by length.
-    apart : dict of (kind, length) to LogTail
+    by_itself : dict of (kind, length) to LogTail
         Of the same rows where each channel is judged by itself, for those that are `BEREFT`: what is left of a channel
         whose ties are dead may have longer tails than what the ties left. Of both, the one that finds it less strange
         counts; without enough whole windows to learn from there is none.
@@ -232,7 +232,7 @@ class Tails(ForgetsCaches):
     usual: dict[tuple[str, int], LogTail]
     whole: dict[tuple[str, int], LogTail] = field(default_factory=dict)
     visible: dict[int, float] = field(default_factory=dict)
-    apart: dict[tuple[str, int], LogTail] = field(default_factory=dict)
+    by_itself: dict[tuple[str, int], LogTail] = field(default_factory=dict)
 
     def __call__(self, raw: Mapping[tuple[str, int], Array]) -> dict[tuple[str, int], Array]:
         """Return the root of -log p of evidence by kind and window length."""
@@ -272,7 +272,7 @@ class Tails(ForgetsCaches):
     def _beside_dead(
         self, found: dict[tuple[str, int], Array], raw: Mapping[tuple[str, int], Array]
     ) -> dict[tuple[str, int], Array]:
-        for key, tail in self.apart.items():
+        for key, tail in self.by_itself.items():
             bereft = raw[BEREFT, key[1]] > 0
             rows = bereft.any(1)
             if rows.any():

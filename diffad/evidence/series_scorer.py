@@ -22,7 +22,7 @@ Rows = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class ClosedForms:
+class Learnt:
     """What was learnt of the channels that move.
 
     Attributes
@@ -52,13 +52,13 @@ class SeriesScorer:
         Units of the channels.
     constant : ConstantChannels
         Levels of the channels that never moved: moving at all is their alarm.
-    learnt : ClosedForms or None
+    learnt : Learnt or None
         None where no channel moved.
     """
 
     scaling: Scaling
     constant: ConstantChannels
-    learnt: ClosedForms | None
+    learnt: Learnt | None
 
     @property
     def longest(self) -> int:
@@ -66,7 +66,7 @@ class SeriesScorer:
         return self.learnt.scorer.models.lengths.longest if self.learnt else 1
 
     @property
-    def ahead(self) -> int:
+    def rows_after(self) -> int:
         """Rows after the judged one that windows see at most."""
         if self.learnt is None:
             return 0

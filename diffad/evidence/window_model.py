@@ -108,7 +108,7 @@ class WindowModel(ForgetsCaches):
         All linear evidence in one matrix.
     parts : dict of str to int
         How many outputs each kind has per channel, in order.
-    alone : Tensor of shape (channels, length, length)
+    own_root : Tensor of shape (channels, length, length)
         Whitens each channel's block by itself.
     coupled : Tensor of shape (channels,), bool
         Whether the others say anything of a channel.
@@ -121,7 +121,7 @@ class WindowModel(ForgetsCaches):
     precision: Tensor
     operator: Tensor
     parts: dict[str, int]
-    alone: Tensor
+    own_root: Tensor
     coupled: Tensor
 
     @classmethod
@@ -133,13 +133,15 @@ class WindowModel(ForgetsCaches):
         precision = torch.linalg.inv(prior.covariance)
         precision = (precision + precision.mT) / 2
         factor = torch.linalg.cholesky(_blocks(prior.covariance, channels))
-        alone = torch.linalg.solve_triangular(factor, torch.eye(length, dtype=factor.dtype), upper=False)
+        own_root = torch.linalg.solve_triangular(factor, torch.eye(length, dtype=factor.dtype), upper=False)
         linear = _linear(precision, length, channels, after)
         parts = {name: len(rows) for name, rows in linear.items()}
         operator = _operator([*linear.values(), torch.linalg.cholesky(precision).mT[:, None]])
-        coupled = _certainty(precision, channels) - _root_certainty(alone) > COUPLED
-        mean, operator, alone, coupled = (t.to(device) for t in (prior.mean.float(), operator, alone.float(), coupled))
-        return cls(length, channels, after, mean, precision, operator, parts, alone, coupled)
+        coupled = _certainty(precision, channels) - _root_certainty(own_root) > COUPLED
+        mean, operator, own_root, coupled = (
+            t.to(device) for t in (prior.mean.float(), operator, own_root.float(), coupled)
+        )
+        return cls(length, channels, after, mean, precision, operator, parts, own_root, coupled)
 
     def __call__(self, windows: Tensor) -> dict[str, Tensor]:
         """Return evidence (n, channels) of windows (n, length, channels); "window" is (n, 1).
@@ -161,7 +163,7 @@ class WindowModel(ForgetsCaches):
         result = self._linear_evidence(squares[:, :linear].unflatten(1, (-1, self.channels)))
         result["window"] = squares[:, linear:].sum(1, keepdim=True)
         if self.channels > 1:
-            ratio = result["energy"] - self._alone(windows)
+            ratio = result["energy"] - self._own_distance(windows)
             result["decoupled"] = torch.where(coupled, ratio, -torch.inf)
             result[BEREFT] = bereft
         return result
@@ -184,13 +186,13 @@ class WindowModel(ForgetsCaches):
         linear = _linear((margin + margin.mT) / 2, self.length, self.channels, self.after)
         operator = torch.where(hidden[:, None], 0.0, _operator([*linear.values()]))
         left = _certainty(margin, self.channels)
-        coupled = left - _root_certainty(self.alone.cpu().double()) > COUPLED
+        coupled = left - _root_certainty(self.own_root.cpu().double()) > COUPLED
         bereft = _certainty(self.precision, self.channels) - left > BEREFT_OF * self.length
         return operator.to(self.mean.device), coupled.to(self.mean.device), bereft & ~torch.tensor(dead)
 
-    def of_lone_channels(self, windows: Tensor) -> dict[str, Tensor]:
+    def each_by_itself(self, windows: Tensor) -> dict[str, Tensor]:
         """Return the linear evidence (n, channels) of complete windows, each channel judged by itself."""
-        root = self.alone.cpu().double()
+        root = self.own_root.cpu().double()
         linear = [_linear(own, self.length, 1, self.after) for own in root.mT @ root]
         operator = torch.stack([_operator(list(rows.values())) for rows in linear]).to(self.mean.device)
         mean = self.mean.view(self.length, self.channels)
@@ -206,21 +208,21 @@ class WindowModel(ForgetsCaches):
             for kind, part in zip(self.parts, parts, strict=True)
         }
 
-    def _alone(self, windows: Tensor) -> Tensor:
+    def _own_distance(self, windows: Tensor) -> Tensor:
         """Return the Mahalanobis distance (n, channels) of each channel's block by itself; inf if it shows nothing."""
         mean = self.mean.cpu().view(self.length, self.channels)
         blocks = (windows - mean).permute(2, 0, 1)
-        distance = (blocks.to(self.alone.device) @ self.alone.mT).square().sum(2).cpu()
+        distance = (blocks.to(self.own_root.device) @ self.own_root.mT).square().sum(2).cpu()
         if not surely_whole(distance):
             missing = blocks.isnan()
             silent = missing.all(2)
             partly = (missing.any(2) & ~silent).nonzero()
             if len(partly):
                 which, window = partly.mT
-                shown = visible_distance(blocks[which, window], which, self.alone.cpu().double())
+                shown = visible_distance(blocks[which, window], which, self.own_root.cpu().double())
                 distance[which, window] = shown.float()
             distance[silent] = torch.inf
-        return distance.to(self.alone.device).mT
+        return distance.to(self.own_root.device).mT
 
     def complete(self, x: Tensor) -> Tensor:
         """Replace missing entries of windows (n, d); see :func:`diffad.priors.gaussian.fill_missing`."""

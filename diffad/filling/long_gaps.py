@@ -214,13 +214,13 @@ class Passes:
 
 
 @dataclass
-class ClosedForm(MaskedDiffusion):
+class CachedClosedForm(MaskedDiffusion):
     """A model without its network that remembers masks it has just met: inside a gap all windows are alike."""
 
     met: OrderedDict[bytes, Conditional] = field(default_factory=OrderedDict)
 
     @classmethod
-    def of(cls, model: MaskedDiffusion) -> ClosedForm:
+    def of(cls, model: MaskedDiffusion) -> CachedClosedForm:
         return cls(model.prior, model.length, model.channels, device=model.device, local=model.local)
 
     def condition(self, visible: Tensor, hidden: Tensor) -> Conditional:
@@ -240,7 +240,7 @@ def across(model: MaskedDiffusion, rows: Array, runs: Mask, noise: Array) -> tup
     The passes go through the closed form, at whose speed they can afford to draw; a network moves their middle by what
     it says about windows by themselves.
     """
-    closed = Passes(ClosedForm.of(model), rows, noise)
+    closed = Passes(CachedClosedForm.of(model), rows, noise)
     alone = closed.alone()
     passes = [closed.carried(alone, runs, backward) for backward in (False, True)]
     by_itself, alone = alone, alone.doubted(*passes)

@@ -1,7 +1,7 @@
 """From recordings to samples of their gaps, a batch of segments at a time: memory does not grow with their length.
 
-Short gaps go recording -> segments -> overlapping windows -> model -> segments (:mod:`diffad.series.windows`); what windows
-alone do not know, gaps longer than half of one, is told by :mod:`diffad.filling.long_gaps`.
+Short gaps go recording -> segments -> overlapping windows -> model -> segments (:mod:`diffad.series.windows`); what
+windows alone do not know, gaps longer than half of one, is told by :mod:`diffad.filling.long_gaps`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What happened in a row: many flows that are each a little strange are one that is very strange.
 
-An exponentially weighted mean of the strangeness of the flows of a source, or of a pair of hosts (EWMA control chart; Roberts 1959, "Control chart
-tests based on geometric moving averages").  Password guessing, a slow drain or a flood hide in flows that are hardly
-strange one by one.
+An exponentially weighted mean of the strangeness of the flows of a source, or of a pair of hosts (EWMA control chart;
+Roberts 1959, "Control chart tests based on geometric moving averages").  Password guessing, a slow drain or a flood
+hide in flows that are hardly strange one by one.
 """
 
 from __future__ import annotations

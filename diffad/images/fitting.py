@@ -34,7 +34,8 @@ NOISE = AVERAGES + len(FACTORS)
 KINDS = NOISE + 1
 #: Most held-out images of a fold that calibrate, and how many share a mask.
 HELD_OUT, PER_MASK = 64, 32
-#: Of the calibration: shares of missing pixels and sides of boxes (in sides of an image), from and to, and noise levels.
+#: Of the calibration: shares of missing pixels and sides of boxes (in sides of an image), from and to, and noise
+#: levels.
 SHARES, BOXES, LEVELS = (0.05, 0.95), ((0.1, 0.3), (0.3, 0.6), (0.6, 0.9)), (0.3, 0.6, 1.2)
 
 

@@ -124,7 +124,7 @@ def learn(
         velocity = part.context.velocity(network, z, theta, label)
         return masked_mse(velocity, target.clamp(-6, 6), part.context.hidden & part.known)
 
-    judge = Judge(held, n_classes)
+    judge = HeldOutCases(held, n_classes)
     history = train(
         network,
         loss,
@@ -148,7 +148,7 @@ def _flipped_noise(cases: Cases, generator: torch.Generator) -> Cases:
     return replace(cases, noise=cases.noise * sign)
 
 
-class Judge:
+class HeldOutCases:
     """Held-out cases at fixed noise levels: the loss relative to the prior's, and the gate."""
 
     def __init__(self, cases: Cases, n_classes: int) -> None:

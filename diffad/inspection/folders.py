@@ -57,9 +57,9 @@ def read_folder(folder: Path | str, like: Folder | None = None, longest_side: in
     """Read all pictures below a folder.
 
     PNG, JPEG, TIFF, BMP, PGM and PPM of 8 or 16 bits, grey or colour, upright by their EXIF tag; TIFF also of floats
-    between 0 and 1; of the several pictures that some phones put into a JPEG the first.  All are brought to the most common size and to the majority of grey or colour.  A pixel
-    that is fully transparent is missing; half transparency is ignored.  Pillow gives colour of 16
-    bits as 8.
+    between 0 and 1; of the several pictures that some phones put into a JPEG the first.  All are brought to the most
+    common size and to the majority of grey or colour.  A pixel that is fully transparent is missing; half transparency
+    is ignored.  Pillow gives colour of 16 bits as 8.
 
     Parameters
     ----------

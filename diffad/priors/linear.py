@@ -104,11 +104,6 @@ class LinearGaussian:
             return _FewHidden(self, observation)
         return _Observed(self, observation, noise)
 
-    def distance(self, x: Tensor) -> Tensor:
-        """Return the squared Mahalanobis distance of complete rows (n, d): (n,)."""
-        z = torch.linalg.solve_triangular(self.root, (x.double() - self.mean).T, upper=False)
-        return (z**2).sum(0)
-
 
 class _Observed:
     """Posterior through the covariance of the observations."""

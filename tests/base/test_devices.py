@@ -25,7 +25,7 @@ from diffad import (
 )
 from diffad.base import devices
 from diffad.base.devices import CPU, Away, restored, stored
-from diffad.base.parameters import AWAY, HoldsParameters
+from diffad.base.holds_parameters import AWAY, HoldsParameters
 
 META = torch.device("meta")
 RNG = np.random.default_rng(0)

@@ -1,0 +1,55 @@
+"""What every estimator is: scikit-learn's `BaseEstimator` with parameters of parameters, stored for any machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import torch
+from sklearn.base import BaseEstimator
+
+from diffad.base.devices import CPU, device_of, restored, stored
+from diffad.base.parameters import Parameters
+
+#: Mark of stored state that lay on another device than the CPU.
+AWAY = "_on_another_device"
+
+
+class HoldsParameters(BaseEstimator):
+    """Base of estimators with parameters of parameters: ``set_params(training__max_steps=100)`` works.
+
+    Attributes
+    ----------
+    stands_for : dict of str to callable
+        Per parameter, what a value that is no `Parameters` (None, a name) stands for.
+    """
+
+    stands_for: ClassVar[dict[str, Callable[[Any], Parameters]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep tensors in memory of the CPU: a machine without this device can read what was fitted on it."""
+        state: dict[str, Any] = super().__getstate__()
+        kept: dict[str, Any] = stored(state)
+        return state if kept is state else kept | {AWAY: True}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take those that were elsewhere to the device that `device` names, if this machine has it."""
+        super().__setstate__({key: value for key, value in state.items() if key != AWAY})
+        if state.get(AWAY):
+            device = device_of(state.get("device", "auto")) if torch.cuda.is_available() else CPU
+            self.__dict__.update(restored(self.__dict__, device))
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of this estimator and, as ``training__max_steps``, those of its parameter objects.
+
+        An object is replaced, not changed: it may be another estimator's as well.
+        """
+        inner: dict[str, dict[str, Any]] = {}
+        for key in [key for key in params if key.partition("__")[0] in self.stands_for and "__" in key]:
+            name, _, field = key.partition("__")
+            inner.setdefault(name, {})[field] = params.pop(key)
+        for name, values in inner.items():
+            given = params.get(name, getattr(self, name))
+            whole = given if isinstance(given, Parameters) else self.stands_for[name](given)
+            params[name] = whole.but(**values)
+        return super().set_params(**params)

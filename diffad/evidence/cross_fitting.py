@@ -82,44 +82,22 @@ def fit_scorer(
     old, series = len(remembered), [*remembered, *series]
     # Each fold holds its part of either: no row is judged by models of another time alone.
     folds = _folds_beside([len(s) for s in series[:old]], [len(s) for s in series[old:]])
-    whole_series = complete(series)
+    whole = complete(series)
     # Every fold holds at least two windows of any length in one block.
     room = min(max(b - a for _, a, b in fold) for fold in folds) // 2
     lengths = Lengths.choose(room, series[0].shape[1], kinds)
-    seen, filled = _Gathered(), _Gathered()
-    gathered: dict[tuple[str, int], list[Array]] = {}
-    missing = float(np.mean(np.concatenate([np.isnan(s).ravel() for s in series])))
-    rows, residual = [], []
+    judged = _Judged(series, whole)
     for fold in folds:
         others = [r for other in folds if other is not fold for r in other] if len(folds) > 1 else fold
-        model = Models.fit([whole_series[i][a:b] for i, a, b in others], lengths, centred, device)
-        for i, a, b in _thinned(fold, len(folds)):
-            # Context from beyond the block keeps its edges as well informed as its middle.
-            first, last = max(0, a - lengths.longest), min(len(series[i]), b + lengths.longest)
-            known = np.asarray(~np.isnan(series[i][a:b]).all(1))
-            rows.append((i, np.arange(a, b)[known]))
-            context = slice(first, last)
-            residual.append(model.residual(series[i][context])[a - first : b - first][known])
-            inside = (slice(a - first, b - first), known)
-            seen.add(model, series[i][context], *inside)
-            if missing > MISSING:
-                filled.add(model, whole_series[i][context], *inside)
-            if series[0].shape[1] > 1:
-                for key, values in model.each_by_itself(whole_series[i][a:b]).items():
-                    gathered.setdefault(key, []).append(values)
-    joined = seen.joined()
-    visible = {length: float(v.mean()) for (kind, length), v in joined.items() if kind == VISIBLE}
-    usual, whole = seen.tails(kinds), filled.tails(kinds)
-    # A filled recording has no missing readings: how many are usual, only the recording as it was can tell.
-    whole |= {key: tail for key, tail in usual.items() if key[0] == "missing" and whole}
-    joint = {key: np.concatenate(parts) for key, parts in gathered.items() if key[0] in kinds}
-    by_itself = {key: LogTail.fit(values) for key, values in joint.items() if len(values) >= LEAST_TAIL}
-    tails = Tails(usual, whole, visible, by_itself)
-    scorer = Scorer(Models.fit(whole_series, lengths, centred, device), tails, kinds, weights)
-    normal = scorer.calibrated(joined) or nothing(sum(len(r) for _, r in rows))
-    new = np.concatenate([np.full(len(r), i >= old) for i, r in rows])
-    rows = [(i - old, r) for i, r in rows if i >= old]
-    return CrossFit(scorer, {kind: v[new] for kind, v in normal.items()}, rows, np.concatenate(residual)[new])
+        model = Models.fit([whole[i][a:b] for i, a, b in others], lengths, centred, device)
+        for block in _thinned(fold, len(folds)):
+            judged.add(model, block)
+    scorer = Scorer(Models.fit(whole, lengths, centred, device), judged.tails(kinds), kinds, weights)
+    normal = scorer.calibrated(judged.seen.joined()) or nothing(sum(len(r) for _, r in judged.rows))
+    new = np.concatenate([np.full(len(r), i >= old) for i, r in judged.rows])
+    rows = [(i - old, r) for i, r in judged.rows if i >= old]
+    residual = np.concatenate(judged.residual)[new]
+    return CrossFit(scorer, {kind: values[new] for kind, values in normal.items()}, rows, residual)
 
 
 @dataclass(frozen=True)
@@ -185,7 +163,7 @@ def look_ahead(
     later = {kind: np.concatenate(parts) for kind, parts in found.items()}
     if len(next(iter(later.values()))) < AHEAD_LEAST:
         return None
-    trust = {k: _trust(fitted.normal[k], later[k]) for k in later if k == "nearest"}
+    trust = {"nearest": _trust(fitted.normal["nearest"], later["nearest"])} if "nearest" in later else {}
     scorer = replace(scorer, weights=trusted(weights, trust))
     edges = np.cumsum([len(r) for _, r in fitted.rows])[:-1]
     expected = np.split(scorer.by_channel(fitted.normal, channels).sum(1), edges)
@@ -208,6 +186,56 @@ def _trust(expected: Array, seen: Array) -> float:
     """Return by how much less evidence is to count that rose from one half of the normal rows to the other."""
     rise = float(seen.mean()) / max(float(expected.mean()), 1e-12)
     return float(np.clip(rise, 1.0, MOST_RISE) ** -DISTRUST)
+
+
+class _Judged:
+    """Normal rows, block by block, as models judge them that have not seen them.
+
+    Attributes
+    ----------
+    rows : list of (series, int array)
+        Which rows were judged, in order.
+    residual : list of array (n, channels)
+        What they showed minus what was expected, block by block.
+    seen : _Gathered
+        Evidence of the rows as they are.
+    """
+
+    def __init__(self, series: list[Array], whole: list[Array]) -> None:
+        self.rows: list[tuple[int, NDArray[np.int64]]] = []
+        self.residual: list[NDArray[np.float64]] = []
+        self.seen, self._filled = _Gathered(), _Gathered()
+        self._by_itself: dict[tuple[str, int], list[Array]] = {}
+        self._series, self._whole = series, whole
+        missing = float(np.mean(np.concatenate([np.isnan(s).ravel() for s in series])))
+        self._holes, self._several = missing > MISSING, series[0].shape[1] > 1
+
+    def add(self, model: Models, block: Block) -> None:
+        """Judge the known rows of a block."""
+        i, a, b = block
+        series, whole, longest = self._series[i], self._whole[i], model.lengths.longest
+        # Context from beyond the block keeps its edges as well informed as its middle.
+        first, last = max(0, a - longest), min(len(series), b + longest)
+        known = np.asarray(~np.isnan(series[a:b]).all(1))
+        context, inside = slice(first, last), slice(a - first, b - first)
+        self.rows.append((i, np.arange(a, b)[known]))
+        self.residual.append(model.residual(series[context])[inside][known])
+        self.seen.add(model, series[context], inside, known)
+        if self._holes:
+            self._filled.add(model, whole[context], inside, known)
+        if self._several:
+            for key, values in model.each_by_itself(whole[a:b]).items():
+                self._by_itself.setdefault(key, []).append(values)
+
+    def tails(self, kinds: tuple[str, ...]) -> Tails:
+        """Return what evidence of some kinds looks like in normal rows."""
+        visible = {length: float(v.mean()) for (kind, length), v in self.seen.joined().items() if kind == VISIBLE}
+        usual, whole = self.seen.tails(kinds), self._filled.tails(kinds)
+        # A filled recording has no missing readings: how many are usual, only the recording as it was can tell.
+        whole |= {key: tail for key, tail in usual.items() if key[0] == "missing" and whole}
+        joined = {key: np.concatenate(parts) for key, parts in self._by_itself.items() if key[0] in kinds}
+        by_itself = {key: LogTail.fit(values) for key, values in joined.items() if len(values) >= LEAST_TAIL}
+        return Tails(usual, whole, visible, by_itself)
 
 
 class _Gathered:

@@ -79,8 +79,8 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         never lie twice in the same place. Fitting takes two to three times as long with four copies.
     latent : bool or DiffusionVAE, default=False
         Draw new images (`generate`) by the latents of an autoencoder instead of pixel by pixel. True is a
-        ``DiffusionVAE()`` with this estimator's sampler, device and seed; one that is fitted is reused, another is
-        trained, on X with its holes filled. As `latent_` it also encodes, decodes, interpolates between images and
+        ``DiffusionVAE()`` with this estimator's sampler, device and seed; one that is fitted is reused (but not by
+        `clone`, and so not by a grid search), another is trained, on X with its holes filled. As `latent_` it also encodes, decodes, interpolates between images and
         edits them. Filling and sharpening go by pixels.
     sampler : Sampler or str, default="angle"
         How to sample with a network; a string names the solver.
@@ -159,6 +159,23 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         self.sampler = sampler
         self.device = device
         self.random_state = random_state
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, also of parameter objects; ``latent__beta`` where `latent` is True is of what it stands for.
+
+        Parameters
+        ----------
+        **params
+            By name.
+
+        Returns
+        -------
+        self
+        """
+        inner = any(name.startswith("latent__") for name in params)
+        if inner and isinstance(params.get("latent", self.latent), bool):
+            params["latent"] = self._usual_autoencoder(self.random_state)
+        return super().set_params(**params)
 
     @all_or_nothing
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -343,7 +360,8 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         if self.latent_ is not None:
             if (height, width) != self.latent_.shape_[:2]:
                 raise ValueError(f"latents are of images of {self.latent_.shape_[:2]} pixels, got shape={shape!r}")
-            return self.latent_.generate(n, y, guidance)
+            drawn = self.latent_.generate(n, y, guidance).reshape(n, *self.shape_).astype(self.dtype_)
+            return drawn[..., 0] if self.flat_ else drawn
         nothing = Observed(torch.full((1, height, width, self.shape_[2]), torch.nan))
         with pinned_defaults(), torch.no_grad():
             generator = torch.Generator().manual_seed(self.seed_)
@@ -362,12 +380,21 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
+    def _usual_autoencoder(self, seed: int | np.random.RandomState | None) -> DiffusionVAE:
+        return DiffusionVAE(sampler=self.sampler, device=self.device, random_state=seed)
+
     def _autoencoder(self, X: Any, images: Images, y: Any) -> DiffusionVAE:
         given = self.latent
         if isinstance(given, bool):
-            given = DiffusionVAE(sampler=self.sampler, device=self.device, random_state=self.seed_)
+            given = self._usual_autoencoder(self.seed_)
         if hasattr(given, "network_"):
             check_shape(images, given.shape_, "autoencoder")
+            if y is not None and not np.array_equal(given.classes_, self.classes_):
+                raise ValueError(
+                    f"y has the classes {self.classes_.tolist()}, the autoencoder in latent was fitted on "
+                    f"{given.classes_.tolist()}; leave y out, or give one that is not fitted"
+                )
+            self.classes_ = given.classes_
             return given
         return clone(given).fit(self.transform(X) if np.isnan(images).any() else X, y)
 

@@ -49,10 +49,11 @@ class SeriesDetector(Detector, SeriesInput):
     4. The same cross-fitted scores set the threshold and give p-values. Scores of the second half by
        models of the first raise the threshold where the recording drifts.
 
-    Windows are judged by what they show; a few gaps are no fault. A channel that loses half of its readings, or all
-    of them while others speak, is one (kind ``"missing"``) where training lost fewer: it alarms for as long as some come
-    through, so that a dead sensor is told once and does not hide the others. These are then judged by what is left: a
-    fault of a channel that was tied to the dead one alone shows as if there had never been another.
+    Windows are judged by what they show; a few gaps are no fault. A channel that loses most of its readings (from about
+    three in five on), or all of them, while others speak, is one (kind ``"missing"``) where training lost fewer: it
+    alarms for as long as some come through, so that a dead sensor is told once and does not hide the others. These are
+    then judged by what is left: a fault of a channel that was tied to the dead one alone shows as if there had never
+    been another. Of a single channel missing rows are no fault, however many.
 
     Parameters
     ----------

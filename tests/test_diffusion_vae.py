@@ -296,3 +296,24 @@ def test_too_few_images_and_other_sizes_are_refused(imputer):
     with pytest.raises(ValueError, match=r"images of \(8, 8\) pixels, got shape=\(16, 8\)"):
         imputer.generate(2, shape=(16, 8))
     assert imputer.generate(2, shape=(8, 8)).shape == (2, 8, 8)
+
+
+def test_drawn_images_have_the_shape_and_dtype_of_those_fitted_on(fitted):
+    images = stripes(40, 2)[0]
+    grey = ImageImputer(latent=fitted, device="cpu").fit(images[..., None].astype(np.float32))
+    assert grey.generate(2).shape == (2, 8, 8, 1) and grey.generate().dtype == np.float32
+    assert ImageImputer(latent=fitted, device="cpu").fit(images).generate().dtype == np.float64
+
+
+def test_classes_of_a_fitted_autoencoder_are_those_of_the_imputer(fitted):
+    images, lying = stripes(40, 2)
+    again = ImageImputer(latent=fitted, device="cpu")
+    with pytest.raises(ValueError, match=r"y has the classes \['a', 'b'\], the autoencoder in latent was fitted on"):
+        again.fit(images, np.array(["a", "b"])[lying])
+    assert again.fit(images).classes_.tolist() == fitted.classes_.tolist()
+
+
+def test_parameters_of_what_true_stands_for_are_reached():
+    imputer = ImageImputer(latent=True, sampler="heun", random_state=3).set_params(latent__beta=0.5)
+    assert (imputer.latent.beta, imputer.latent.sampler, imputer.latent.random_state) == (0.5, "heun", 3)
+    assert clone(imputer).set_params(latent__training__max_steps=7, latent=True).latent.training.max_steps == 7

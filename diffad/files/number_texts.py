@@ -99,6 +99,8 @@ def _may_be_numbers(column: pd.Series) -> bool:
 
 
 def holds_a_digit(text: str) -> bool:
+    if text.startswith("#") and text.endswith(("!", "?")):
+        return False  # what spreadsheets write where a formula failed: #DIV/0! is no figure
     return any(character.isdigit() for character in text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -476,3 +477,13 @@ def test_rows_of_neither_time_nor_reading_are_left_out(tmp_path):
     assert read_table(path)["a"].tolist() == [1.5, 2.5]
     path.write_text("t;a\n01.02.2024;1,5\n;2,5\n;\n")
     refused(ValueError, path, "line 3 has no timestamp in column 't'")
+
+
+@pytest.mark.parametrize("error", ["#DIV/0!", "#N/A", "#NAME?", "#WERT!"])
+def test_what_a_spreadsheet_writes_for_a_failed_formula_is_missing(error, tmp_path):
+    file = tmp_path / "sheet.csv"
+    file.write_text("time,press\n" + "".join(f"2024-01-01 00:{k:02d},{error if k == 7 else k}\n" for k in range(30)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the word that was left out
+        table = read_table(file)
+    assert table["press"].dtype == float and np.flatnonzero(table["press"].isna()).tolist() == [7]

@@ -50,7 +50,7 @@ BAD = {
 
 #: Files, options, and what is said of the file.
 SAID = [
-    ("detect good.csv --fit-on few.csv", "few.csv has 60 normal rows"),
+    ("detect good.csv --fit-on few.csv", "few.csv holds 60 normal rows"),
     ("detect good.csv --fit-on counter.csv", "rise or fall in counter.csv"),
     ("detect good.csv --fit-on held.csv", "rows of held.csv"),
     ("detect good.csv --fit-on dead.csv", "channels ['X'] hold no observed value"),
@@ -70,7 +70,7 @@ SAID = [
     ("impute void.csv", "void.csv holds no observed value"),
     ("inspect nine --fit-on nine --false-alarm-rate 2", "error: --false-alarm-rate must lie"),
     ("inspect nine --fit-on four", "four holds 4 images"),
-    ("inspect nine --fit-on nine", "nine holds 9 images"),
+    ("inspect nine --fit-on nine", "nine holds 9 normal images"),
 ]
 
 

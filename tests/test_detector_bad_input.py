@@ -413,7 +413,7 @@ def test_columns_named_by_numbers_keep_their_names():
     new.iloc[100:105, 1] += 30
     detector = SeriesDetector(context="past", kinds=("energy",)).fit(X)
     assert detector.events(new).loc[0, "channels"][0] == "20"
-    assert list(detector.explain(new).share.columns) == ["10", "20"]
+    assert list(detector.explain(new).share.columns) == [10, 20]
     detector.stream().update(X.iloc[0])
     plot_detection(new, detector.explain(new), -detector.score_samples(new), detector.offset_, detector.events(new))
 

@@ -257,7 +257,7 @@ def test_unknown_device_is_refused_by_name(waves):
         ({"windows_per_mask": 0}, ("windows_per_mask", "at least 1")),
         ({"evaluate_every": 0}, ("evaluate_every", "at least 1")),
         ({"patience": 0}, ("patience", "at least 1")),
-        ({"mixing": 1.5}, ("mixing", "[0, 1]", "1.5")),
+        ({"mixing": 1.5}, ("mixing", "from 0 to 1", "1.5")),
     ],
 )
 def test_bad_training(options, words):

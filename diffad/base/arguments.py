@@ -43,10 +43,10 @@ def check_share(value: Any, name: str) -> None:
 
     Examples
     --------
-    >>> check_share(90, "coverage")
+    >>> check_share(90, "rate")
     Traceback (most recent call last):
     ...
-    ValueError: coverage must lie strictly between 0 and 1, got 90
+    ValueError: rate must lie strictly between 0 and 1, got 90
     """
     if not isinstance(value, Real) or not 0 < float(value) < 1:
         raise ValueError(f"{name} must lie strictly between 0 and 1, got {value!r}")

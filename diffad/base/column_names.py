@@ -5,6 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+from sklearn.utils.validation import validate_data
+
+
+def check_table(estimator: Any, X: pd.DataFrame, reset: bool) -> None:
+    """Check a table's columns as scikit-learn does, and by names of any type; remember them where `reset`."""
+    check_distinct(X)
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    if reset:
+        estimator._labels = list(X.columns)
+    check_names(X, estimator.__dict__.get("_labels"))
 
 
 def check_names(X: pd.DataFrame, fitted: list[Any] | None) -> None:

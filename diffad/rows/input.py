@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
 
-from diffad.base.column_names import check_distinct, check_names
+from diffad.base.column_names import check_table
 from diffad.base.masked_arrays import unmasked
 
 
@@ -18,13 +18,11 @@ class TableInput(BaseEstimator):
 
     def _table(self, X: Any, reset: bool) -> pd.DataFrame:
         if isinstance(X, pd.DataFrame):
-            check_distinct(X)
-            validate_data(self, X, reset=reset, skip_check_array=True)
+            check_table(self, X, reset)
             if not len(X):
                 raise ValueError("X holds no row")
-            if reset:
-                self._labels = list(X.columns)
-            check_names(X, self.__dict__.get("_labels"))
+            if not X.shape[1]:  # in scikit-learn's words, which its checks look for
+                raise ValueError(f"X has 0 feature(s) (shape={X.shape}); at least 1 column is needed")
             sparse = [k for k, kind in enumerate(X.dtypes) if isinstance(kind, pd.SparseDtype)]
             X = X.copy(deep=False) if sparse else X
             for k in sparse:

@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from diffad.base.column_names import check_distinct, check_names
+from diffad.base.column_names import check_table
 from diffad.base.masked_arrays import unmasked
 from diffad.base.telling import tell
 from diffad.series import recordings
@@ -25,11 +25,7 @@ class SeriesInput(BaseEstimator):
 
     def _read(self, X: Any, groups: Any, reset: bool) -> tuple[Recording, float | None]:
         if isinstance(X, pd.DataFrame):
-            check_distinct(X)
-            validate_data(self, X, reset=reset, skip_check_array=True)
-            if reset:
-                self._labels = list(X.columns)
-            check_names(X, self.__dict__.get("_labels"))
+            check_table(self, X, reset)
             return recordings.read(X, groups, self.regularize, None if reset else self.period_)
         X = unmasked(X)
         if reset:

@@ -198,7 +198,7 @@ def test_filler_gives_the_conditional_mean(filled):
 def test_residual_and_deviation_are_those_of_the_conditional_given_all_others(filled):
     filler, mean, covariance, holes = filled
     rows = filler(holes)
-    residual, _, deviation = filler.residual(holes)
+    (residual, _), deviation = filler.residual(holes), filler.deviation
     for k in range(5):
         others = np.delete(np.arange(5), k)
         gain = covariance[k, others] @ np.linalg.inv(covariance[np.ix_(others, others)])

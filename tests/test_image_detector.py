@@ -553,13 +553,9 @@ def false_alarms(n, rate):
     return np.mean([(d.predict(good(500, 30 + s)) == -1).mean() for s, d in enumerate(fits)])
 
 
-def test_false_alarm_rate_is_not_exceeded_on_new_images():
+def test_false_alarm_rate_is_neither_exceeded_nor_wasted_on_new_images():
     # Six times 300 training images leave the 95 % quantile a deviation of 0.005.
-    assert (found := false_alarms(300, 0.05)) < 0.065, f"promised 0.05, got {found}"
-
-
-def test_false_alarm_rate_is_not_wasted_on_new_images():
-    assert (found := false_alarms(300, 0.05)) > 0.035, f"promised 0.05, got {found}"
+    assert 0.035 < (found := false_alarms(300, 0.05)) < 0.065, f"promised 0.05, got {found}"
 
 
 @pytest.mark.parametrize(("parts", "copies"), [(20, 4), (26, 3), (80, 1)])

@@ -118,6 +118,11 @@ class Detector(OutlierMixin, HoldsParameters):
         Returns
         -------
         array of shape (n,), int64
+
+        Warns
+        -----
+        DriftWarning
+            Where most look stranger than the normal data that the threshold rests on.
         """
         return self._verdicts(self._strangeness(X))
 

@@ -205,6 +205,11 @@ class SeriesDetector(Detector, SeriesInput):
         X : DataFrame or array
             As in `fit`; fewer rows than a window are scored by what they show.
         groups : array-like of shape (n_timestamps,), optional
+            Label of the series each row belongs to.
+
+        Returns
+        -------
+        array of shape (n_timestamps,)
         """
         return -self._strangeness(X, groups)
 
@@ -233,6 +238,7 @@ class SeriesDetector(Detector, SeriesInput):
         Returns
         -------
         array of shape (n_timestamps,)
+            ``(1 + normal rows as strange) / (normal rows + 1)``, from 0 (excluded) to 1.
         """
         score = self._strangeness(X, groups)
         return self.normal_.p_values(score)
@@ -305,7 +311,7 @@ class SeriesDetector(Detector, SeriesInput):
         return self
 
     def predict(self, X: Any, groups: Any = None) -> NDArray[np.int64]:
-        """Return -1 for rows that alarm, 1 for the others; warn of drift.
+        """Return -1 for rows that alarm, 1 for the others.
 
         Parameters
         ----------
@@ -315,6 +321,11 @@ class SeriesDetector(Detector, SeriesInput):
         Returns
         -------
         array of shape (n_timestamps,), int64
+
+        Warns
+        -----
+        DriftWarning
+            Where most rows look stranger than the normal data that the threshold rests on.
         """
         return self._verdicts(self._strangeness(X, groups))
 

@@ -170,6 +170,10 @@ class TabularDetector(Detector, TableInput):
         ----------
         X : DataFrame or array
             As in `fit`.
+
+        Returns
+        -------
+        DataFrame of shape (n_rows, kinds)
         """
         check_is_fitted(self)
         table = self._table(X, reset=False)

@@ -185,7 +185,7 @@ class FlowModel:
         Returns
         -------
         DataFrame
-            The columns of the flows, ``score``, ``severity`` (how many times the limit is reached, by the flow, its
+            The columns of the flows, ``score`` (larger = stranger), ``severity`` (how many times the limit is reached, by the flow, its
             source or its pair), ``p_value`` and ``reasons`` (list of dict with ``feature``, ``value``, ``expected``,
             ``lower``, ``upper`` and ``text``).
         """

@@ -72,13 +72,31 @@ class Filler:
 
     Expected indicators are probabilities that grow linearly with what is visible; `sharpness` is the
     power that makes calibrated ones of them where the other columns tell all, 1 where they tell nothing.
+
+    Attributes
+    ----------
+    space : Space
+        Scales of the columns.
+    model : prior of rows on the normal scale
+    bands : Bands or None
+    scale : {"linear", "scores"}
+        Which space it is.
+    parts : tuple of str
+        What the model is made of, as ``("mixture-3", "kernel-0.5")``.
+    sharpness : float
     """
 
     space: Space
     model: Any
     bands: Bands | None
-    name: str
+    scale: str
+    parts: tuple[str, ...]
     sharpness: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Scale and parts, as ``"scores mixture-3 + kernel-0.5"``."""
+        return f"{self.scale} {' + '.join(self.parts)}"
 
     def fill(self, rows: Matrix, levels: Sequence[float], said: Said | None = None) -> tuple[Matrix, Matrix]:
         """Fill the gaps of encoded rows (n, width), by what the model says, or has `said`, of them.

@@ -102,7 +102,7 @@ def fit_filler(
                 f"columns that vary, X has {len(rows)} rows with a value",
             )
         model = _models(space["linear"].forward(rows), (kind,), seed)[kind]
-        return Filler(space["linear"], model, None, f"linear {kind}"), {}
+        return Filler(space["linear"], model, None, "linear", (kind,)), {}
     order = rng.permutation(len(rows))
     train, truth = rows[order[n_out:]], rows[order[:n_out]]
     holes = _hide(truth, owner, rng)
@@ -134,9 +134,9 @@ def _refitted(chosen: Filler, rows: Matrix, seed: int) -> Any:
 
     From what was chosen on: another start might end in another, worse optimum that nothing has judged.
     """
-    parts = chosen.name.split(" ", 1)[1].split(" + ")
+    parts = chosen.parts
     starts = chosen.model.models if len(parts) > 1 else (chosen.model,)
-    final = _models(chosen.space.forward(rows), tuple(parts), seed, starts)
+    final = _models(chosen.space.forward(rows), parts, seed, starts)
     return final[parts[0]] if len(parts) == 1 else Pool(tuple(final[p] for p in parts), chosen.model.shares)
 
 
@@ -155,14 +155,14 @@ def _compared(
 ) -> list[tuple[Filler, float]]:
     """Fit candidates and return them with their losses: a few on both scales, the rest on the better one."""
 
-    def tried(name: str, kinds: Sequence[str]) -> list[tuple[Filler, float]]:
-        models = _models(space[name].forward(train), kinds, seed)
-        fillers = [Filler(space[name], model, None, f"{name} {kind}") for kind, model in models.items()]
+    def tried(scale: str, kinds: Sequence[str]) -> list[tuple[Filler, float]]:
+        models = _models(space[scale].forward(train), kinds, seed)
+        fillers = [Filler(space[scale], model, None, scale, (kind,)) for kind, model in models.items()]
         return [(f, loss(f, holes, truth)) for f in fillers]
 
-    found = [pair for name in space for pair in tried(name, tuple(kinds[:PROBES]))]
-    best = min(found, key=lambda pair: pair[1])[0].name.split(" ")[0]
-    return found + tried(best, tuple(kinds[PROBES:]))
+    found = [pair for scale in space for pair in tried(scale, tuple(kinds[:PROBES]))]
+    best, _ = min(found, key=lambda pair: pair[1])
+    return found + tried(best.scale, tuple(kinds[PROBES:]))
 
 
 def _candidates(prior: str, width: int) -> tuple[str, ...]:
@@ -230,18 +230,18 @@ def loss(filler: Filler, holes: Matrix, truth: Matrix, said: Said | None = None)
 def _pooled(trial: list[Filler], losses: dict[str, float], holes: Matrix, truth: Matrix) -> Filler:
     """Return the best candidate, or the pool of the best mixture and the best kernel on its scale."""
     best = min(trial, key=lambda f: losses[f.name])
-    scale = best.name.split(" ")[0]
-    here = [f for f in trial if f.name.startswith(scale)]
-    kernels = [f for f in here if "kernel" in f.name]
-    others = [f for f in here if "kernel" not in f.name]
+    here = [f for f in trial if f.scale == best.scale]
+    kernels = [f for f in here if f.parts[0].startswith("kernel")]
+    others = [f for f in here if not f.parts[0].startswith("kernel")]
     if not kernels or not others:
         return best
     kernel, other = (min(group, key=lambda f: losses[f.name]) for group in (kernels, others))
-    name = f"{other.name} + {kernel.name.split(' ')[1]}"
+    parts = (*other.parts, *kernel.parts)
     for share in SHARES[1:-1]:
-        mixed = Filler(best.space, Pool((other.model, kernel.model), (1 - share, share)), None, name)
-        losses[f"{name} {share}"] = loss(mixed, holes, truth)
-        if losses[f"{name} {share}"] < min(v for k, v in losses.items() if k != f"{name} {share}"):
+        mixed = Filler(best.space, Pool((other.model, kernel.model), (1 - share, share)), None, best.scale, parts)
+        least, found = min(losses.values()), loss(mixed, holes, truth)
+        losses[f"{mixed.name} {share}"] = found
+        if found < least:
             best = mixed
     return best
 
@@ -262,15 +262,16 @@ def _joined(filler: Filler, learnt: Any, losses: dict[str, float], holes: Matrix
     best, least = filler, (1 - WORTH) * loss(filler, holes, truth)
     if learnt is None:
         return best
-    name, models = f"{filler.name} + network", (filler.model, learnt)
+    models = (filler.model, learnt)
+    joined = replace(filler, parts=(*filler.parts, "network"))
     chunks = filler.chunks(holes, Pool(models, (0.5, 0.5)).chunk)
     said = [(part, [model.condition(x) for model in models]) for part, x in chunks]
     for share in SHARES[1:]:
         shares = (1 - share, share)
         found = loss(filler, holes, truth, [(part, pool(conditionals, shares)) for part, conditionals in said])
-        losses[f"{name} {share}"] = found
+        losses[f"{joined.name} {share}"] = found
         if found < least:
-            best, least = replace(filler, model=Pool(models, shares), name=name), found
+            best, least = replace(joined, model=Pool(models, shares)), found
     return best
 
 

@@ -78,7 +78,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``; ``"auto"`` takes CUDA where it is.
     random_state : int, RandomState instance or None, default=0
-        Seed of training and sampling; equal seeds repeat a run to the bit on one device.
+        Seed of training and sampling; equal seeds repeat a run to the bit on one device. Gaps in the rows fitted on are
+        completed by draws that depend on the rows: changing one value of them is like another seed.
 
     Attributes
     ----------

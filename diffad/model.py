@@ -244,11 +244,8 @@ class MaskedDiffusion:
         gate = self.gate.to(context.mean.device)[context.kinds]  # (M, 1, d, levels)
 
         def velocity(z: Tensor, theta: Tensor) -> Tensor:
-            level = float(gate_position(theta))  # theta lives on the CPU: no device sync
-            low, high = int(level), min(int(level) + 1, GATE_LEVELS - 1)
-            share = torch.lerp(gate[..., low], gate[..., high], level - low)
             angles = torch.full(z.shape[:2], float(theta), device=z.device)
-            return share * context.velocity(network, z, angles)
+            return admitted(gate, theta) * context.velocity(network, z, angles)
 
         return velocity
 
@@ -256,6 +253,13 @@ class MaskedDiffusion:
 def gate_position(theta: Tensor) -> Tensor:
     """Return the position of an angle on the gate's axis: 0 at theta = 0, GATE_LEVELS - 1 at pi/2."""
     return (theta / (torch.pi / 2) * (GATE_LEVELS - 1)).clamp(0, GATE_LEVELS - 1)
+
+
+def admitted(gate: Tensor, theta: Tensor) -> Tensor:
+    """Return how much of the network a gate (..., levels) admits at an angle, between two of its levels: (...)."""
+    level = float(gate_position(theta))  # theta lives on the CPU: no device sync
+    low, high = int(level), min(int(level) + 1, GATE_LEVELS - 1)
+    return torch.lerp(gate[..., low], gate[..., high], level - low)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from diffad.diffusion.noise import SCHEDULES, angle_sigmas
 from diffad.images import tiles
 from diffad.images.prior import ImagePrior
 from diffad.images.tiles import Observed
-from diffad.model import GATE_LEVELS, Sampler, gate_position
+from diffad.model import GATE_LEVELS, Sampler, admitted
 from diffad.networks.unet import UNet
 
 #: Pixels that pass the network at once.
@@ -116,9 +116,7 @@ class ImageDiffusion:
         self, network: UNet, context: Context, way: int, label: int | None, guidance: float
     ) -> samplers.Denoise:
         def velocity(z: Tensor, theta: Tensor) -> Tensor:
-            level = float(gate_position(theta))
-            low, high = int(level), min(int(level) + 1, GATE_LEVELS - 1)
-            share = float(torch.lerp(self.gate[way, low], self.gate[way, high], level - low))
+            share = float(admitted(self.gate[way], theta))
             angles = torch.full((len(z),), float(theta))
             if label is None:
                 return share * context.velocity(network, z, angles)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from diffad.base.arguments import is_number
 from diffad.base.atomic import all_or_nothing
 from diffad.base.holds_parameters import HoldsParameters
 from diffad.base.telling import tell
@@ -160,7 +160,7 @@ class Detector(OutlierMixin, HoldsParameters):
         Raises
         ------
         ValueError
-            If X shows nothing, or `threshold` was since set to none.
+            If X shows nothing, or `threshold` was since set to what is no threshold here.
 
         Warns
         -----
@@ -219,7 +219,7 @@ class Detector(OutlierMixin, HoldsParameters):
         return tuple(kind for kind in known if kind in kinds)
 
     def _check_decision(self) -> None:
-        if not isinstance(self.contamination, Real) or not 0 <= self.contamination < 0.5:
+        if not is_number(self.contamination) or not 0 <= self.contamination < 0.5:
             raise ValueError(f"contamination must lie in [0, 0.5), got {self.contamination!r}")
         if self.threshold is not None and not isinstance(self.threshold, Threshold):
             raise ValueError(f"threshold must be FalseAlarmRate, AlarmsPerDay or None, got {self.threshold!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from diffad import tracking
-from diffad.base.arguments import check_count, check_within
+from diffad.base.arguments import check_count, check_within, is_number
 from diffad.base.atomic import all_or_nothing
 from diffad.base.defaults import pinned_defaults, seeded
 from diffad.base.devices import device_of
@@ -324,7 +323,7 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         if step.dtype.kind not in "biuf" or step.shape != latents.shape[1:]:
             got = f"shape {step.shape}" if step.dtype.kind in "biuf" else repr(direction)
             raise ValueError(f"direction must have the shape {latents.shape[1:]} that direction() gives, got {got}")
-        if not isinstance(strength, Real) or not np.isfinite(float(strength)):
+        if not is_number(strength) or not np.isfinite(float(strength)):
             raise ValueError(f"strength must be a finite number, got {strength!r}")
         return self.decode(latents + float(strength) * step.astype(np.float32))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
 from diffad.augmentation import Augmentation, check_augmentation
-from diffad.base.arguments import check_count, check_share
+from diffad.base.arguments import check_count, check_share, is_number
 from diffad.base.atomic import all_or_nothing
 from diffad.base.defaults import pinned_defaults
 from diffad.base.devices import device_of
@@ -79,8 +78,8 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         never lie twice in the same place. Fitting takes two to three times as long with four copies.
     latent : bool or DiffusionVAE, default=False
         Draw new images (`generate`) by the latents of an autoencoder instead of pixel by pixel. True is a
-        ``DiffusionVAE()`` with this estimator's sampler, device and seed; one that is fitted is reused (but not by
-        `clone`, and so not by a grid search), another is trained, on X with its holes filled. As `latent_` it also encodes, decodes, interpolates between images and
+        ``DiffusionVAE()`` with this estimator's sampler, device and seed; one that is fitted is reused as it was
+        fitted (but not by `clone`, and so not by a grid search), another is trained, on X with its holes filled. As `latent_` it also encodes, decodes, interpolates between images and
         edits them. Filling and sharpening go by pixels.
     sampler : Sampler or str, default="angle"
         How to sample with a network; a string names the solver.
@@ -171,11 +170,22 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            For parameters of `latent` where it is False.
         """
-        inner = any(name.startswith("latent__") for name in params)
-        if inner and isinstance(params.get("latent", self.latent), bool):
-            params["latent"] = self._usual_autoencoder(self.random_state)
-        return super().set_params(**params)
+        inner = {name: params.pop(name) for name in list(params) if name.startswith("latent__")}
+        super().set_params(**params)
+        if inner and self.latent is False:
+            raise ValueError(f"{sorted(inner)} are parameters of an autoencoder, and latent is False; set latent=True")
+        usual = self.latent is True and bool(inner)
+        given = self._usual_autoencoder() if usual else self.latent
+        if inner and isinstance(given, DiffusionVAE):
+            given.set_params(**{name.removeprefix("latent__"): value for name, value in inner.items()})
+        self.latent = given
+        return self
 
     @all_or_nothing
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -210,6 +220,7 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         refuse_empty(images)
         as_sampler(self.sampler)
         self.classes_, labels = read_classes(y, len(images))
+        n_classes = len(self.classes_)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         device = device_of(self.device)
         with tracking.run_of(self, X) as on_progress, pinned_defaults(), torch.no_grad():
@@ -229,7 +240,7 @@ class ImageImputer(TransformerMixin, HoldsParameters):
                 training = None
             if training is not None:
                 self.history_, self.network_gain_ = learn(
-                    model, standard, labels, len(self.classes_), self.prior, training, seed, on_progress, copies
+                    model, standard, labels, n_classes, self.prior, training, seed, on_progress, copies
                 )
             self.bands_ = calibrate(model, standard, self.prior, seed, copies)
         return self
@@ -380,13 +391,13 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _usual_autoencoder(self, seed: int | np.random.RandomState | None) -> DiffusionVAE:
-        return DiffusionVAE(sampler=self.sampler, device=self.device, random_state=seed)
+    def _usual_autoencoder(self) -> DiffusionVAE:
+        return DiffusionVAE(sampler=self.sampler, device=self.device, random_state=self.random_state)
 
     def _autoencoder(self, X: Any, images: Images, y: Any) -> DiffusionVAE:
         given = self.latent
         if isinstance(given, bool):
-            given = self._usual_autoencoder(self.seed_)
+            given = self._usual_autoencoder()
         if hasattr(given, "network_"):
             check_shape(images, given.shape_, "autoencoder")
             if y is not None and not np.array_equal(given.classes_, self.classes_):
@@ -443,5 +454,5 @@ def _keep_seen(images: NDArray[Any], X: Any) -> NDArray[Any]:
 
 
 def _check_sigma(sigma: float) -> None:
-    if not isinstance(sigma, Real) or not (np.isfinite(sigma) and sigma >= 0):
+    if not is_number(sigma) or not (np.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a standard deviation in X's units, 0 or more, got {sigma!r}")

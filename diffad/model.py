@@ -77,7 +77,7 @@ class Sampler(Parameters):
 
     @property
     def solver(self) -> samplers.Solver:
-        """The solver of the name, which is none for "angle": that walks along angles, not sigmas."""
+        """The solver of the name; not for "angle", which walks along angles, not sigmas."""
         solve = samplers.SAMPLERS[self.name]
         return partial(samplers.ddim, eta=self.eta) if self.name == "ddim" else solve
 

@@ -260,6 +260,16 @@ class SeriesDetector(Detector, SeriesInput):
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            If X shows nothing, or `threshold` was since set to what is no threshold.
+
+        Warns
+        -----
+        UserWarning
+            Below 100 rows: more may alarm than asked for.
         """
         recording = self._open(X, groups)
         self._check_decision()
@@ -432,7 +442,8 @@ class SeriesDetector(Detector, SeriesInput):
 
     def _check_channels(self) -> None:
         """Raise ValueError where what was chosen compares channels and only one varies."""
-        if self.scaling_.modelled.sum() == 1 and set(self._chosen(KINDS)) <= set(AMONG_CHANNELS):
+        alone = self.model is None and self.scaling_.modelled.sum() == 1
+        if alone and set(self._chosen(KINDS)) <= set(AMONG_CHANNELS):
             raise ValueError(
                 f"kinds={self.kinds!r} compare channels with each other, and in X only one varies; add others of "
                 f"{[kind for kind in KINDS if kind not in AMONG_CHANNELS]}, or give more channels"
@@ -482,9 +493,9 @@ class SeriesDetector(Detector, SeriesInput):
         fitted = fit_detector(raw, faulty, self._recipe(), memory)
         self.scorer_ = SeriesScorer(self.scaling_, constant, fitted.learnt)
         self.memory_ = fitted.memory
-        chosen = self._chosen(KINDS)
         # Of "model" only where one was given: its share is what faults admitted.
-        self.weights_ = {kind: w for kind, w in fitted.learnt.scorer.weights.items() if kind in (*chosen, "model")}
+        speak = {*self._chosen(KINDS), "model"} - set(AMONG_CHANNELS if self.scaling_.modelled.sum() == 1 else ())
+        self.weights_ = {kind: w for kind, w in fitted.learnt.scorer.weights.items() if kind in speak}
         share_of_training = bool(self.contamination) and self.threshold is None
         training = np.concatenate([self.scorer_.shares(r).sum(1) for r in raw]) if share_of_training else None
         self._decide(

@@ -159,7 +159,7 @@ class TabularDetector(Detector, TableInput):
                 if table.iloc[kept].notna().any().all():
                     self.columns_ = Columns.fit(table.iloc[kept], self.categorical_features)
             _, normal = self._fit_scorer(table, kept, seed, self._learner(seed, on_progress))
-            training = self._scores(table) if self.contamination and self.threshold is None else None
+            training = self._scores(table)[shown] if self.contamination and self.threshold is None else None
             self._decide(NormalScores.of_blocks([normal]), training)
         return self
 
@@ -221,7 +221,7 @@ class TabularDetector(Detector, TableInput):
             middle, half = centre[:, entries[0]] * scale + offset, BAND * deviation[entries[0]] * scale
             expected[name], lower[name], upper[name] = middle, middle - half, middle + half
         shares = pd.DataFrame(share, table.index, names)
-        return Explanation(shares, pd.DataFrame(expected, index=table.index), lower, upper)
+        return Explanation(shares, pd.DataFrame(expected, index=table.index).set_axis(names, axis=1), lower, upper)
 
     def _explained(self, table: pd.DataFrame) -> tuple[Scores, Scores, Scores]:
         """Return what entries should have been (n, d), the blame of columns (n, columns) and the scores (n,) of rows."""

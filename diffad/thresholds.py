@@ -6,13 +6,12 @@ Here a *score* is larger = stranger; the estimators turn its sign at their publi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
-from diffad.base.arguments import check_share
+from diffad.base.arguments import check_share, is_number
 from diffad.base.masked_arrays import unmasked
 from diffad.base.parameters import Parameters
 from diffad.base.telling import tell
@@ -235,7 +234,7 @@ class AlarmsPerDay(Parameters):
             value = getattr(self, name)
             if value is None and name == "rows_per_day":
                 continue
-            if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < np.inf:
+            if not is_number(value) or not 0 < float(value) < np.inf:
                 raise ValueError(f"{name} must be a positive number, got {value!r}")
 
     def find(self, normal: NormalScores, period: float | None, compared: bool = False) -> float:

@@ -56,7 +56,7 @@ def autolog(enable: bool = True) -> None:
 def run_of(estimator: Any, X: Any, training: Training | None = None) -> Iterator[Progress | None]:
     """Wrap a fit: yield a callback for the loss curve, log everything else when the fit is done.
 
-    `training` is what the estimator goes by where its own parameter of the name is None.
+    `training` is what the estimator goes by where its own parameter of the name says "auto", or None.
     """
     if os.environ.get(SWITCH) != "1":
         yield None

@@ -57,7 +57,7 @@ class Training(Parameters):
         Steps between looks at the held-out loss.
     patience : int, default=8
         Looks without a better held-out loss before training stops.
-    checkpoint : str or None, default=None
+    checkpoint : path or None, default=None
         File to keep the state in; a run that finds it resumes to the bit. It belongs to one data
         set, one seed and one `Training`: others are refused.
     progress : bool, default=False

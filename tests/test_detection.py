@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,13 @@ from diffad import (
     FalseAlarmRate,
     ImageDetector,
     ImageImputer,
+    Sampler,
     SeriesDetector,
+    SeriesImputer,
     TabularDetector,
+    TabularImputer,
+    Training,
+    benjamini_hochberg,
 )
 
 rng = np.random.default_rng(0)
@@ -135,3 +141,50 @@ def test_only_the_kinds_asked_for_have_weights():
 def test_estimators_of_images_say_what_they_take(kind):
     tags = get_tags(kind()).input_tags
     assert tags.three_d_array and not tags.two_d_array and tags.allow_nan == (kind is not DiffusionVAE)
+
+
+def test_a_share_of_the_training_rows_is_one_of_those_that_show_something():
+    mixed = np.concatenate([ROWS[:300], np.full((300, 3), np.nan)])
+    alarms = TabularDetector(contamination=0.1).fit_predict(mixed) == -1
+    assert alarms[:300].mean() == pytest.approx(0.1, abs=0.01) and not alarms[300:].any()
+
+
+def test_a_model_can_judge_a_single_channel_beside_kinds_that_cannot(prior_only):
+    rows = np.random.default_rng(0).standard_normal((800, 1)).cumsum(0) * 0.1
+    detector = SeriesDetector(kinds=("nearest",), model=prior_only()).fit(rows)
+    assert set(detector.weights_) == {"model"}
+
+
+@pytest.mark.parametrize("kind", [SeriesDetector, TabularDetector, SeriesImputer, TabularImputer])
+def test_tables_without_columns_are_refused_by_number(kind):
+    with pytest.raises(ValueError, match="0 feature"):
+        kind().fit(pd.DataFrame(index=range(300)))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)], names=["l", "m"]),
+        pd.Index(["a", "b", "c"], name="sensor"),
+        pd.CategoricalIndex(["a", "b", "c"]),
+    ],
+    ids=["levels", "named", "categories"],
+)
+def test_explanations_carry_columns_of_any_kind(columns):
+    table = pd.DataFrame(ROWS[:200], columns=columns)
+    for found in vars(TabularDetector().fit(table).explain(table[:5])).values():
+        pd.testing.assert_index_equal(found.columns, columns)
+
+
+@pytest.mark.parametrize("value", [Fraction(1, 10), True, np.True_, "a", 10**400, float("nan")])
+def test_what_is_no_plain_number_is_refused_wherever_numbers_are_taken(value):
+    for call in (
+        lambda: FalseAlarmRate(value),
+        lambda: Training(mixing=value),
+        lambda: Sampler(eta=value),
+        lambda: benjamini_hochberg([0.1], rate=value),
+        lambda: TabularDetector(contamination=value).fit(ROWS),
+        lambda: AlarmsPerDay(value),
+    ):
+        with pytest.raises(ValueError, match="must"):
+            call()

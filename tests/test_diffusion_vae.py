@@ -317,3 +317,25 @@ def test_parameters_of_what_true_stands_for_are_reached():
     imputer = ImageImputer(latent=True, sampler="heun", random_state=3).set_params(latent__beta=0.5)
     assert (imputer.latent.beta, imputer.latent.sampler, imputer.latent.random_state) == (0.5, "heun", 3)
     assert clone(imputer).set_params(latent__training__max_steps=7, latent=True).latent.training.max_steps == 7
+
+
+def test_classes_of_a_fitted_autoencoder_teach_the_pixels_nothing(fitted):
+    images, training = stripes(24, 2)[0], Training(max_steps=2, masks_per_batch=1)
+    with_latents, plain = (
+        ImageImputer(latent=latent, training=training, device="cpu").fit(images) for latent in (fitted, False)
+    )
+    assert [step["loss"] for step in with_latents.history_] == [step["loss"] for step in plain.history_]
+
+
+def test_parameters_of_latents_that_are_off_are_refused():
+    imputer = ImageImputer()
+    with pytest.raises(ValueError, match="latent is False; set latent=True"):
+        imputer.set_params(latent__beta=0.5)
+    with pytest.raises(ValueError, match="latent is False; set latent=True"):
+        imputer.set_params(latent=False, latent__beta=0.5)
+    both = imputer.set_params(latent=True, latent__beta=0.5, random_state=5)
+    assert (both.latent.beta, both.latent.random_state) == (0.5, 5), "all that is said in one call counts"
+    unchanged = ImageImputer(latent=True)
+    with pytest.raises(ValueError, match="nonsense"):
+        unchanged.set_params(latent__nonsense=1)
+    assert unchanged.latent is True

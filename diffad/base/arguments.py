@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,19 @@ def check_count(value: Any, name: str, least: int = 1) -> None:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number that a float holds; truth values and fractions are none.
+
+    Examples
+    --------
+    >>> is_number(1), is_number(True), is_number(10**400)
+    (True, False, False)
+    """
+    if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
+        return False
+    return not isinstance(value, int) or abs(value) <= float(np.finfo(float).max)
+
+
 def check_within(value: Any, name: str, low: float, high: float = np.inf) -> None:
     """Raise ValueError unless a value is a finite number from `low` to `high`.
 
@@ -32,7 +45,7 @@ def check_within(value: Any, name: str, low: float, high: float = np.inf) -> Non
     ...
     ValueError: eta must be a number from 0 to 1, got 'a'
     """
-    if isinstance(value, Real) and np.isfinite(float(value)) and low <= float(value) <= high:
+    if is_number(value) and np.isfinite(float(value)) and low <= float(value) <= high:
         return
     bounds = f"a number from {low:g} to {high:g}" if np.isfinite(high) else f"a number, {low:g} or more"
     raise ValueError(f"{name} must be {bounds}, got {value!r}")
@@ -48,5 +61,5 @@ def check_share(value: Any, name: str) -> None:
     ...
     ValueError: rate must lie strictly between 0 and 1, got 90
     """
-    if not isinstance(value, Real) or not 0 < float(value) < 1:
+    if not is_number(value) or not 0 < float(value) < 1:
         raise ValueError(f"{name} must lie strictly between 0 and 1, got {value!r}")

@@ -10,6 +10,8 @@ from sklearn.utils.validation import validate_data
 
 def check_table(estimator: Any, X: pd.DataFrame, reset: bool) -> None:
     """Check a table's columns as scikit-learn does, and by names of any type; remember them where `reset`."""
+    if not X.shape[1]:  # in scikit-learn's words, which its checks look for
+        raise ValueError(f"X has 0 feature(s) (shape={X.shape}); at least 1 column is needed")
     check_distinct(X)
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     if reset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffad.base.arguments import is_number
 from diffad.base.masked_arrays import unmasked
 
 Images = NDArray[np.floating]
@@ -120,7 +120,7 @@ def class_number(classes: NDArray[Any], y: Any) -> int:
 
 def check_guidance(guidance: float) -> None:
     """Raise ValueError unless guidance is a finite number."""
-    if not isinstance(guidance, Real) or not np.isfinite(float(guidance)):
+    if not is_number(guidance) or not np.isfinite(float(guidance)):
         raise ValueError(f"guidance must be a finite number, got {guidance!r}")
 
 

@@ -21,8 +21,6 @@ class TableInput(BaseEstimator):
             check_table(self, X, reset)
             if not len(X):
                 raise ValueError("X holds no row")
-            if not X.shape[1]:  # in scikit-learn's words, which its checks look for
-                raise ValueError(f"X has 0 feature(s) (shape={X.shape}); at least 1 column is needed")
             sparse = [k for k, kind in enumerate(X.dtypes) if isinstance(kind, pd.SparseDtype)]
             X = X.copy(deep=False) if sparse else X
             for k in sparse:

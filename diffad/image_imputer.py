@@ -79,8 +79,9 @@ class ImageImputer(TransformerMixin, HoldsParameters):
     latent : bool or DiffusionVAE, default=False
         Draw new images (`generate`) by the latents of an autoencoder instead of pixel by pixel. True is a
         ``DiffusionVAE()`` with this estimator's sampler, device and seed; one that is fitted is reused as it was
-        fitted (but not by `clone`, and so not by a grid search), another is trained, on X with its holes filled. As `latent_` it also encodes, decodes, interpolates between images and
-        edits them. Filling and sharpening go by pixels.
+        fitted (but not by `clone`, and so not by a grid search), another is trained, on X with its holes filled.
+        As `latent_` it also encodes, decodes, interpolates between images and edits them. Filling and sharpening go
+        by pixels.
     sampler : Sampler or str, default="angle"
         How to sample with a network; a string names the solver.
     device : str, default="auto"
@@ -178,13 +179,14 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         """
         inner = {name: params.pop(name) for name in list(params) if name.startswith("latent__")}
         super().set_params(**params)
-        if inner and self.latent is False:
+        if not inner:
+            return self
+        if self.latent is False:
             raise ValueError(f"{sorted(inner)} are parameters of an autoencoder, and latent is False; set latent=True")
-        usual = self.latent is True and bool(inner)
-        given = self._usual_autoencoder() if usual else self.latent
-        if inner and isinstance(given, DiffusionVAE):
-            given.set_params(**{name.removeprefix("latent__"): value for name, value in inner.items()})
-        self.latent = given
+        if self.latent is not True:
+            return super().set_params(**inner)
+        own = {name.removeprefix("latent__"): value for name, value in inner.items()}
+        self.latent = self._usual_autoencoder().set_params(**own)
         return self
 
     @all_or_nothing

@@ -1,1 +1,1 @@
-"""What every estimator is made of: checks of arguments and names, parameters, devices, warnings, files written whole."""
+"""What every estimator is made of: checks of arguments and names, parameters, devices, warnings, whole files."""

@@ -185,9 +185,9 @@ class FlowModel:
         Returns
         -------
         DataFrame
-            The columns of the flows, ``score`` (larger = stranger), ``severity`` (how many times the limit is reached, by the flow, its
-            source or its pair), ``p_value`` and ``reasons`` (list of dict with ``feature``, ``value``, ``expected``,
-            ``lower``, ``upper`` and ``text``).
+            The columns of the flows, ``score`` (larger = stranger), ``severity`` (how many times the limit is reached,
+            by the flow, its source or its pair), ``p_value`` and ``reasons`` (list of dict with ``feature``, ``value``,
+            ``expected``, ``lower``, ``upper`` and ``text``).
         """
         table = watch.update(flows)
         score = -self.detector.score_samples(table) if len(table) else np.zeros(0)

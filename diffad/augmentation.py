@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from numbers import Real
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffad.base.arguments import check_count
+from diffad.base.arguments import check_count, is_number
 from diffad.base.parameters import Parameters
 
 #: Right and down.
@@ -64,7 +63,7 @@ class Augmentation(Parameters):
     def __post_init__(self) -> None:
         check_count(self.shift, "shift", least=0)
         check_count(self.copies, "copies")
-        if not isinstance(self.crop, Real) or not 0 < float(self.crop) <= 1:
+        if not is_number(self.crop) or not 0 < float(self.crop) <= 1:
             raise ValueError(f"crop must be a share of the side in (0, 1], got {self.crop!r}")
         if not (self.horizontal or self.vertical or self.shift or self.crop < 1):
             raise ValueError("copies would equal their originals: allow horizontal, vertical, shift or crop")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from sklearn.utils import check_random_state
 
-from diffad.base.arguments import check_count
+from diffad.base.arguments import check_count, is_number
 from diffad.series.recordings import as_floats, read
 
 Values = NDArray[np.float64]
@@ -288,7 +288,7 @@ def _checked(X: Any, n_events: int, length: int) -> Values:
 
 def _sizes(size: float | tuple[float, float]) -> tuple[float, float]:
     low, high = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
-    if not (isinstance(low, Real) and isinstance(high, Real) and 0 < float(low) <= float(high) < np.inf):
+    if not (is_number(low) and is_number(high) and 0 < float(low) <= float(high) < np.inf):
         raise ValueError(f"size must be positive, or a pair (low, high) of growing positive sizes, got {size!r}")
     return float(low), float(high)
 

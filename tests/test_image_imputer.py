@@ -16,8 +16,10 @@ from sklearn.exceptions import NotFittedError
 
 from diffad import DiffusionVAE, ImageImputer, Sampler, Training
 from diffad.calibration import Bands
+from diffad.images import tiles as image_tiles
 from diffad.images.fitting import KINDS, box_mask
 from diffad.metrics import coverage, crps
+from diffad.networks.unet import UNet
 
 SIZE = 12
 D = SIZE * SIZE
@@ -690,3 +692,16 @@ def test_labels_that_are_missing_or_of_several_types_are_refused(estimator, labe
 def test_a_list_that_misses_labels_is_refused(labels):
     with pytest.raises(ValueError, match=r"y misses the class of images \[3, 7\]"):
         ImageImputer().fit(np.random.default_rng(0).random((8, 8, 8)), labels)
+
+
+def test_what_a_solver_does_not_have_changes_nothing_and_costs_no_noise(monkeypatch):
+    imputer = small().fit(fields(20, 0))
+    imputer.model_.network = UNet(4, 1, 0, patch=1)
+    hole, asked = holes(fields(1, 1), "box"), []
+    drawn = image_tiles.moments
+    monkeypatch.setattr(image_tiles, "moments", lambda *given: asked.append(given[2]) or drawn(*given))
+    plain, told = (imputer.set_params(sampler=Sampler("angle", 4, eta=eta)).sample(hole, 3) for eta in (0.0, 0.5))
+    np.testing.assert_array_equal(told, plain)
+    assert asked == [3, 3]
+    imputer.set_params(sampler=Sampler("ddim", 4, eta=0.5)).sample(hole, 3)
+    assert asked[-1] == 3 * 5, "a step of a stochastic solver adds noise of its own"

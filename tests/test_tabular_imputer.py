@@ -361,7 +361,7 @@ def test_wrong_parameters_are_refused_by_name(imputer, table, gaps):
     for wrong in (0, 1, -0.5, float("nan")):
         refused(lambda wrong=wrong: imputer.quantile(gaps, wrong), "q must")
         refused(lambda wrong=wrong: imputer.interval(gaps, wrong), "coverage")
-    for wrong in (0, 2.5):
+    for wrong in (0, 2.5, True):
         refused(lambda wrong=wrong: imputer.sample(gaps, wrong), "n_samples", str(wrong))
 
 

@@ -23,7 +23,7 @@ from typing import IO, TypeAlias
 import pandas as pd
 
 from diffad.base.telling import tell
-from diffad.files.number_texts import NOTATIONS, as_number, is_number, with_numbers
+from diffad.files.number_texts import NOTATIONS, as_number, reads_as_number, with_numbers
 
 #: Where a row of a table stands in its file, as errors say it.
 Place: TypeAlias = Callable[[int], str]
@@ -185,7 +185,7 @@ def _separator(lines: list[str]) -> str:
 
 
 def _is_reading(field: str) -> bool:
-    return bool(DATE.match(field)) or is_number(field)
+    return bool(DATE.match(field)) or reads_as_number(field)
 
 
 def _any_reading(row: list[str]) -> bool:

@@ -95,7 +95,7 @@ def _may_be_numbers(column: pd.Series) -> bool:
     if column.dtype.kind in "biufc":
         return False
     known = [str(value) for value in column.iloc[:PROBED].dropna()]
-    return all(is_number(text) for text in known if holds_a_digit(text))
+    return all(reads_as_number(text) for text in known if holds_a_digit(text))
 
 
 def holds_a_digit(text: str) -> bool:
@@ -104,7 +104,7 @@ def holds_a_digit(text: str) -> bool:
     return any(character.isdigit() for character in text)
 
 
-def is_number(text: str) -> bool:
+def reads_as_number(text: str) -> bool:
     return any(as_number(text, sign) is not None for sign in NOTATIONS)
 
 

@@ -33,7 +33,7 @@ from diffad.images.input import (
     read_images,
     refuse_empty,
 )
-from diffad.images.learning import learn
+from diffad.images.learning import learn_images
 from diffad.images.tiles import Observed
 from diffad.model import Sampler, as_sampler
 from diffad.networks.vae import VAE, Critic, adversarial_loss, evidence_loss
@@ -202,7 +202,7 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
             self.network_gain_ = 0.0
             if self.diffusion is not None and self.diffusion.max_steps:
                 n_classes = len(self.classes_)
-                self.latent_history_, self.network_gain_ = learn(
+                self.latent_history_, self.network_gain_ = learn_images(
                     model, z, labels, n_classes, "gaussian", self.diffusion, seed
                 )
             self.latents_ = model

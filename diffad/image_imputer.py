@@ -37,7 +37,7 @@ from diffad.images.input import (
     read_images,
     refuse_empty,
 )
-from diffad.images.learning import learn
+from diffad.images.learning import learn_images
 from diffad.images.tiles import Observed
 from diffad.model import Sampler, as_sampler
 from diffad.training import Training, check_training
@@ -241,7 +241,7 @@ class ImageImputer(TransformerMixin, HoldsParameters):
                 tell(f"no network was trained: X has {len(images)} images, training needs at least {LEAST_LEARNT}")
                 training = None
             if training is not None:
-                self.history_, self.network_gain_ = learn(
+                self.history_, self.network_gain_ = learn_images(
                     model, standard, labels, n_classes, self.prior, training, seed, on_progress, copies
                 )
             self.bands_ = calibrate(model, standard, self.prior, seed, copies)

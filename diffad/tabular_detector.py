@@ -15,12 +15,12 @@ from diffad import tracking
 from diffad.base.atomic import all_or_nothing
 from diffad.base.defaults import pinned_defaults
 from diffad.base.devices import device_of
-from diffad.detection import BAND, TRIMMING, Detector, Explanation
+from diffad.detection import BAND, Detector, Explanation
 from diffad.rows.encoding import Columns
 from diffad.rows.evidence import KINDS, NETWORKS, Learn, fit_rows
 from diffad.rows.input import TableInput
 from diffad.rows.residual import RowResidual
-from diffad.thresholds import NormalScores, Threshold
+from diffad.thresholds import TRIMMING, NormalScores, Threshold
 from diffad.training import Progress, Training, check_training
 
 Scores = NDArray[np.float64]

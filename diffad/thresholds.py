@@ -30,6 +30,8 @@ SHAPE_SPREAD = 0.2
 EVENTS_LEAST = 50
 #: Most normal rows that events may take up: an alarm that hardly ends tells nothing.
 EVENTS_SHARE = 0.1
+#: Rounds of leaving out the strangest where `contamination` says that there are faults among the training data.
+TRIMMING = 2
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ def few_steps() -> Callable[..., SeriesImputer]:
     """Return a maker of imputers that train a network for a moment: one solver step keeps calibration cheap."""
 
     def make(**options: object) -> SeriesImputer:
-        training = Training(max_steps=20, masks_per_batch=4, windows_per_mask=8, evaluate_every=10)
-        defaults = {"window": 8, "n_samples": 10, "training": training, "sampler": Sampler(n_steps=1)}
+        training = Training(max_steps=20, masks_per_batch=2, windows_per_mask=4, evaluate_every=10)
+        defaults = {"window": 8, "n_samples": 4, "training": training, "sampler": Sampler(n_steps=1)}
         return SeriesImputer(**{**defaults, **options})
 
     return make

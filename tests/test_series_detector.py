@@ -842,7 +842,7 @@ def test_labelled_faults_are_learnt_neither_by_scales_nor_by_a_model():
     dirty = X.copy()
     dirty[400:500, 1] += 30
     y[400:500] = 1
-    model = SeriesImputer(training=Training(max_steps=0))
+    model = SeriesImputer(window=16, n_samples=5, training=None)
     clean, told = (SeriesDetector(model=model, kinds=("energy", "quiet")).fit(*given) for given in ((X,), (dirty, y)))
     np.testing.assert_allclose(told.scaling_.scale, clean.scaling_.scale, rtol=0.1)
     np.testing.assert_allclose(told.model_.scaling_.scale, clean.model_.scaling_.scale, rtol=0.1)

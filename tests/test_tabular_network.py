@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from diffad import TabularDetector, Training
 from diffad.rows import evidence as row_evidence
-from diffad.rows.evidence import KINDS, NETWORK, SHARES, admitted_share, score
+from diffad.rows.evidence import KINDS, NETWORK, SHARES, network_share, score
 
 #: Long enough to learn the curve below.
 TRAINING = Training(max_steps=300)
@@ -101,8 +101,8 @@ def test_only_evidence_that_tells_faults_apart_is_admitted():
         return {"nearest": rng.exponential(size=500), NETWORK: of_network}
 
     normal = evidence(rng.exponential(size=500))
-    assert admitted_share(normal, [evidence(3 + rng.exponential(size=500))] * 2) == max(SHARES)
-    assert admitted_share(normal, [evidence(rng.exponential(size=500))] * 2) == 0
+    assert network_share(normal, [evidence(3 + rng.exponential(size=500))] * 2) == max(SHARES)
+    assert network_share(normal, [evidence(rng.exponential(size=500))] * 2) == 0
 
 
 def test_refused_networks_are_gone(monkeypatch):

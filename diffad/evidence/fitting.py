@@ -23,13 +23,11 @@ from diffad.evidence.series_scorer import Learnt, evidence_of_rows, standardised
 from diffad.model import MaskedDiffusion
 from diffad.series.held_out import held_out, split
 from diffad.series.scaling import Scaling
-from diffad.thresholds import NormalScores
+from diffad.thresholds import TRIMMING, NormalScores
 
 Array = NDArray[np.float32]
 Rows = NDArray[np.float64]
 
-#: Rounds of leaving out the strangest rows where `contamination` says that there are some.
-TRIMMING = 2
 #: Fewest rows into which faults are put to judge a model.
 GATE_ROWS = 400
 #: Normal rows that a detector remembers, in contiguous blocks.

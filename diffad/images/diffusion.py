@@ -60,7 +60,7 @@ class ImageDiffusion:
         if network is None or scale is None:
             return centre, scale
         share = float(self.gate[way_of(observed), -1])
-        context = Context.build(centre, scale, self.prior.device)
+        context = ImageContext.build(centre, scale, self.prior.device)
         angle = torch.full((len(centre),), torch.pi / 2)
         step = share * context.scale * context.velocity(network, torch.zeros_like(context.mean), angle)
         return self._agree(observed, centre + torch.where(context.hidden, step, 0.0).double().cpu()), scale
@@ -96,12 +96,12 @@ class ImageDiffusion:
             n = min(room, n_samples - start)
             centre, scale, draws = tiles.moments(self.prior, observed, n * (1 + fresh_steps), generator, True)
             assert scale is not None
-            context = Context.build(centre, scale[None], self.prior.device).repeat(n)
+            context = ImageContext.build(centre, scale[None], self.prior.device).repeat(n)
             velocity = self._velocity(network, context, way_of(observed), label, guidance)
             parts.append(torch.where(context.hidden.cpu(), self._solve(sampler, velocity, context, draws), centre))
         return self._agree(observed, torch.cat(parts))
 
-    def _solve(self, sampler: Sampler, velocity: samplers.Denoise, context: Context, draws: Tensor) -> Tensor:
+    def _solve(self, sampler: Sampler, velocity: samplers.Denoise, context: ImageContext, draws: Tensor) -> Tensor:
         noise = draws.float().to(context.mean.device).unflatten(0, (-1, len(context.mean)))
         mean, scale = context.mean, context.scale
         if sampler.name == "angle":
@@ -113,7 +113,7 @@ class ImageDiffusion:
         return sampler.solver(denoise, mean + sigmas[0] * noise[0], sigmas, lambda: next(rest)).double().cpu()
 
     def _velocity(
-        self, network: UNet, context: Context, way: int, label: int | None, guidance: float
+        self, network: UNet, context: ImageContext, way: int, label: int | None, guidance: float
     ) -> samplers.Denoise:
         def velocity(z: Tensor, theta: Tensor) -> Tensor:
             share = float(admitted(self.gate[way], theta))
@@ -140,7 +140,7 @@ class ImageDiffusion:
 
 
 @dataclass(frozen=True)
-class Context:
+class ImageContext:
     """What the network sees of images apart from the noisy residual: (n, height, width, channels), on its device."""
 
     mean: Tensor
@@ -148,13 +148,13 @@ class Context:
     hidden: Tensor
 
     @classmethod
-    def build(cls, mean: Tensor, scale: Tensor, device: torch.device) -> Context:
+    def build(cls, mean: Tensor, scale: Tensor, device: torch.device) -> ImageContext:
         hidden = (scale > 1e-6).expand(mean.shape).to(device)
         return cls(mean.float().to(device), torch.where(hidden, scale.float().to(device), 1.0), hidden)
 
-    def repeat(self, n: int) -> Context:
+    def repeat(self, n: int) -> ImageContext:
         """Repeat one image n times."""
-        return Context(*(t.expand(n, *t.shape[1:]) for t in (self.mean, self.scale, self.hidden)))
+        return ImageContext(*(t.expand(n, *t.shape[1:]) for t in (self.mean, self.scale, self.hidden)))
 
     def velocity(self, network: UNet, z: Tensor, theta: Tensor, label: Tensor | None = None) -> Tensor:
         """Run the network on noisy residuals z (n, height, width, channels) at angles (n,)."""

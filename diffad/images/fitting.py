@@ -43,10 +43,10 @@ def fit_prior(
     images: Tensor, kind: str | None, device: torch.device, augmentation: Augmentation | None = None
 ) -> ImagePrior:
     """Fit a prior to standardised images (n, height, width, channels), NaN = missing, and to copies of them."""
-    return ImagePrior.fit(complete(images, device), kind, device, augmentation)
+    return ImagePrior.fit(complete_images(images, device), kind, device, augmentation)
 
 
-def complete(images: Tensor, device: torch.device) -> Tensor:
+def complete_images(images: Tensor, device: torch.device) -> Tensor:
     """Fill missing pixels by a draw from the stationary prior: the spread of the images stays what it is."""
     missing = images.isnan().flatten(1).any(1).nonzero()[:, 0].tolist()
     if not missing:

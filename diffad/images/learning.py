@@ -17,7 +17,7 @@ from diffad.augmentation import Augmentation, enlarged
 from diffad.base.defaults import seeded
 from diffad.diffusion.loss import masked_mse, noisy_and_target
 from diffad.diffusion.noise import LogNormalLevels
-from diffad.images.diffusion import WAYS, Context, ImageDiffusion, way_of
+from diffad.images.diffusion import WAYS, ImageContext, ImageDiffusion, way_of
 from diffad.images.fitting import box_mask, fit_prior, points_mask
 from diffad.images.folds import fold_of
 from diffad.images.prior import FOLDS, ImagePrior
@@ -41,7 +41,7 @@ HELD_OUT = 448
 class Cases:
     """Images, each under one observation, as a prior that has not seen them describes them."""
 
-    context: Context
+    context: ImageContext
     residual: Tensor  # (image - mean) / scale
     noise: Tensor  # a posterior draw's deviation / scale
     known: Tensor
@@ -50,7 +50,7 @@ class Cases:
 
     def select(self, index: Tensor) -> Cases:
         """Return some of the cases."""
-        context = Context(*(t[index] for t in vars(self.context).values()))
+        context = ImageContext(*(t[index] for t in vars(self.context).values()))
         rest = {k: v[index] for k, v in vars(self).items() if k != "context"}
         return replace(self, context=context, **rest)
 
@@ -61,7 +61,7 @@ class Cases:
         return torch.where(only, 0.0, z), torch.where(only, self.residual, target)
 
 
-def learn(
+def learn_images(
     model: ImageDiffusion,
     images: Tensor,
     labels: Tensor,
@@ -201,7 +201,7 @@ def _cases(prior: ImagePrior, images: Tensor, labels: Tensor, seed: int) -> Case
         for observed in _observations(truth, rng):
             mean, scale, deviations = moments(prior, observed, len(truth), generator, True)
             assert scale is not None
-            context = Context.build(mean, scale[None], device)
+            context = ImageContext.build(mean, scale[None], device)
             size = context.scale
             known = ~truth.isnan()
             residual = ((truth.to(device) - context.mean) / size).nan_to_num().clamp(-6, 6)
@@ -227,6 +227,6 @@ def _observations(images: Tensor, rng: np.random.Generator) -> list[Observed]:
 
 
 def _joined(parts: list[Cases]) -> Cases:
-    context = Context(*(torch.cat([getattr(p.context, k) for p in parts]) for k in ("mean", "scale", "hidden")))
+    context = ImageContext(*(torch.cat([getattr(p.context, k) for p in parts]) for k in ("mean", "scale", "hidden")))
     rest = {k: torch.cat([getattr(p, k) for p in parts]) for k in ("residual", "noise", "known", "way", "label")}
     return Cases(context, **rest)

@@ -19,7 +19,7 @@ CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class Marginals:
+class MixtureMarginals:
     """Mixture of K normals of each of E hidden entries, in the order of ``(~known).nonzero()``."""
 
     weights: Tensor  # (E, K), rows add up to 1
@@ -46,7 +46,7 @@ class Marginals:
         """Return the quantiles at levels (L,) of all, or (E, L) of each entry: (E, L)."""
         level = level.expand(len(self.weights), level.shape[-1])
         parts = [
-            Marginals(w, m, s)._invert(q)
+            MixtureMarginals(w, m, s)._invert(q)
             for w, m, s, q in zip(
                 *(t.split(CHUNK) for t in (self.weights, self.means, self.deviations, level)), strict=True
             )
@@ -94,7 +94,7 @@ class RowConditional:
     covariances: Tensor
     informed: Tensor | None = None
 
-    def marginals(self) -> Marginals:
+    def marginals(self) -> MixtureMarginals:
         """Return the distribution of every hidden entry alone."""
         row, column = (~self.known).nonzero(as_tuple=True)
         log_weights = self.log_weights[row]
@@ -103,7 +103,7 @@ class RowConditional:
             log_weights = torch.where(informed | ~informed.any(1, keepdim=True), log_weights, -torch.inf)
         variance = self.covariances.diagonal(dim1=2, dim2=3)[row, :, column]
         means = self.means[row, :, column]
-        return Marginals(torch.softmax(log_weights, 1), means, variance.clamp(min=1e-12).sqrt().expand_as(means))
+        return MixtureMarginals(torch.softmax(log_weights, 1), means, variance.clamp(min=1e-12).sqrt().expand_as(means))
 
     def sample(self, uniform: Tensor, noise: Tensor) -> Tensor:
         """Draw completed rows (S, n, d) from uniform numbers (S, n) and white noise (S, n, d)."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffad.priors.conditional_rows import Marginals
+from diffad.priors.conditional_rows import MixtureMarginals
 from diffad.priors.lowrank import LowRankConditional, LowRankPrior
 
 #: Most factors; rows should outnumber them.
@@ -25,12 +25,12 @@ class WideConditional:
     masks: LowRankConditional
     group: Tensor  # (n,)
 
-    def marginals(self) -> Marginals:
+    def marginals(self) -> MixtureMarginals:
         """Return the distribution of every hidden entry alone."""
         row, column = (~self.known).nonzero(as_tuple=True)
         means = self._mean()[row, column][:, None]
         deviations = self.masks.scale[self.group[row], column][:, None].double()
-        return Marginals(torch.ones_like(means), means, deviations)
+        return MixtureMarginals(torch.ones_like(means), means, deviations)
 
     def sample(self, uniform: Tensor, noise: Tensor) -> Tensor:
         """Draw completed rows (S, n, d) from white noise (S, n, d)."""

@@ -324,14 +324,14 @@ def fit_rows(
             found = [closed | move for closed, move in zip(found, moves, strict=True)]
     tails = {kind: LogTail.fit(values.reshape(len(values), -1)) for kind, values in found[0].items()}
     normal, *strange = [calibrated(raw, tails) for raw in found]
-    share = admitted_share(normal, strange) if networks else 0.0
+    share = network_share(normal, strange) if networks else 0.0
     if not share:
         networks, normal = [], {kind: values for kind, values in normal.items() if kind != NETWORK}
     scorer = RowScorer(fit_closed(filled), tails, filler, tuple(networks), share)
     return scorer, scorer.score(normal)
 
 
-def admitted_share(normal: Mapping[str, Matrix], faulty: Sequence[Mapping[str, Matrix]]) -> float:
+def network_share(normal: Mapping[str, Matrix], faulty: Sequence[Mapping[str, Matrix]]) -> float:
     """Return the share of the networks that best tells faulty from normal rows; 0 if none helps.
 
     Parameters

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from diffad.calibration import Bands
-from diffad.priors.conditional_rows import Marginals, RowConditional, pool
+from diffad.priors.conditional_rows import MixtureMarginals, RowConditional, pool
 from diffad.rows.column_scale import ColumnScale
 
 Matrix = NDArray[np.float64]
@@ -160,7 +160,7 @@ class Filler:
             part = gaps[start : start + size]
             yield part, torch.from_numpy(self.space.forward(rows[part]))
 
-    def _quantiles(self, marginals: Marginals, entry: NDArray[np.int64], levels: Sequence[float]) -> Matrix:
+    def _quantiles(self, marginals: MixtureMarginals, entry: NDArray[np.int64], levels: Sequence[float]) -> Matrix:
         level = np.repeat(np.asarray(levels, float)[None], len(entry), 0)
         if self.bands is not None:
             width = self.bands.table.shape[1]

@@ -11,8 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+from torch.nn.functional import pad
 
 from diffad.rows.column_scale import ColumnScale
 
@@ -23,11 +25,11 @@ SAME = 1e-6
 #: Neighbours of a distance, and of a covariance.
 N_NEIGHBOURS, N_LOCAL = 5, 20
 #: Nearest rows among which the smallest sums of differences are looked for.
-CANDIDATES = 40
+CANDIDATES = 20
 #: Part of the covariance of all rows in a local one, and least variance.
 GLOBAL, FLOOR = 0.05, 1e-3
-#: Columns up to which trees find neighbours.
-FEW_COLUMNS = 4
+#: Training rows of a group, of which the nearest is looked at first.
+GROUP = 8
 #: Rows judged at a time.
 CHUNK = 512
 
@@ -38,36 +40,61 @@ class Neighbours:
 
     A row that equals a training row is taken for it, and one such match is left out: rows fitted
     on are judged by the others.
+
+    Attributes
+    ----------
+    rows : Tensor of shape (whole groups, d)
+        Training rows, filled up with zeros.
+    squares : Tensor of shape (whole groups,)
+        Their squared lengths; infinite where there is no row.
+    n_found : int
+        Rows looked for, one that may be the row itself among them.
     """
 
-    rows: Matrix  # (n, d) training rows
-    index: NearestNeighbors
+    rows: Tensor
+    squares: Tensor
+    n_found: int
 
     @classmethod
     def fit(cls, rows: Matrix, n_neighbors: int = CANDIDATES) -> Neighbours:
-        """Index complete rows (n, d)."""
-        # Beyond a few columns trees are slower than matrix products for this many neighbours.
-        algorithm = "brute" if rows.shape[1] > FEW_COLUMNS else "auto"
-        index = NearestNeighbors(n_neighbors=min(n_neighbors + 1, len(rows)), algorithm=algorithm)
-        return cls(rows, index.fit(rows))
+        """Keep complete rows (n, d)."""
+        known, left_open = torch.from_numpy(rows), -len(rows) % GROUP
+        squares = pad(known.square().sum(1), (0, left_open), value=torch.inf)
+        return cls(pad(known, (0, 0, 0, left_open)), squares, min(n_neighbors + 1, len(rows)))
 
     def __call__(self, rows: Matrix) -> tuple[Matrix, NDArray[np.int64]]:
         """Return Euclidean distances and row numbers (n, up to `n_neighbors`), the nearest first."""
-        distance, place = self.index.kneighbors(rows)
+        found = [self._find(chunk) for chunk in torch.from_numpy(rows).split(CHUNK)]
+        distance, place = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
         if distance.shape[1] == 1:
             return distance, place
         # Distances of far rows are differences of large squares, and as much less exact.
         itself = distance[:, :1] <= SAME * np.maximum(1.0, np.linalg.norm(rows, axis=1, keepdims=True))
         return np.where(itself, distance[:, 1:], distance[:, :-1]), np.where(itself, place[:, 1:], place[:, :-1])
 
+    def _find(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return distances and numbers (n, n_found) of the nearest training rows."""
+        # Less the square of the row itself, which changes no order.
+        squares = torch.addmm(self.squares, rows, self.rows.T, alpha=-2)
+        n_groups = squares.shape[1] // GROUP
+        place = torch.arange(squares.shape[1]).expand(len(rows), -1)
+        if self.n_found < n_groups:
+            # The k smallest lie in the k groups whose own smallest are the smallest.
+            group = squares.view(-1, GROUP, n_groups).amin(1).topk(self.n_found, largest=False, sorted=False).indices
+            place = (group[:, None] + n_groups * torch.arange(GROUP)[:, None]).flatten(1)
+            squares = squares.gather(1, place)
+        least, order = squares.topk(self.n_found, largest=False)
+        return (least + rows.square().sum(1, keepdim=True)).clamp(min=0).sqrt(), place.gather(1, order)
+
     def differences(self, rows: Matrix, place: NDArray[np.int64]) -> Matrix:
         """Return the least sums of differences (n, up to `N_NEIGHBOURS`) among the rows at `place`, the least first.
 
         All Euclidean distances are one matrix product; all sums of differences are not.
         """
-        chunks = range(0, len(rows), CHUNK)
-        parts = [np.abs(self.rows[place[i : i + CHUNK]] - rows[i : i + CHUNK, None]).sum(2) for i in chunks]
-        return np.asarray(np.sort(np.concatenate(parts), 1)[:, :N_NEIGHBOURS])
+        chunks = zip(torch.from_numpy(rows).split(CHUNK), torch.from_numpy(place).split(CHUNK), strict=True)
+        parts = [(self.rows[near] - chunk[:, None]).abs_().sum(2) for chunk, near in chunks]
+        least = min(N_NEIGHBOURS, place.shape[1])
+        return np.asarray(torch.cat(parts).topk(least, largest=False).values.numpy())
 
 
 @dataclass(frozen=True)
@@ -108,13 +135,13 @@ class Sheet:
 
     Attributes
     ----------
-    rows : array (n, d)
+    rows : Tensor of shape (n, d)
         Training rows, whitened by everyone's part.
     white : array (d, d)
         Whitens rows: everyone's part becomes the identity.
     """
 
-    rows: Matrix
+    rows: Tensor
     white: Matrix
 
     @classmethod
@@ -123,20 +150,20 @@ class Sheet:
         centred = rows - rows.mean(0)
         everyone = GLOBAL * centred.T @ centred / len(rows) + FLOOR * np.eye(rows.shape[1])
         white = np.linalg.inv(np.linalg.cholesky(everyone)).T
-        return cls(rows @ white, white)
+        return cls(torch.from_numpy(rows @ white), white)
 
     def __call__(self, rows: Matrix, place: NDArray[np.int64]) -> Matrix:
         """Return evidence (n,) of rows (n, d) whose neighbours are the training rows at `place` (n, k)."""
-        place, rows = place[:, :N_LOCAL], rows @ self.white
-        parts = [self._judge(rows[i : i + CHUNK], place[i : i + CHUNK]) for i in range(0, len(rows), CHUNK)]
-        return np.concatenate(parts)
+        chunks = torch.from_numpy(rows @ self.white).split(CHUNK)
+        near = torch.from_numpy(place[:, :N_LOCAL]).split(CHUNK)
+        return np.asarray(torch.cat([self._judge(*part) for part in zip(chunks, near, strict=True)]).numpy())
 
-    def _judge(self, rows: Matrix, place: NDArray[np.int64]) -> Matrix:
+    def _judge(self, rows: Tensor, place: Tensor) -> Tensor:
         near = self.rows[place]
         centre = near.mean(1)
         spread, off = near - centre[:, None], rows - centre
         # Woodbury: k x k systems of the neighbours instead of d x d ones of their covariance.
-        gram = spread @ spread.transpose(0, 2, 1) + near.shape[1] * np.eye(near.shape[1])
+        gram = spread @ spread.mT + near.shape[1] * torch.eye(near.shape[1], dtype=near.dtype)
         along = spread @ off[:, :, None]
-        distance = (off**2).sum(1) - (along * np.linalg.solve(gram, along)).sum((1, 2))
-        return np.asarray(np.log(distance.clip(min=0) + SAME))
+        distance = off.square().sum(1) - (along * torch.linalg.solve(gram, along)).sum((1, 2))
+        return (distance.clamp(min=0) + SAME).log()

@@ -66,18 +66,18 @@ def test_noise_of_its_own_teaches_nothing():
 
 
 def test_the_share_of_the_pool_is_that_of_the_least_held_out_loss():
-    imputer = TabularImputer(prior="gaussian", training=TINY).fit(ring(1200, 0))
+    imputer = TabularImputer(prior="gaussian", training=TINY).fit(ring(600, 0))
     assert imputer.prior_.endswith("gaussian + network")
     least = min(imputer.losses_, key=imputer.losses_.get)
     assert "network" in least and imputer.filler_.model.shares[1] == float(least.split()[-1])
-    rows = ring(300, 1)
+    rows = ring(100, 1)
     holes = rows.copy()
     holes[:, 2] = np.nan
-    plain = TabularImputer(prior="gaussian").fit(ring(1200, 0))
+    plain = TabularImputer(prior="gaussian").fit(ring(600, 0))
     error = [np.abs(i.transform(holes) - rows)[:, 2].mean() for i in (imputer, plain)]
     assert error[0] < 0.6 * error[1]
     # Bands are calibrated over gaps of every kind, so that is what they hold for.
-    rows = ring(400, 2)
+    rows = ring(200, 2)
     gap = np.random.default_rng(0).random(rows.shape) < 0.2
     gap[gap.all(1)] = False
     lower, upper = imputer.interval(np.where(gap, np.nan, rows), 0.9)

@@ -37,18 +37,31 @@ def brute(train, rows, order):
     return np.stack([np.sort(np.linalg.norm(train - r, ord=order, axis=1))[:N_NEIGHBOURS] for r in rows])
 
 
+# Among 150 rows all are looked at, among 1003 only those of the nearest groups.
+@pytest.mark.parametrize("n", [150, 1003])
 @pytest.mark.parametrize("d", [3, 20])
-def test_distances_of_new_rows_equal_brute_force(d):
-    train, rows = gaussian(150, d, 0), gaussian(30, d, 1)
+def test_distances_of_new_rows_equal_brute_force(n, d):
+    train, rows = gaussian(n, d, 0), gaussian(30, d, 1)
     neighbours = Neighbours.fit(train)
     distances, place = neighbours(rows)
     np.testing.assert_allclose(distances[:, :N_NEIGHBOURS], brute(train, rows, 2), rtol=1e-9)
     np.testing.assert_allclose(np.linalg.norm(train[place[:, 0]] - rows, axis=1), distances[:, 0], rtol=1e-9)
-    everywhere = np.broadcast_to(np.arange(150), (30, 150))
+    everywhere = np.broadcast_to(np.arange(n), (30, n))
     np.testing.assert_allclose(neighbours.differences(rows, everywhere), brute(train, rows, 1), rtol=1e-9)
 
 
-@pytest.mark.parametrize(("d", "excess"), [(3, 1e-9), (20, 0.03)])
+def test_neighbours_are_the_nearest_however_many_rows_tie():
+    rng = np.random.default_rng(0)
+    train = rng.integers(0, 3, (1003, 4)).astype(float)
+    rows = rng.integers(0, 4, (40, 4)) + 0.25
+    distances, place = Neighbours.fit(train, 30)(rows)
+    everyone = np.linalg.norm(train - rows[:, None], axis=2)
+    np.testing.assert_allclose(distances, np.sort(everyone, 1)[:, :30], rtol=1e-9)
+    np.testing.assert_allclose(np.take_along_axis(everyone, place, 1), distances, rtol=1e-9)
+    assert all(len(set(row)) == 30 for row in place)
+
+
+@pytest.mark.parametrize(("d", "excess"), [(3, 1e-3), (20, 0.04)])
 def test_least_differences_are_among_the_nearest_rows(d, excess):
     train, rows = gaussian(1000, d, 0), gaussian(100, d, 1)
     neighbours = Neighbours.fit(train)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 from sklearn.mixture import GaussianMixture
 
-from diffad.priors.conditional_rows import Marginals, pool
+from diffad.priors.conditional_rows import MixtureMarginals, pool
 from diffad.priors.kernel import CORRELATION, DONORS, KernelPrior
 from diffad.priors.mixture import NUGGET, MixturePrior
 from diffad.priors.wide import WideGaussian
@@ -101,7 +101,7 @@ def test_quantiles_of_a_mixture_invert_its_distribution():
     rng = np.random.default_rng(0)
     weights, means = rng.dirichlet(np.ones(4), 6), rng.standard_normal((6, 4)) * 4
     deviations = rng.uniform(0.1, 2, (6, 4))
-    marginals = Marginals(*(torch.from_numpy(a) for a in (weights, means, deviations)))
+    marginals = MixtureMarginals(*(torch.from_numpy(a) for a in (weights, means, deviations)))
     levels = [0.01, 0.3, 0.5, 0.99]
     found = marginals.quantile(torch.tensor(levels, dtype=torch.float64)).numpy()
     for e in range(6):

@@ -36,6 +36,8 @@ FEWEST, MOST, LATEST = 200, 400_000, 100_000
 WHOSE = {"source": "this source's latest flows", "pair": "this source's latest flows to this destination"}
 #: Share of alerts among flows from which on the log itself is in doubt.
 MOST_ALERTS = 0.5
+#: Least strangeness from which on there is an alert, in nats: where all normal flows are alike, or none has a source.
+LEAST_LIMIT = 0.1
 #: Share of the flows at either end of a log that may have a wrong clock.
 TAIL = 0.005
 DAY = 86_400.0
@@ -167,8 +169,8 @@ class FlowModel:
                 f"got {alerts_per_day!r}"
             )
         rate = alerts_per_day / self.flows_per_day / (1 + len(WHOSE))
-        lasting = {who: scores.quantile(rate) for who, scores in self.lasting.items()}
-        return Limits(flow=self.detector.normal_.quantile(rate), **lasting)
+        normal = {"flow": self.detector.normal_, **self.lasting}
+        return Limits(**{what: max(scores.quantile(rate), LEAST_LIMIT) for what, scores in normal.items()})
 
     def alerts(self, flows: pd.DataFrame, watch: Watch, limits: Limits) -> pd.DataFrame:
         """Return the flows that are stranger than the limits, or those who made them, with scores and reasons.
@@ -219,13 +221,15 @@ class FlowModel:
         return found
 
     def _lasting(self, who: str, mean: float, upper: float) -> dict[str, Any]:
+        # A mean just above what is normal is written with as many digits as tell it from that.
+        digits = next((d for d in range(3, 17) if f"{mean:.{d}g}" != f"{upper:.{d}g}"), 17)
         return {
             "feature": f"{who}_strangeness",
             "value": float(mean),
             "expected": self.usual,
             "lower": 0.0,
             "upper": float(upper),
-            "text": f"strangeness of {WHOSE[who]} {mean:.3g}, normal below {upper:.3g}",
+            "text": f"strangeness of {WHOSE[who]} {mean:.{digits}g}, normal below {upper:.{digits}g}",
         }
 
     def save(self, path: str | Path) -> None:

@@ -15,6 +15,10 @@ from diffad.tabular_detector import TabularDetector
 REASONS, LEAST_SHARE = 3, 0.1
 #: What a quantity over a window adds to its name: one of its windows is told, or the flow itself.
 WINDOW = re.compile(r"_\d+(\.\d+)?s$")
+#: What is counted: its numbers are whole.
+COUNTS = re.compile(r"(connections|peers|sources|ports|(bytes|packets)_(out|in))(_\d+(\.\d+)?s)?")
+#: Digits of a number that was a logarithm.
+DIGITS = 12
 
 #: What each feature of a flow is, or something about it.
 Row = dict[str, Any]
@@ -24,7 +28,8 @@ def reasons_of(table: pd.DataFrame, detector: TabularDetector, ranges: Ranges) -
     """Return, per row of features, what made it strange.
 
     Features beyond what normal flows show of them come first, the farthest at the head; then those that are out of
-    their band given all others, the ones most to blame at the head.
+    their band given all others, the ones most to blame at the head.  What is missing is no reason.  Where nothing is
+    out of its band by itself, those most to blame are told together.
     """
     told = detector.explain(table)
     given_others = zip(*(_rows(part) for part in (told.expected, told.lower, told.upper)), strict=True)
@@ -55,7 +60,21 @@ def _reasons(values: Row, share: Row, beyond: Row, given_others: tuple[Row, ...]
             break
         if _differs(this := reason(name)):
             found.setdefault(WINDOW.sub("", name), this)
-    return list(found.values()) or [reason(rank[0])]
+    return list(found.values()) or _together([reason(name) for name in rank if share[name] > 0])
+
+
+def _together(reasons: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what is strange only as a whole as one reason; none where nothing is known."""
+    shown = {
+        r["feature"]: f"{_label(r['feature'])} {_shown(r['feature'], r['value'])}"
+        for r in reasons
+        if r["value"] is not None
+    }
+    if not shown:
+        return []
+    nothing = dict.fromkeys(("value", "expected", "lower", "upper"))
+    text = f"unusual together: {', '.join(list(shown.values())[:REASONS])}"
+    return [{"feature": "combination", **nothing, "text": text}]
 
 
 def _reason(name: str, value: Any, normal: tuple[Any, ...], alone: bool) -> dict[str, Any]:
@@ -66,10 +85,12 @@ def _reason(name: str, value: Any, normal: tuple[Any, ...], alone: bool) -> dict
         # Every number of a flow is at least 0; a band around it need not know.
         values = [v if pd.isna(v) or isinstance(v, str) else max(float(v), 0.0) for v in values]
     if name.startswith("log_"):
-        values = [v if pd.isna(v) else float(np.expm1(v)) for v in values]
+        values = [v if pd.isna(v) else float(f"{np.expm1(v):.{DIGITS}g}") for v in values]
     values = [None if pd.isna(v) else v for v in values]
-    label = plain.removesuffix("_ms").removesuffix("_percent").replace("_", " ")
-    text = f"{label} {_shown(plain, values[0])}, normal {_normal(plain, alone, *values)}"
+    if COUNTS.fullmatch(plain) and None not in values[2:] and np.ceil(values[2]) > values[3]:
+        # No count lies in the band: those next to it are as near as counts come.
+        values[2:] = [float(np.floor(values[2])), float(np.ceil(values[3]))]
+    text = f"{_label(plain)} {_shown(plain, values[0])}, normal {_normal(plain, alone, *values)}"
     return {"feature": plain, **dict(zip(("value", "expected", "lower", "upper"), values, strict=True)), "text": text}
 
 
@@ -86,11 +107,21 @@ def _normal(name: str, alone: bool, value: Any, expected: Any, lower: Any, upper
 
 
 def _differs(reason: dict[str, Any]) -> bool:
-    """Return whether a category is not the expected one, or a number not within its band nor written like its edge."""
+    """Return whether a category is not the expected one, or a number not within its band nor written like its edge.
+
+    What is missing does not differ.
+    """
     name, value, lower, upper = (reason[key] for key in ("feature", "value", "lower", "upper"))
-    if value is None or lower is None:
+    if value is None:
+        return False
+    if lower is None:
         return bool(value != reason["expected"])
     return not lower <= value <= upper and _shown(name, value) not in (_shown(name, lower), _shown(name, upper))
+
+
+def _label(name: str) -> str:
+    """Write the name of a feature without its unit."""
+    return name.removesuffix("_ms").removesuffix("_percent").replace("_", " ")
 
 
 def _shown(name: str, value: Any) -> str:

@@ -184,6 +184,24 @@ def test_flows_without_ports_or_state_are_explained(folder, model):
     assert json.loads(ecs_lines(Incidents().assign(found))[-1])["network"]["transport"] == "icmp"
 
 
+def test_flows_without_addresses_are_judged_by_themselves(folder):
+    good, new = (load_flows(folder / name).assign(source=None, destination=None) for name in ("good.log", "new.log"))
+    model = FlowModel.fit(good)
+    found = model.alerts(new, model.watch(), model.limits(20))
+    assert (found["bytes_out"] == 48_000_000).any() and np.isfinite(found["severity"]).all()
+    assert len(ecs_lines(Incidents().assign(found))) == len(found)
+
+
+def test_a_strange_flow_among_equal_ones_has_a_finite_severity(tmp_path):
+    same = "".join(line(1_000_000.0 + 60 * k, "10.0.0.1", "10.0.1.1", 80) for k in range(600))
+    (tmp_path / "good.log").write_text(HEADER + same)
+    (tmp_path / "new.log").write_text(HEADER + same + line(1_036_000.0, "10.0.0.1", "10.0.1.1", 443, "ssl", 3.0, 9000))
+    model = FlowModel.fit(load_flows(tmp_path / "good.log"))
+    found = model.alerts(load_flows(tmp_path / "new.log"), model.watch(), model.limits(20))
+    assert found["destination_port"].tolist() == [443] and np.isfinite(found["severity"]).all()
+    assert len(ecs_lines(Incidents().assign(found))) == 1
+
+
 def test_no_flows_are_no_alerts(folder, model):
     nothing = load_flows(folder / "new.log").head(0)
     assert list(model.alerts(nothing, model.watch(), Limits(1.0, 1.0, 1.0))["reasons"]) == []
@@ -295,8 +313,13 @@ def test_reasons_lie_outside_what_is_normal(folder, model):
     flows = load_flows(folder / "new.log")
     found = model.alerts(flows, model.watch(), model.limits(20))
     for reason in (reason for reasons in found["reasons"] for reason in reasons):
+        assert reason["value"] is not None or reason["feature"] == "combination", reason
         if not isinstance(reason["value"], str | None) and reason["lower"] is not None:
             assert not reason["lower"] < reason["value"] < reason["upper"], reason
+
+
+def test_a_source_just_above_its_limit_is_written_so(model):
+    assert model._lasting("source", 1.76349, 1.76301)["text"].endswith("1.7635, normal below 1.763")
 
 
 def test_an_hour_without_traffic_has_the_columns_of_any_other(folder, tmp_path):

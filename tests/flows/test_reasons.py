@@ -106,3 +106,35 @@ def test_bands_are_written_so_that_they_differ_from_what_was_shown(normal, bytes
     )
     (reasons,) = reasons_of(row, told, Ranges.fit(normal[row.columns]))
     assert reasons[0]["text"] == text
+
+
+def told_of(name, value, expected, lower, upper):
+    """Return the reasons for a row of one feature with its band given all others, on the scale of the features."""
+    table = pd.DataFrame({name: [float(k) for k in range(20)]})
+    parts = ({name: part} for part in (1.0, expected, lower, upper))
+    (reasons,) = reasons_of(pd.DataFrame({name: [value]}), Told(*parts), Ranges.fit(table))
+    return [reason["text"] for reason in reasons]
+
+
+def test_what_is_missing_is_no_reason():
+    assert told_of("log_bytes_in", np.nan, 3.0, 2.0, 4.0) == []
+
+
+def test_a_band_without_a_whole_number_holds_those_next_to_it():
+    inside = told_of("log_peers_10s", np.log1p(2), np.log1p(1.5), np.log1p(1.48), np.log1p(1.66))
+    assert inside == ["unusual together: peers 10s 2"]
+    beyond = told_of("log_peers_10s", np.log1p(5), np.log1p(1.5), np.log1p(1.48), np.log1p(1.66))
+    assert beyond == ["peers 10s 5, normal 1 to 2"]
+
+
+def test_what_is_strange_only_as_a_whole_is_told_together():
+    assert told_of("log_interval_ms", np.log1p(64_000), np.log1p(64_010), np.log1p(64_005), np.log1p(64_015)) == [
+        "unusual together: interval 64 s"
+    ]
+
+
+def test_numbers_come_back_from_logarithms_as_they_were():
+    table = pd.DataFrame({"log_bytes_out": np.log1p(np.arange(100.0))})
+    strange = pd.DataFrame({"log_bytes_out": np.log1p([4e9])})
+    ((reason,),) = reasons_of(strange, TabularDetector().fit(table), Ranges.fit(table))
+    assert reason["value"] == 4e9

@@ -62,7 +62,7 @@ Model = TypeVar("Model")
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(ForgetsCaches):
     """Minus the log density of a Gaussian mixture, plus what its principal components leave out."""
 
     pca: PCA
@@ -77,9 +77,23 @@ class Mixture:
 
     def __call__(self, rows: Matrix) -> Matrix:
         """Return evidence (n,)."""
-        scores = self.pca.transform(rows)
-        left_out = ((rows - self.pca.inverse_transform(scores)) ** 2).sum(1)
-        return np.asarray(left_out - self.model.score_samples(scores))
+        # Not by scikit-learn: after each product the threads of NumPy's algebra stand in the way of torch's for a while.
+        mean, components, means, roots, log_weights = self._parts
+        centred = torch.from_numpy(rows) - mean
+        scores = centred @ components.T
+        left_out = centred.square().sum(1) - scores.square().sum(1)
+        off = (scores - means[:, None]) @ roots
+        log_density = (log_weights - 0.5 * off.square().sum(2)).logsumexp(0)
+        return np.asarray((left_out - log_density).numpy())
+
+    @cached_property
+    def _parts(self) -> tuple[torch.Tensor, ...]:
+        """Mean and components; means, roots of the precisions and log weights (n_components, 1) of the mixture."""
+        roots = self.model.precisions_cholesky_
+        log_det = np.log(np.diagonal(roots, axis1=1, axis2=2)).sum(1)
+        log_weights = np.log(self.model.weights_) + log_det - 0.5 * roots.shape[1] * np.log(2 * np.pi)
+        parts = (self.pca.mean_, self.pca.components_, self.model.means_, roots, log_weights[:, None])
+        return tuple(torch.from_numpy(np.asarray(part)) for part in parts)
 
 
 def best_components(rows: Matrix) -> int:

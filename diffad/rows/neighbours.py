@@ -31,7 +31,7 @@ GLOBAL, FLOOR = 0.05, 1e-3
 #: Training rows of a group, of which the nearest is looked at first.
 GROUP = 8
 #: Rows judged at a time.
-CHUNK = 512
+CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -137,24 +137,24 @@ class Sheet:
     ----------
     rows : Tensor of shape (n, d)
         Training rows, whitened by everyone's part.
-    white : array (d, d)
+    white : Tensor of shape (d, d)
         Whitens rows: everyone's part becomes the identity.
     """
 
     rows: Tensor
-    white: Matrix
+    white: Tensor
 
     @classmethod
     def fit(cls, rows: Matrix) -> Sheet:
         """Learn from complete rows (n, d)."""
         centred = rows - rows.mean(0)
         everyone = GLOBAL * centred.T @ centred / len(rows) + FLOOR * np.eye(rows.shape[1])
-        white = np.linalg.inv(np.linalg.cholesky(everyone)).T
-        return cls(torch.from_numpy(rows @ white), white)
+        white = torch.from_numpy(np.linalg.inv(np.linalg.cholesky(everyone)).T)
+        return cls(torch.from_numpy(rows) @ white, white)
 
     def __call__(self, rows: Matrix, place: NDArray[np.int64]) -> Matrix:
         """Return evidence (n,) of rows (n, d) whose neighbours are the training rows at `place` (n, k)."""
-        chunks = torch.from_numpy(rows @ self.white).split(CHUNK)
+        chunks = (torch.from_numpy(rows) @ self.white).split(CHUNK)
         near = torch.from_numpy(place[:, :N_LOCAL]).split(CHUNK)
         return np.asarray(torch.cat([self._judge(*part) for part in zip(chunks, near, strict=True)]).numpy())
 

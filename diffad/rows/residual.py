@@ -28,7 +28,7 @@ Matrix = NDArray[np.float64]
 #: Variance, in parts of a column's, below which directions of the rows get more noise than they vary.
 RIDGE = 0.1
 #: Noise in parts of the spread at which rows are judged, and its distribution in training.
-SIGMAS = (0.1, 0.2, 0.4, 0.8)
+SIGMAS = (0.2, 0.4)
 LEVELS = LogNormalLevels(mean=-1.2, std=1.2)
 #: Largest value, in standard deviations, that a network learns from, and that it is shown.
 WILD, SHOWN = 6.0, 1e4
@@ -110,7 +110,7 @@ class RowResidual:
         return np.asarray(torch.stack(moves, 1).clamp(1e-12, 1e30).log().double().cpu().numpy())
 
     def _whitened(self, rows: Matrix) -> torch.Tensor:
-        return torch.from_numpy((rows - self.mean) @ self.whiten).float().to(self.spread.device)
+        return (torch.from_numpy(rows - self.mean) @ torch.from_numpy(self.whiten)).float().to(self.spread.device)
 
     def _error(self, x: torch.Tensor, sigma: torch.Tensor, white: torch.Tensor) -> torch.Tensor:
         """Return the squared error of the velocity of whitened rows (n, d) among `white` noise of sizes (n, 1)."""

@@ -4,6 +4,8 @@ judged as strange as new ones are.
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -158,6 +160,16 @@ def test_mixture_of_one_is_the_gaussian_of_the_rows():
     covariance = np.cov(train.T, bias=True) + 1e-3 * np.eye(5)
     expected = -stats.multivariate_normal(train.mean(0), covariance).logpdf(rows)
     np.testing.assert_allclose(Mixture.fit(train, 1)(rows), expected, rtol=1e-6)
+
+
+def test_mixture_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    centres = 6 * rng.standard_normal((3, 4))
+    train, rows = (centres[rng.integers(0, 3, n)] + rng.standard_normal((n, 4)) for n in (500, 40))
+    mixture = Mixture.fit(train, 3)
+    expected = -mixture.model.score_samples(mixture.pca.transform(rows))
+    np.testing.assert_allclose(mixture(rows), expected, rtol=1e-9)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(mixture))(rows), mixture(rows))
 
 
 def test_mixture_sees_what_its_principal_components_leave_out():

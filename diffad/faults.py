@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
+from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
 from diffad.base.arguments import check_count, is_number
@@ -309,7 +310,7 @@ def injected_fault_score(detector: Any, X: Any, y: Any = None) -> float:
 
     Parameters
     ----------
-    detector : fitted estimator with `score_samples`
+    detector : fitted estimator of recordings with `score_samples`, or a pipeline that ends in one
     X : DataFrame or array of shape (n_timestamps, n_features)
         Normal rows that were not fitted on, at least 27 of them.
     y : ignored
@@ -327,6 +328,7 @@ def injected_fault_score(detector: Any, X: Any, y: Any = None) -> float:
 
 def on_grid(detector: Any, X: Any) -> Any:
     """Return X as a detector with ``regularize=True`` sees it: rows that are not there are rows of NaN."""
-    if not getattr(detector, "regularize", False) or not isinstance(X, pd.DataFrame):
+    last = detector[-1] if isinstance(detector, Pipeline) else detector
+    if not getattr(last, "regularize", False) or not isinstance(X, pd.DataFrame):
         return X
-    return read(X, regularize=True, period=detector.period_)[0].template
+    return read(X, regularize=True, period=last.period_)[0].template

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -470,7 +471,8 @@ class SeriesDetector(Detector, SeriesInput):
         """Return the given imputer, fitted, and for the channels of X."""
         assert self.model is not None
         fitted = hasattr(self.model, "model_")
-        imputer = self.model if fitted else clone(self.model).fit(X, groups=groups)
+        # What the caller's imputer learns later is no business of this detector.
+        imputer = copy(self.model) if fitted else clone(self.model).fit(X, groups=groups)
         imputer._open(X, groups)
         if not np.array_equal(imputer.scaling_.modelled, self.scaling_.modelled):
             raise ValueError("model was fitted on data in which other channels are constant; fit it on X")

@@ -188,6 +188,12 @@ def test_memory_is_bounded_keeps_every_time_and_whole_blocks():
     assert values.min() < 1000 and values.max() > 49_000 and np.diff(np.sort(values)).max() < 2000
 
 
+def test_memory_is_bounded_where_series_are_little_longer_than_a_block():
+    kept = Memory([np.full((550, 1), float(k)) for k in range(144)], {}).thinned().series
+    assert MOST_REMEMBERED / 2 < sum(len(block) for block in kept) <= MOST_REMEMBERED
+    assert len({block[0, 0] for block in kept}) > 30
+
+
 def test_labelled_faults_are_not_remembered():
     faulty = inject(process(400, 0), "shift", 3, 20, 8.0)
     (rows,) = SeriesDetector(kinds=KINDS).fit(faulty.X, faulty.y).memory_.series

@@ -10,6 +10,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from diffad import SeriesDetector
 from diffad.detectability import SPACING, detectability
@@ -317,6 +319,8 @@ def test_rows_that_are_missing_from_the_clock_move_no_fault():
     told = {"kinds": ["shift"], "sizes": [8.0], "n_events": 5}
     assert detectability(detector, some, **told)["found"].min() == 1
     assert injected_fault_score(detector, some) > 0.3
+    scaled = make_pipeline(StandardScaler().set_output(transform="pandas"), SeriesDetector(regularize=True))
+    assert injected_fault_score(scaled.fit(X.iloc[:600]), some) > 0.3
 
 
 @pytest.mark.parametrize(("name", "value"), [("n_events", 2.5), ("length", 25.0)])

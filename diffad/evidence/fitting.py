@@ -78,12 +78,16 @@ class Memory:
 
     def thinned(self) -> Memory:
         """Keep at most `MOST_REMEMBERED` rows in evenly spread blocks, in which shapes stay whole."""
-        share = MOST_REMEMBERED / sum(len(rows) for rows in self.series)
-        if share >= 1:
+        if sum(len(rows) for rows in self.series) <= MOST_REMEMBERED:
             return self
         pieces = [rows[a : a + BLOCK] for rows in self.series for a in range(0, len(rows), BLOCK)]
-        pick = np.linspace(0, len(pieces) - 1, max(1, int(share * len(pieces)))).astype(int)
-        return replace(self, series=[pieces[i].copy() for i in np.unique(pick)])
+        n_rows, n_kept = np.array([len(piece) for piece in pieces]), len(pieces)
+        pick = np.arange(n_kept)
+        # Pieces differ in length: a share of them need not be that share of the rows.
+        while n_kept > 1 and n_rows[pick].sum() > MOST_REMEMBERED:
+            n_kept = min(n_kept - 1, int(n_kept * MOST_REMEMBERED / n_rows[pick].sum()))
+            pick = np.linspace(0, len(pieces) - 1, max(1, n_kept)).astype(int)
+        return replace(self, series=[pieces[i].copy() for i in pick])
 
 
 @dataclass(frozen=True)

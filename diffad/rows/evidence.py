@@ -8,6 +8,7 @@ carries over to other tables better than a lucky pair.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 
@@ -72,8 +74,7 @@ class Mixture(ForgetsCaches):
     def fit(cls, rows: Matrix, n_components: int) -> Mixture:
         """Learn from complete rows (n, d)."""
         pca = PCA(min(MOST_DIMENSIONS, *rows.shape), random_state=0).fit(rows)
-        model = GaussianMixture(n_components, reg_covar=1e-3, random_state=0)
-        return cls(pca, model.fit(pca.transform(rows)))
+        return cls(pca, _mixture(pca.transform(rows), n_components))
 
     def __call__(self, rows: Matrix) -> Matrix:
         """Return evidence (n,)."""
@@ -96,6 +97,13 @@ class Mixture(ForgetsCaches):
         return tuple(torch.from_numpy(np.asarray(part)) for part in parts)
 
 
+def _mixture(scores: Matrix, n_components: int) -> GaussianMixture:
+    with warnings.catch_warnings():
+        # Rows that are equal make fewer groups than asked for: nothing that a reader could do about it.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return GaussianMixture(n_components, reg_covar=1e-3, random_state=0).fit(scores)
+
+
 def best_components(rows: Matrix) -> int:
     """Return the number of mixture components with the smallest BIC (Schwarz 1978)."""
     scores = PCA(min(MOST_DIMENSIONS, *rows.shape), random_state=0).fit_transform(rows)
@@ -104,7 +112,7 @@ def best_components(rows: Matrix) -> int:
     for n in COMPONENTS:
         if n > 1 and len(rows) * (FOLDS - 1) < n * each * FOLDS:
             break
-        bic = GaussianMixture(n, reg_covar=1e-3, random_state=0).fit(scores).bic(scores)
+        bic = _mixture(scores, n).bic(scores)
         if len(found) > 2 and bic > found[-1][0] > min(found)[0]:
             break
         found.append((float(bic), n))

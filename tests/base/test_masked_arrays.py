@@ -1,6 +1,7 @@
 """What numpy masks is missing, in every estimator: the numbers behind a mask are nobody's readings."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from diffad import (
@@ -37,3 +38,12 @@ def test_what_is_masked_is_missing(name):
     expected = getattr(make().fit(np.where(hidden, np.nan, X)), method)(np.where(hidden, np.nan, X))
     np.testing.assert_array_equal(found, expected)
     assert np.isfinite(np.asarray(found)).all()
+
+
+@pytest.mark.parametrize("name", ["SeriesDetector", "TabularImputer", "TabularDetector"])
+def test_na_of_pandas_in_an_array_is_missing(name):
+    make, X, method = CASES[name]
+    table = pd.DataFrame(np.where(np.random.default_rng(1).random(X.shape) < 0.1, np.nan, X)).astype("Float64")
+    found = getattr(make().fit(table.to_numpy()), method)(table.to_numpy())
+    numbers = table.to_numpy(float, na_value=np.nan)
+    np.testing.assert_array_equal(np.asarray(found, float), getattr(make().fit(numbers), method)(numbers))

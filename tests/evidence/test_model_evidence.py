@@ -57,11 +57,22 @@ def test_evidence_of_a_model_replaces_what_was_left_out(recording, detector):
 
 
 def test_a_fitted_model_is_reused_and_fills_gaps(recording, detector, imputer):
-    assert detector.model_ is imputer
+    assert detector.model_.model_ is imputer.model_, "the network is not copied"
     gaps = recording[800:].copy()
     gaps[100:104, 1] = np.nan
     assert np.abs(detector.model_.transform(gaps) - recording[800:]).max() < 1.0
     assert np.isfinite(detector.score_samples(gaps)).all()
+
+
+def test_what_the_imputer_learns_later_is_no_business_of_the_detector(recording):
+    imputer = SeriesImputer(window=12, training=None).fit(recording[:400])
+    detector = SeriesDetector(kinds=["quiet"], model=imputer).fit(recording[:400])
+    filled, scores = detector.model_.transform(recording), detector.score_samples(recording)
+    imputer.fit(recording[:400] * [1.0, 1000.0, 1.0] + 5)
+    np.testing.assert_array_equal(detector.model_.transform(recording), filled)
+    np.testing.assert_array_equal(detector.score_samples(recording), scores)
+    imputer.fit(recording[:400, :2])
+    assert np.isfinite(detector.adapt(recording[400:1000]).score_samples(recording)).all()
 
 
 def test_a_model_that_is_not_fitted_is_fitted_as_a_copy(recording):

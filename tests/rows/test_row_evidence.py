@@ -183,6 +183,11 @@ def test_mixture_sees_what_its_principal_components_leave_out():
     np.testing.assert_allclose(mixture(off) - mixture(row), 16.0, rtol=1e-6)
 
 
+def test_equal_rows_are_no_reason_to_warn(recwarn):
+    rows = np.repeat(np.eye(3), 60, 0)
+    assert np.isfinite(Mixture.fit(rows, best_components(rows))(rows)).all() and not recwarn.list
+
+
 def test_best_components_are_one_for_a_gaussian_and_three_for_three():
     rng = np.random.default_rng(0)
     assert best_components(rng.standard_normal((600, 3))) == 1

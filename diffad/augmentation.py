@@ -12,7 +12,7 @@ from torch.nn import functional
 from diffad.base.arguments import check_count, is_number
 from diffad.base.parameters import Parameters
 
-#: Right and down.
+#: Where a window on the image goes, right and down: what it shows goes the other way.
 DIRECTIONS = ((0, -1), (0, 1), (-1, 0), (1, 0))
 
 
@@ -84,7 +84,7 @@ class Augmentation(Parameters):
         return torch.cat(parts)
 
     def _moved(self, images: Tensor, direction: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Shift and enlarge each image by its own random amount, `direction` being right and down."""
+        """Shift and enlarge each image by its own random amount, seen through a window that goes in a `direction`."""
         if not self.shift and self.crop == 1:
             return images
         n, height, width, _ = images.shape

@@ -47,7 +47,9 @@ def main(
 def impute(
     file: Annotated[
         Path,
-        typer.Argument(help="CSV (commas, semicolons or tabs) or Parquet; a first column of timestamps is recognised."),
+        typer.Argument(
+            help="CSV (commas, semicolons, tabs or bars) or Parquet; a first column of timestamps is recognised."
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Default: FILE with '.filled' before its ending.")

@@ -39,7 +39,7 @@ def load_traffic() -> tuple[pd.DataFrame, pd.DataFrame]:
     -------
     flows : DataFrame
         A flow table (`diffad.flows.COLUMNS`) in the order of time, and ``label`` (the kind of attack,
-        NA for normal traffic) and ``attack_id``. The first half is free of attacks.
+        NA for normal traffic) and ``attack_id``. The first attack begins after 22 of 40 minutes.
     attacks : DataFrame
         ``attack_id``, ``kind``, ``start``, ``end``, ``source``, ``destination`` (separated by
         semicolons), ``flows`` and ``note``.

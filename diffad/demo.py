@@ -90,7 +90,7 @@ def detect(folder: Path) -> None:
     detector = SeriesDetector().fit(rows.iloc[:half])
     new = rows.iloc[half:]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DriftWarning)  # a third of these rows are faults
+        warnings.simplefilter("ignore", DriftWarning)  # nearly half of these rows are faults
         events = detector.events(new)
     table = found_faults(events, faults)
     print("Provoked faults: when the first alarm came, and whom the detector blames:")

@@ -1,6 +1,6 @@
 """What every detector does with its scores, whatever the shape of the data.
 
-Subclasses give `_strangeness(X)`, larger = stranger, and set `normal_` and `period_` in `fit`.
+Subclasses give `_strangeness(X)`, larger = stranger, and set `normal_` in `fit`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class Detector(OutlierMixin, HoldsParameters):
     contamination: float
     threshold: Threshold | None
     normal_: NormalScores
-    period_: float | None
+    #: Seconds between rows, where they have times.
+    period_: float | None = None
     offset_: float
 
     def _strangeness(self, X: Any) -> Scores:

@@ -64,7 +64,7 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
     Parameters
     ----------
     latent : int, default=4
-        Channels of a latent; it has a quarter of the height and width of an image.
+        Channels of a latent; it has a quarter of the height and width of an image, rounded up.
     beta : float, default=1e-3
         Weight of the divergence: more makes latents more normal and images blurred.
     adversarial : float, default=0.0
@@ -96,6 +96,16 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         Labels that `fit` was given.
     shape_ : tuple of int
         Height, width and channels of the images.
+    centre_, scale_ : array (channels,)
+        Mean and standard deviation of the training pixels.
+    latent_centre_, latent_scale_ : Tensor of shape (latent,)
+        The same of the latents.
+    class_means_ : list of Tensor
+        Mean latent of each class.
+    flat_, dtype_ : bool, dtype
+        Whether images came without an axis of channels, and the floats that they are given back in.
+    seed_ : int
+        Of everything random that comes after `fit`.
 
     References
     ----------
@@ -159,8 +169,11 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
             For missing pixels, fewer than 8 images, or parameters out of range.
         """
         training = check_training(self.training, default=VAE_TRAINING)
-        if training is None:
-            raise ValueError("training must be 'auto' or a Training: an autoencoder is nothing without, got None")
+        if training is None or not training.max_steps:
+            raise ValueError(
+                "training must be 'auto' or a Training with max_steps of at least 1: an autoencoder is nothing without, "
+                f"got {self.training!r}"
+            )
         check_training(self.diffusion, "diffusion")
         check_count(self.latent, "latent")
         check_within(self.beta, "beta", 0)

@@ -99,6 +99,10 @@ class ImageDetector(Detector):
         Cross-fitted scores of the training images.
     shape_ : tuple of int
         Height, width and channels of the images.
+    model_ : ImageModel
+        Evidence of the pixels.
+    extractor_, tails_ : FeatureModel and LogTail, or None
+        Evidence of `features`, and how normal images are spread over both; None without.
 
     References
     ----------
@@ -184,7 +188,7 @@ class ImageDetector(Detector):
             raise ValueError(f"X holds {len(images)} images; fit needs at least 8 good ones")
         refuse_empty(images)
         self._warn_of_few(len(images))
-        self.shape_, self.period_ = images.shape[1:], None
+        self.shape_ = images.shape[1:]
         device = device_of(self.device)
         with tracking.run_of(self, X), pinned_defaults(), torch.no_grad():
             kept = np.ones(len(images), bool)

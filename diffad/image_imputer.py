@@ -107,6 +107,10 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         Height, width and channels of the training images.
     centre_, scale_ : array (channels,)
         Mean and standard deviation of the training pixels.
+    flat_, dtype_ : bool, dtype
+        Whether images came without an axis of channels, and the floats that they are given back in.
+    seed_ : int
+        Of everything random that comes after `fit`.
 
     Notes
     -----
@@ -258,7 +262,7 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         Returns
         -------
         array of X's shape
-            float64 where X is, else float32.
+            float32 where X is, or holds whole numbers of up to 16 bits; else float64.
         """
         filled = self._mean(self._observed(X, 1, 0.0))
         return self._close(_keep_seen(filled, X), X)

@@ -72,15 +72,15 @@ class SeriesDetector(Detector, SeriesInput):
     kinds : sequence of str or None, default=None
         Kinds of evidence to use; None is all of ``("energy", "local", "filter", "step",
         "decoupled", "window", "quiet", "missing", "shape", "nearest")``.
+    regularize : bool, default=False
+        Put irregular timestamps on a regular grid; False refuses. Scores then belong to the grid.
+    device : str, default="auto"
+        ``"cpu"``, ``"cuda"``; ``"auto"`` takes CUDA where it is.
     model : SeriesImputer or None, default=None
         An imputer of the same channels whose residuals join the evidence as ``"model"``, as far as faults put into
         held-out normal rows say that they help (``weights_["model"]``); fitted ones are reused (but not by `clone`, and
         so not by a grid search), others are fitted. Only for ``context="both"``. Costs the imputer's training, and
         scores some thousand rows a second.
-    regularize : bool, default=False
-        Put irregular timestamps on a regular grid; False refuses. Scores then belong to the grid.
-    device : str, default="auto"
-        ``"cpu"``, ``"cuda"``; ``"auto"`` takes CUDA where it is.
 
     Attributes
     ----------

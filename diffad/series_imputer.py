@@ -94,6 +94,12 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         channels never observed in `fit` stay missing, with a warning.
     bands_ : Bands
         Calibration of `quantile` and `interval`.
+    period_ : float or None
+        Seconds between rows; None without timestamps.
+    fitted_on_frame_ : bool
+        Whether X was a table, whose columns have names.
+    seed_ : int
+        Of everything random that comes after `fit`.
     n_features_in_ : int
         Number of channels.
 
@@ -196,8 +202,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         (a flow in one dimension keeps order), and near it for many, without drawing a sample. Gaps longer than half
         a window rest on a few draws of what comes before them: the same for the same recording, slightly others when
         any of its values is another.
-        Observed values, index, columns and dtypes come back as they were: nullable integers and truth values are
-        filled with the nearest, objects become floats. Fitted on an array, the imputer knows no names but ``x0``,
+        Observed values, index, columns and dtypes of tables come back as they were: nullable integers and truth values are
+        filled with the nearest, objects become floats, arrays are floats. Fitted on an array, the imputer knows no names but ``x0``,
         ``x1`` and on.
 
         Parameters

@@ -142,7 +142,6 @@ class TabularDetector(Detector, TableInput):
         self._chosen(KINDS)
         self._check_training()
         table = self._table(X, reset=True)
-        self.period_ = None
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.history_: list[dict[str, float]] = []
         with tracking.run_of(self, X) as on_progress, pinned_defaults():

@@ -41,7 +41,7 @@ class Training(Parameters):
     Parameters
     ----------
     max_steps : int, default=3000
-        Optimisation steps; 0 leaves the prior alone, an instant and exact baseline.
+        Optimisation steps; 0 leaves the prior alone, an instant and exact baseline. An autoencoder needs at least 1.
     masks_per_batch, windows_per_mask : int, default=16 and 4
         A batch holds ``masks_per_batch * windows_per_mask`` windows; one factorisation serves
         all windows under the same mask.
@@ -52,7 +52,8 @@ class Training(Parameters):
         Decay of the averaged weights that are kept.
     mixing : float, default=1.0
         Share of a batch that is a covariance-preserving mixture of two windows,
-        ``x1 cos a + x2 sin a``: the prior stays exact and there is less to memorise.
+        ``x1 cos a + x2 sin a``: the prior stays exact and there is less to memorise. Of series only: rows and images
+        are never mixed.
     evaluate_every : int, default=250
         Steps between looks at the held-out loss.
     patience : int, default=8

@@ -90,6 +90,11 @@ def dense():
     return SpanPrior.fit(torch.from_numpy(train), ridge), train.mean(0), covariance, ridge, rows
 
 
+def filled(prior, rows):
+    """Return rows with NaN replaced by the conditional mean given the other pixels."""
+    return torch.stack([prior.given(~row.isnan())(row) for row in rows])
+
+
 def test_residual_is_ridge_times_precision_times_difference(dense):
     prior, mean, covariance, ridge, rows = dense
     expected = ridge * np.linalg.solve(covariance, (rows - mean).T).T
@@ -104,7 +109,7 @@ def test_images_too_alike_for_single_precision_are_fitted_with_a_larger_ridge():
     assert prior.ridge > 1e-3
     hole = far[:1].clone()
     hole[:, :100] = torch.nan
-    torch.testing.assert_close(prior.fill(hole), far[:1], atol=0.02, rtol=0)
+    torch.testing.assert_close(filled(prior, hole), far[:1], atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("size", [8, 18, 32, 48])
@@ -160,7 +165,7 @@ def test_fill_is_the_conditional_mean(dense):
         hidden, seen = np.flatnonzero(np.isnan(row)), np.flatnonzero(~np.isnan(row))
         gain = covariance[np.ix_(hidden, seen)] @ np.linalg.pinv(covariance[np.ix_(seen, seen)])
         row[hidden] = mean[hidden] + gain @ (row[seen] - mean[seen])
-    np.testing.assert_allclose(prior.fill(torch.from_numpy(holes)).numpy(), expected, atol=1e-10)
+    np.testing.assert_allclose(filled(prior, torch.from_numpy(holes)).numpy(), expected, atol=1e-10)
     np.testing.assert_array_equal(holes[4], rows[4])
 
 
@@ -168,7 +173,7 @@ def test_filled_pixels_have_no_residual(dense):
     prior, _, _, _, rows = dense
     holes = rows.copy()
     holes[:, 3:9] = np.nan
-    residual = prior.residual(prior.fill(torch.from_numpy(holes)))
+    residual = prior.residual(filled(prior, torch.from_numpy(holes)))
     assert residual[:, 3:9].abs().max() < 1e-10 < residual[:, 9:].abs().max()
 
 

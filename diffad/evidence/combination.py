@@ -33,7 +33,7 @@ WEIGHTS: dict[str, float] = {
 #: Root of -log p from which the Gaussian's evidence counts by its logarithm: so small a probability is an extrapolation,
 #: and the good rows beside the edges of a fault, which it makes the strangest by far, would come before those inside it.
 SATURATION = 12.0
-#: Exponents of the means over kinds (their groups) and over channels: nearly a maximum.
+#: Exponents of the sums over kinds (their groups) and over channels: nearly a maximum.
 KIND_POWER, CHANNEL_POWER = 2.0, 16.0
 
 
@@ -41,7 +41,7 @@ def combine(evidence: Mapping[str, Array], weights: Mapping[str, float], channel
     """Combine kinds, then channels; return shares (n, channels) that add up to the score.
 
     The kinds of one Gaussian are averaged, each beyond `SATURATION` by its logarithm; their mean, quietness, missing
-    readings and shape are different reasons and enter a power mean.  Over channels a high power is nearly the maximum:
+    readings and shape are different reasons and enter a power sum.  Over channels a high power is nearly the maximum:
     one bad sensor among many must show.  What all channels did together is one reason more.  The score is shared out by
     what the channels showed before saturation, which makes them more alike than they are.
     """

@@ -34,7 +34,7 @@ EPOCHS, UNITS = (6e8, 5e9), {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a recording; a first column of timestamps becomes the index.
 
-    CSV may be separated by commas, semicolons or tabs, with decimal points or commas, in UTF-8, UTF-16 or Windows-1252;
+    CSV may be separated by commas, semicolons, tabs or bars, with decimal points or commas, in UTF-8, UTF-16 or Windows-1252;
     lines before the names of the columns, and a line of units after them, are left out. A first column of dates and a
     second of times of day are one clock. Seconds since 1970 (or milli-, micro-, nanoseconds) are timestamps as well; a
     first column without a name that numbers the rows is left out. In a column of numbers, words without a digit

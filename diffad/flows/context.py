@@ -2,7 +2,7 @@
 
 The clock of a source is the latest start among its flows so far. A flow belongs to the moment that its source's
 clock shows when it comes in: a long connection that is logged at its end is news of that moment, and logs may be out
-of order. A window of w seconds holds the flows of the source, the present one included, to whose moments its clock
+of order; of a source that was absent among the last `max_flows` flows it begins anew. A window of w seconds holds the flows of the source, the present one included, to whose moments its clock
 is now less than w seconds ahead, as far as they are among the last `max_flows` flows of all sources.
 
 A start far in the future would stop the clock. Therefore, after `PATIENCE` flows in a row that began more than

@@ -124,7 +124,7 @@ def learn_images(
         velocity = part.context.velocity(network, z, theta, label)
         return masked_mse(velocity, target.clamp(-6, 6), part.context.hidden & part.known)
 
-    judge = HeldOutCases(held, n_classes)
+    judge = HeldOutCases(held)
     history = train(
         network,
         loss,
@@ -151,7 +151,7 @@ def _flipped_noise(cases: Cases, generator: torch.Generator) -> Cases:
 class HeldOutCases:
     """Held-out cases at fixed noise levels: the loss relative to the prior's, and the gate."""
 
-    def __init__(self, cases: Cases, n_classes: int) -> None:
+    def __init__(self, cases: Cases) -> None:
         self.cases, n = cases, len(cases.way)
         position = torch.arange(n) % (GATE_LEVELS + 1)
         self.level = position.to(cases.way.device)

@@ -1,4 +1,4 @@
-"""Networks behind the denoiser; each maps standardised entries and a noise angle to a velocity."""
+"""Networks: those behind the denoiser map standardised entries and the noise level to a velocity; autoencoders."""
 
 from diffad.networks.axial import AxialTransformer
 from diffad.networks.rows import RowNetwork, WholeRowNetwork

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from diffad.priors.conditional_rows import RowConditional
 
-#: Numbers of components that `fit` compares, and rows each must have.
-COMPONENTS, ROWS_PER_COMPONENT = (1, 2, 3, 5, 8, 12), 20
+#: Rows that each component must have.
+ROWS_PER_COMPONENT = 20
 #: Iterations of EM, and the gain in log-likelihood per row below which it stops.
 ITERATIONS, TOLERANCE = 40, 1e-3
 #: Iterations of EM for incomplete rows under one Gaussian.
@@ -61,12 +61,12 @@ class MixturePrior:
     def fit(
         cls,
         x: Tensor,
-        n_components: int | None = None,
+        n_components: int,
         seed: int = 0,
         gaussian: MixturePrior | None = None,
         start: MixturePrior | None = None,
     ) -> MixturePrior:
-        """Fit to rows (n, d), NaN = missing; None chooses the number of components by BIC.
+        """Fit to rows (n, d), NaN = missing; one component where there are few rows for each.
 
         One component is fitted by EM with the exact moments of the missing entries.  For more, rows
         are completed by a draw from what has been learnt so far, in rounds (stochastic EM; Celeux and
@@ -74,29 +74,18 @@ class MixturePrior:
         """
         x = x.double()
         gaussian = gaussian or cls(*_gaussian(x))
-        if n_components == 1:
+        if n_components == 1 or len(x) < n_components * ROWS_PER_COMPONENT:
             return gaussian
         generator = torch.Generator().manual_seed(seed)
-        complete = gaussian.completed(x, generator)
-        numbers = COMPONENTS if n_components is None else (n_components,)
-        fits = [cls(*_em(complete, k, seed, start)) for k in numbers if k == 1 or len(x) >= k * ROWS_PER_COMPONENT]
-        if not fits:
-            return gaussian
-        best = min(fits, key=lambda fit: fit.bic(complete))
+        found = cls(*_em(gaussian.completed(x, generator), n_components, seed, start))
         for _ in range(ROUNDS - 1 if bool(x.isnan().any()) else 0):
-            best = cls(*_em(best.completed(x, generator), len(best.weights), seed, best if start is not None else None))
-        return best
+            found = cls(*_em(found.completed(x, generator), n_components, seed, found if start is not None else None))
+        return found
 
     def shrunk(self, share: float) -> MixturePrior:
         """Return the same with the entries' correlations made smaller by `share`: fewer chance ones, of few rows."""
         own = torch.diag_embed(self.covariances.diagonal(dim1=-2, dim2=-1))
         return MixturePrior(self.weights, self.means, (1 - share) * self.covariances + share * own)
-
-    def bic(self, x: Tensor) -> float:
-        """Return Schwarz' criterion on rows (n, d), lower is better."""
-        k, d = self.means.shape
-        n_parameters = k * (1 + d + d * (d + 1) // 2) - 1
-        return float(-2 * self.log_density(x).sum() + n_parameters * math.log(len(x)))
 
     def log_density(self, x: Tensor) -> Tensor:
         """Return log p of the visible entries of rows (n, d) -> (n,); NaN is integrated out."""

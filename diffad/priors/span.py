@@ -98,13 +98,6 @@ class SpanPrior:
         root = torch.linalg.solve_triangular(factor, rows, upper=False)
         return (z[hidden] - weight @ rows) ** 2 / (self.ridge * (1 + (root**2).sum(0)))
 
-    def fill(self, x: Tensor) -> Tensor:
-        """Replace NaN in rows (n, d) by the conditional mean given the other pixels."""
-        result = x.clone()
-        for i in x.isnan().any(1).nonzero()[:, 0]:
-            result[i] = self.given(~x[i].isnan())(x[i])
-        return result
-
     def given(self, seen: Tensor) -> Callable[[Tensor], Tensor]:
         """Return a map of rows (d,) to rows with the pixels that are not `seen` (d,) filled; factorised once."""
         few = int((~seen).sum()) < len(self.rows)

@@ -61,7 +61,7 @@ class Columns:
         for k, name in enumerate(names):
             column = table.iloc[:, k]
             if column.isna().all():
-                raise ValueError(f"column {name!r} holds no value at all; drop it: X = X.drop(columns={name!r})")
+                raise ValueError(f"column {name!r} holds no value at all; leave it out")
             if k in chosen:
                 if categorical is None:
                     _warn_of_no_category(column, name)
@@ -128,7 +128,7 @@ def _categorical(table: pd.DataFrame, chosen: Sequence[str | int] | None) -> set
     if times:
         raise ValueError(
             f"columns {times} hold times, which are neither numbers nor categories; give what matters of them, as "
-            f"X[{times[0]!r}].dt.hour, or leave them out"
+            "their hour, or leave them out"
         )
     return found
 
@@ -187,8 +187,8 @@ def _warn_of_no_category(column: pd.Series, name: str) -> None:
     if numbers.mean() > MOSTLY:
         rest = f", but for {texts[~numbers].iloc[0]!r}" if not numbers.all() else ""
         tell(
-            f"column {name!r} holds numbers as text ({texts.iloc[0]!r}{rest}) and is read as categories; make it numbers, "
-            f"X[{name!r}] = pd.to_numeric(X[{name!r}], errors='coerce'), or name it in categorical_features"
+            f"column {name!r} holds numbers as text ({texts.iloc[0]!r}{rest}) and is read as categories; make it numbers, as "
+            "by pandas.to_numeric, or name it in categorical_features"
         )
     elif len(texts) >= NAMES and texts.nunique() > MOSTLY * len(texts):
         tell(

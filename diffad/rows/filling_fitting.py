@@ -1,7 +1,7 @@
 """Which closed form suits a table, and how far to trust it: fitting the distribution of hidden entries.
 
-Candidates are two scales of the columns (linear, normal scores) times Gaussian, mixtures and kernel
-densities.  Entries hidden in held-out rows choose by CRPS and Brier score, how much of a mixture, of a kernel
+Candidates are Gaussians, mixtures and kernel densities on two scales of the columns (linear, normal scores); the
+better scale of the first two is that of all others.  Entries hidden in held-out rows choose by CRPS and Brier score, how much of a mixture, of a kernel
 and of a network to pool as well; they calibrate the bands of what was chosen.
 """
 
@@ -99,7 +99,7 @@ def fit_filler(
         if learn is not None or prior in ("mixture", "kernel"):
             tell(
                 f"a Gaussian alone fills the gaps: a network, a mixture and a kernel need {ENOUGH_ROWS} rows and two "
-                f"columns that vary, X has {len(rows)} rows with a value",
+                f"columns, X has {len(rows)} rows with a value",
             )
         model = _models(space["linear"].forward(rows), (kind,), seed)[kind]
         return Filler(space["linear"], model, None, "linear", (kind,)), {}

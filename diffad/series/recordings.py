@@ -155,7 +155,7 @@ def _numeric(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _read_frame(X: pd.DataFrame, groups: Any, regularize: bool, fitted: float | None) -> tuple[Recording, float | None]:
-    dates = [str(c) for c, kind in X.dtypes.items() if pd.api.types.is_datetime64_any_dtype(kind)]
+    dates = [c for c, kind in X.dtypes.items() if pd.api.types.is_datetime64_any_dtype(kind)]
     if dates:
         raise TypeError(f"column {dates[0]!r} holds timestamps; make it the index: X = X.set_index({dates[0]!r})")
     period, given = None, np.arange(len(X))

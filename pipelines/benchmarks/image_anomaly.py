@@ -3,7 +3,7 @@
     python pipelines/benchmarks/image_anomaly.py --npz DATA/images/tiles-dev.npz
     python pipelines/benchmarks/image_anomaly.py --npz FILE --features    # with a small text detector as backbone
     python pipelines/benchmarks/image_anomaly.py --digits                 # one digit normal, the others not
-    python pipelines/benchmarks/image_anomaly.py --textures               # the tiles' defects on cloth, wood, grain
+    python pipelines/benchmarks/image_anomaly.py --npz FILE --textures               # the tiles' defects on cloth, wood, grain
 
 ``real`` sets good images against defective ones as photographed, and can be won by background; ``context`` shows by
 how much: there every defect (and as much of every good image) was cut out and filled.  ``transplant`` puts real

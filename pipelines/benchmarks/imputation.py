@@ -7,8 +7,8 @@ missing values; errors on the hidden entries in training standard deviations.
     python pipelines/benchmarks/imputation.py --csv FILE --parts validation --steps 2000 --seeds 0 1 2
 
     python pipelines/benchmarks/imputation.py --telemetry --steps 0    # the embedded recording, closed form
-    python pipelines/benchmarks/imputation.py --curve 0.125 0.25 0.5   # CRPS after shares of the training
-    python pipelines/benchmarks/imputation.py --speed                  # sampling beside PyPOTS' CSDI
+    python pipelines/benchmarks/imputation.py --csv FILE --curve 0.125 0.25 0.5   # CRPS after shares of the training
+    python pipelines/benchmarks/imputation.py --csv FILE --speed                  # sampling beside PyPOTS' CSDI
 
 Textbook CSDI is ours with ``prior=None`` and the same training.  PyPOTS' SAITS joins when it is
 installed (extra ``bench``), as shipped and with the spread of its own errors on the last tenth of

@@ -10,7 +10,7 @@
 ``telemetry`` is the embedded recording with provoked faults; ``skab`` fits on the first 400 rows of
 every file; ``inject`` puts faults of six kinds into the last fifth of a recording, or into every
 second block of 500 rows (``--blocks``), fitted on the rest; ``univariate`` are two series embedded in
-aeon (extra ``bench``); ``promise`` counts false alarms on four stretches of fault-free recordings after the
+aeon (``pip install aeon``); ``promise`` counts false alarms on four stretches of fault-free recordings after the
 rows fitted on, readings that were carried forward left out.  Nothing is point-adjusted.  ``position``
 sees only the row number, ``random`` nothing: what they reach is what a data set gives away.
 """

@@ -42,5 +42,5 @@ def test_a_counter_that_starts_anew_in_each_series_is_one_and_one_that_is_reset_
 def test_a_detector_names_its_counters_when_fitted():
     X = pd.DataFrame({"flow": RNG.poisson(3, 300) + RNG.standard_normal(300)})
     X["total"] = X["flow"].abs().cumsum()
-    with pytest.warns(UserWarning, match=r"\['total'\] only ever rise or fall .* X\['total'\].diff"):
+    with pytest.warns(UserWarning, match=r"\['total'\] only ever rise or fall .* give their differences"):
         SeriesDetector().fit(X)

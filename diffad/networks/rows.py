@@ -89,9 +89,10 @@ class WholeRowNetwork(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, z: Tensor, log_sigma: Tensor) -> Tensor:
-        """Map rows among noise (n, columns) and the logarithm of the noise (n, 1) to velocities (n, columns)."""
+        """Map rows among noise (n, columns) and the logarithm of the noise (n or 1, 1) to velocities (n, columns)."""
         waves = log_sigma * self.waves
-        x = self.embed(torch.cat([z, log_sigma, waves.sin(), waves.cos()], 1))
+        told = torch.cat([log_sigma, waves.sin(), waves.cos()], 1)
+        x = self.embed(torch.cat([z, told.expand(len(z), -1)], 1))
         for block in self.blocks:
             x = x + block(x)
         return self.out(x)

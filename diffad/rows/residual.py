@@ -105,15 +105,15 @@ class RowResidual:
 
     def _moves(self, rows: Matrix) -> Matrix:
         x = self._whitened(rows)
-        levels = torch.tensor(SIGMAS, device=x.device)[:, None, None]
-        moves = [self._error(x, sigma.expand(len(x), 1), torch.zeros_like(x)).sum(1) for sigma in levels]
+        levels, nothing = torch.tensor(SIGMAS, device=x.device)[:, None, None], torch.zeros_like(x)
+        moves = [self._error(x, sigma, nothing).sum(1) for sigma in levels]
         return np.asarray(torch.stack(moves, 1).clamp(1e-12, 1e30).log().double().cpu().numpy())
 
     def _whitened(self, rows: Matrix) -> torch.Tensor:
         return (torch.from_numpy(rows - self.mean) @ torch.from_numpy(self.whiten)).float().to(self.spread.device)
 
     def _error(self, x: torch.Tensor, sigma: torch.Tensor, white: torch.Tensor) -> torch.Tensor:
-        """Return the squared error of the velocity of whitened rows (n, d) among `white` noise of sizes (n, 1)."""
+        """Return the squared error of the velocity of whitened rows (n, d) among `white` noise of sizes (n or 1, 1)."""
         z, target = noisy_and_target(x, white, torch.atan(sigma / self.spread))
         with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
             velocity = self.network(z.clamp(-SHOWN, SHOWN), sigma.log())

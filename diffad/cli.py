@@ -119,7 +119,9 @@ def detect(
         Path | None, typer.Option("-o", "--output", help="Default: FILE with '.alarms.csv' for its ending.")
     ] = None,
     contamination: Annotated[float, typer.Option(help="Share of the normal recording that may be faults.")] = 0.0,
-    plot: Annotated[bool, typer.Option("--plot", help="Also draw a picture beside the output.")] = False,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Also draw a picture beside the output, and one of what can be seen.")
+    ] = False,
     detectability: Annotated[
         bool | None,
         typer.Option(

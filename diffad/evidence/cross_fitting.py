@@ -31,8 +31,8 @@ DISTRUST, MOST_RISE = 2.0, 10.0
 MISSING = 0.02
 #: Windows that tails are learnt from, at least.
 LEAST_TAIL = 50
-#: Rows whose normal scores are kept; more say little about a tail and cost memory.
-MOST_NORMAL = 40_000
+#: Rows whose normal scores are kept, in pieces; more say little about a tail and cost memory.
+MOST_NORMAL, PIECE = 40_000, 1000
 
 
 @dataclass(frozen=True)
@@ -296,11 +296,21 @@ def _folds_beside(old: list[int], new: list[int]) -> list[list[Block]]:
     return folds
 
 
-def _thinned(fold: list[Block], n_folds: int, size: int = 1000) -> list[Block]:
+def _thinned(fold: list[Block], n_folds: int) -> list[Block]:
     """Keep evenly spread blocks of a long fold: enough rows for a tail, and bounded memory."""
-    share = MOST_NORMAL / n_folds / sum(b - a for _, a, b in fold)
-    if share >= 1:
+    most = MOST_NORMAL // n_folds
+    if sum(b - a for _, a, b in fold) <= most:
         return fold
-    pieces = [(i, s, min(b, s + size)) for i, a, b in fold for s in range(a, b, size)]
-    pick = np.unique(np.linspace(0, len(pieces) - 1, max(1, int(share * len(pieces)))).astype(int))
-    return [pieces[j] for j in pick]
+    pieces = [(i, s, min(b, s + PIECE)) for i, a, b in fold for s in range(a, b, PIECE)]
+    return [pieces[j] for j in evenly_spread([b - a for _, a, b in pieces], most)]
+
+
+def evenly_spread(n_rows: Sequence[int], most: int) -> NDArray[np.int64]:
+    """Return the numbers of evenly spread pieces, of so many rows each, that hold at most `most`; one at least."""
+    rows, n_kept = np.asarray(n_rows), len(n_rows)
+    pick = np.arange(n_kept)
+    # Pieces differ in length: a share of them need not be that share of the rows.
+    while n_kept > 1 and rows[pick].sum() > most:
+        n_kept = max(1, min(n_kept - 1, int(n_kept * most / rows[pick].sum())))
+        pick = np.linspace(0, len(rows) - 1, n_kept).astype(np.int64)
+    return pick

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from diffad.base.telling import tell
 from diffad.evidence.combination import default_weights, reweight
-from diffad.evidence.cross_fitting import Ahead, CrossFit, fit_scorer, look_ahead, trusted
+from diffad.evidence.cross_fitting import Ahead, CrossFit, evenly_spread, fit_scorer, look_ahead, trusted
 from diffad.evidence.of_model import ModelEvidence, admitted_share, with_model
 from diffad.evidence.scoring import Scorer
 from diffad.evidence.series_scorer import Learnt, evidence_of_rows, standardised
@@ -81,12 +81,7 @@ class Memory:
         if sum(len(rows) for rows in self.series) <= MOST_REMEMBERED:
             return self
         pieces = [rows[a : a + BLOCK] for rows in self.series for a in range(0, len(rows), BLOCK)]
-        n_rows, n_kept = np.array([len(piece) for piece in pieces]), len(pieces)
-        pick = np.arange(n_kept)
-        # Pieces differ in length: a share of them need not be that share of the rows.
-        while n_kept > 1 and n_rows[pick].sum() > MOST_REMEMBERED:
-            n_kept = min(n_kept - 1, int(n_kept * MOST_REMEMBERED / n_rows[pick].sum()))
-            pick = np.linspace(0, len(pieces) - 1, max(1, n_kept)).astype(int)
+        pick = evenly_spread([len(piece) for piece in pieces], MOST_REMEMBERED)
         return replace(self, series=[pieces[i].copy() for i in pick])
 
 

@@ -162,7 +162,11 @@ class FlowModel:
         return Watch(self.features.stream(), {who: Persistence(self.usual) for who in WHOSE})
 
     def limits(self, alerts_per_day: float) -> Limits:
-        """Return the strangeness that normal traffic passes so many times a day."""
+        """Return the strangeness that normal traffic passes so many times a day.
+
+        A day is taken to bring flows at the mean rate of the log fitted on: one of working hours alone promises more
+        flows, and so fewer of the alerts asked for come.
+        """
         if not 0 < alerts_per_day < self.flows_per_day:
             raise ValueError(
                 f"alerts_per_day must lie between 0 and the {self.flows_per_day:.0f} flows of a day, "

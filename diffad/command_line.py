@@ -37,7 +37,6 @@ COMMANDS = {
 }
 #: Calls that name columns, at the end of a message.
 CALLS = {
-    r", as by X\[.*\]\.diff\(\)$": " from row to row",
     r": table\.pivot\(.*\)$": "",
 }
 #: What may be called X: the word by itself, not in the name of a column.
@@ -97,8 +96,8 @@ def with_name(message: str, file: Path) -> str:
 
     Examples
     --------
-    >>> with_name("channels ['X'] only ever rise or fall in X; give their differences, as by X['X'].diff()", Path("a.csv"))
-    "channels ['X'] only ever rise or fall in a.csv; give their differences from row to row"
+    >>> with_name("channels ['X'] only ever rise or fall in X; give their differences", Path("a.csv"))
+    "channels ['X'] only ever rise or fall in a.csv; give their differences"
     """
     # First the calls: they are known by the X in them.
     return QUOTED_OR_X.sub(lambda found: str(file) if found[0] == "X" else found[0], as_commands(message))

@@ -328,7 +328,9 @@ def injected_fault_score(detector: Any, X: Any, y: Any = None) -> float:
 
 def on_grid(detector: Any, X: Any) -> Any:
     """Return X as a detector with ``regularize=True`` sees it: rows that are not there are rows of NaN."""
-    last = detector[-1] if isinstance(detector, Pipeline) else detector
+    last = detector
+    while isinstance(last, Pipeline):
+        last = last[-1]
     if not getattr(last, "regularize", False) or not isinstance(X, pd.DataFrame):
         return X
     return read(X, regularize=True, period=last.period_)[0].template

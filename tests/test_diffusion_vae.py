@@ -162,6 +162,7 @@ def test_other_mistakes_are_refused(fitted):
         (lambda: DiffusionVAE(adversarial=0.1).fit(images[:, :1]), r"at least 2 pixels .* \(1, 8\); use adversarial=0"),
         (lambda: DiffusionVAE(adversarial=0.1).fit(images[:, :, :1]), r"\(8, 1\); use adversarial=0"),
         (lambda: DiffusionVAE(training=Training(max_steps=1)).fit(images).direction(0, 1), "y must be one of"),
+        (lambda: DiffusionVAE(training=Training(max_steps=0)).fit(images), "max_steps of at least 1"),
     ]:
         with pytest.raises(ValueError, match=word):
             call()

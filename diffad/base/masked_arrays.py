@@ -20,9 +20,9 @@ def unmasked(X: Any) -> Any:
     >>> unmasked([1, 2])
     [1, 2]
     """
-    if isinstance(X, np.ndarray) and X.dtype == object:
-        missing = np.frompyfunc(lambda value: value is pd.NA, 1, 1)(X).astype(bool)
-        return np.where(missing, np.nan, X) if missing.any() else X
-    if not isinstance(X, np.ma.MaskedArray):
+    if isinstance(X, np.ma.MaskedArray):
+        return np.ma.filled(X.astype(np.float64), np.nan)
+    if not isinstance(X, np.ndarray) or X.dtype != object:
         return X
-    return np.ma.filled(X.astype(np.float64), np.nan)
+    missing = np.asarray(np.frompyfunc(lambda value: value is pd.NA, 1, 1)(X), bool)
+    return np.where(missing, np.nan, X) if missing.any() else X

@@ -68,14 +68,14 @@ class Neighbours:
         distance, place = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
         if distance.shape[1] == 1:
             return distance, place
-        # Distances of far rows are differences of large squares, and as much less exact.
         itself = distance[:, :1] <= SAME * np.maximum(1.0, np.linalg.norm(rows, axis=1, keepdims=True))
         return np.where(itself, distance[:, 1:], distance[:, :-1]), np.where(itself, place[:, 1:], place[:, :-1])
 
     def _find(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return distances and numbers (n, n_found) of the nearest training rows."""
-        # Less the square of the row itself, which changes no order.
-        squares = torch.addmm(self.squares, rows, self.rows.T, alpha=-2)
+        # Less the square of the row itself, which changes no order.  Rounded: a product rounds otherwise with the number
+        # of rows, and among rows that are equally near the choice must not.
+        squares = torch.addmm(self.squares, rows, self.rows.T, alpha=-2).float()
         n_groups = squares.shape[1] // GROUP
         place = torch.arange(squares.shape[1]).expand(len(rows), -1)
         if self.n_found < n_groups:
@@ -83,8 +83,10 @@ class Neighbours:
             group = squares.view(-1, GROUP, n_groups).amin(1).topk(self.n_found, largest=False, sorted=False).indices
             place = (group[:, None] + n_groups * torch.arange(GROUP)[:, None]).flatten(1)
             squares = squares.gather(1, place)
-        least, order = squares.topk(self.n_found, largest=False)
-        return (least + rows.square().sum(1, keepdim=True)).clamp(min=0).sqrt(), place.gather(1, order)
+        place = place.gather(1, squares.topk(self.n_found, largest=False).indices)
+        # Differences of squares would tell copies of a row apart.
+        exact, order = (self.rows[place] - rows[:, None]).square_().sum(2).sort(stable=True)
+        return exact.sqrt(), place.gather(1, order)
 
     def differences(self, rows: Matrix, place: NDArray[np.int64]) -> Matrix:
         """Return the least sums of differences (n, up to `N_NEIGHBOURS`) among the rows at `place`, the least first.

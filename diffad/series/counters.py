@@ -20,7 +20,7 @@ def warn_of_counters(series: list[NDArray[np.float64]], names: Sequence[str]) ->
     if found:
         tell(
             f"channels {found} only ever rise or fall in X: what comes next lies beyond all that was seen, and may alarm; "
-            "give their differences"
+            "give their differences from row to row"
         )
 
 

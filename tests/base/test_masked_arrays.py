@@ -13,6 +13,7 @@ from diffad import (
     TabularImputer,
     Training,
 )
+from diffad.base.masked_arrays import unmasked
 
 RNG = np.random.default_rng(0)
 SERIES = np.cumsum(RNG.standard_normal((300, 3)), 0)
@@ -38,6 +39,16 @@ def test_what_is_masked_is_missing(name):
     expected = getattr(make().fit(np.where(hidden, np.nan, X)), method)(np.where(hidden, np.nan, X))
     np.testing.assert_array_equal(found, expected)
     assert np.isfinite(np.asarray(found)).all()
+
+
+def test_a_mask_counts_whatever_is_masked():
+    masked = np.ma.MaskedArray(np.array([[1.0, 999.0], [2.0, 3.0]]).astype(object), [[False, True], [False, False]])
+    np.testing.assert_array_equal(unmasked(masked), [[1.0, np.nan], [2.0, 3.0]])
+
+
+def test_an_object_that_is_no_array_is_refused_as_ever():
+    with pytest.raises(ValueError, match="Expected 2D array"):
+        SeriesDetector().fit(np.array(None, dtype=object))
 
 
 @pytest.mark.parametrize("name", ["SeriesDetector", "TabularImputer", "TabularDetector"])

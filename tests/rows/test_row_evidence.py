@@ -78,6 +78,29 @@ def test_distances_of_a_row_fitted_on_leave_that_row_out(d):
     np.testing.assert_allclose(Neighbours.fit(train)(train)[0][:, :N_NEIGHBOURS], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("n", [100, 1003])
+def test_all_neighbours_of_a_row_fitted_on_are_found(n):
+    train = gaussian(n, 4, 0)
+    expected = np.sort(np.linalg.norm(train[:20, None] - train, axis=2), 1)[:, 1:31]
+    np.testing.assert_allclose(Neighbours.fit(train, 30)(train[:20])[0], expected, rtol=1e-9)
+
+
+def test_copies_of_a_row_are_no_distance_apart():
+    rows = np.random.default_rng(0).standard_normal((200, 3)).round(1)
+    assert (Neighbours.fit(np.repeat(rows, 5, 0))(rows)[0][:, 0] == 0).all()
+
+
+def test_rows_that_are_equally_near_are_chosen_alike_in_any_batch():
+    rng = np.random.default_rng(0)
+    train, rows = rng.integers(0, 3, (1000, 6)), rng.integers(0, 4, (257, 6))
+    train, rows = ((x - train.mean(0)) / train.std(0) for x in (train, rows))
+    models = RowModels.fit(train, KINDS, 1)
+    together = models(rows)
+    for part in (slice(0, 1), slice(3, 6), slice(10, 60), slice(256, 257)):
+        for kind, alone in models(rows[part]).items():
+            np.testing.assert_allclose(alone, together[kind][part], rtol=1e-9, atol=1e-12)
+
+
 def test_only_one_of_several_equal_rows_is_left_out():
     train = np.array([[0.0], [0.0], [5.0]])
     found = Neighbours.fit(train)(np.array([[0.0], [5.0]]))[0]

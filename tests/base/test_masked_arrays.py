@@ -43,7 +43,9 @@ def test_what_is_masked_is_missing(name):
 
 def test_a_mask_counts_whatever_is_masked():
     masked = np.ma.MaskedArray(np.array([[1.0, 999.0], [2.0, 3.0]]).astype(object), [[False, True], [False, False]])
-    np.testing.assert_array_equal(unmasked(masked), [[1.0, np.nan], [2.0, 3.0]])
+    found = unmasked(masked)
+    assert not isinstance(found, np.ma.MaskedArray)
+    np.testing.assert_array_equal(found, [[1.0, np.nan], [2.0, 3.0]])
 
 
 def test_an_object_that_is_no_array_is_refused_as_ever():

@@ -73,7 +73,7 @@ def _together(reasons: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if not shown:
         return []
     nothing = dict.fromkeys(("value", "expected", "lower", "upper"))
-    text = f"unusual together: {', '.join(list(shown.values())[:REASONS])}"
+    text = f"unusual as a whole, above all {', '.join(list(shown.values())[:REASONS])}"
     return [{"feature": "combination", **nothing, "text": text}]
 
 

@@ -122,14 +122,14 @@ def test_what_is_missing_is_no_reason():
 
 def test_a_band_without_a_whole_number_holds_those_next_to_it():
     inside = told_of("log_peers_10s", np.log1p(2), np.log1p(1.5), np.log1p(1.48), np.log1p(1.66))
-    assert inside == ["unusual together: peers 10s 2"]
+    assert inside == ["unusual as a whole, above all peers 10s 2"]
     beyond = told_of("log_peers_10s", np.log1p(5), np.log1p(1.5), np.log1p(1.48), np.log1p(1.66))
     assert beyond == ["peers 10s 5, normal 1 to 2"]
 
 
 def test_what_is_strange_only_as_a_whole_is_told_together():
     assert told_of("log_interval_ms", np.log1p(64_000), np.log1p(64_010), np.log1p(64_005), np.log1p(64_015)) == [
-        "unusual together: interval 64 s"
+        "unusual as a whole, above all interval 64 s"
     ]
 
 

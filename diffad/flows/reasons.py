@@ -87,9 +87,9 @@ def _reason(name: str, value: Any, normal: tuple[Any, ...], alone: bool) -> dict
     if name.startswith("log_"):
         values = [v if pd.isna(v) else float(f"{np.expm1(v):.{DIGITS}g}") for v in values]
     values = [None if pd.isna(v) else v for v in values]
-    if COUNTS.fullmatch(plain) and None not in values[2:] and np.ceil(values[2]) > values[3]:
-        # No count lies in the band: those next to it are as near as counts come.
-        values[2:] = [float(np.floor(values[2])), float(np.ceil(values[3]))]
+    if COUNTS.fullmatch(plain) and None not in values[2:]:
+        # Of the band its counts are told; where it has none, those next to it.
+        values[2:] = sorted((float(np.ceil(values[2])), float(np.floor(values[3]))))
     text = f"{_label(plain)} {_shown(plain, values[0])}, normal {_normal(plain, alone, *values)}"
     return {"feature": plain, **dict(zip(("value", "expected", "lower", "upper"), values, strict=True)), "text": text}
 

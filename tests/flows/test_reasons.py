@@ -127,6 +127,11 @@ def test_a_band_without_a_whole_number_holds_those_next_to_it():
     assert beyond == ["peers 10s 5, normal 1 to 2"]
 
 
+def test_of_a_band_of_counts_the_whole_numbers_are_told():
+    told = told_of("log_connections_10s", np.log1p(6), np.log1p(2), np.log1p(0.961), np.log1p(3.05))
+    assert told == ["connections 10s 6, normal 1 to 3"]
+
+
 def test_what_is_strange_only_as_a_whole_is_told_together():
     assert told_of("log_interval_ms", np.log1p(64_000), np.log1p(64_010), np.log1p(64_005), np.log1p(64_015)) == [
         "unusual as a whole, above all interval 64 s"

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from diffad.base.version import VERSION
+
 if TYPE_CHECKING:
     from diffad.augmentation import Augmentation
     from diffad.detection import DriftWarning
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from diffad.tracking import autolog
     from diffad.training import Training
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "AlarmsPerDay",
     "Augmentation",

@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffad import tracking
 from diffad.base.arguments import check_count, check_within, is_number
 from diffad.base.atomic import all_or_nothing
-from diffad.base.defaults import pinned_defaults, seeded
+from diffad.base.defaults import pinned_defaults
 from diffad.base.devices import device_of
 from diffad.base.holds_parameters import HoldsParameters
 from diffad.base.masked_arrays import unmasked
+from diffad.images.autoencoding import learn_autoencoder
 from diffad.images.diffusion import ImageDiffusion
 from diffad.images.fitting import fit_prior
-from diffad.images.folds import fold_of
 from diffad.images.input import (
     Images,
     centre_and_scale,
@@ -36,8 +36,7 @@ from diffad.images.input import (
 from diffad.images.learning import learn_images
 from diffad.images.tiles import Observed
 from diffad.model import Sampler, as_sampler
-from diffad.networks.vae import VAE, Critic, adversarial_loss, evidence_loss
-from diffad.training import Training, check_training, train
+from diffad.training import Training, check_training
 
 Array = NDArray[np.float32]
 Decoded = NDArray[np.floating]
@@ -46,8 +45,6 @@ Decoded = NDArray[np.floating]
 VAE_TRAINING = Training(max_steps=1500, masks_per_batch=4, windows_per_mask=4)
 #: Images that pass the autoencoder at once.
 CHUNK = 256
-#: Folds of which the first judges training.
-FOLDS = 8
 
 
 class DiffusionVAE(TransformerMixin, HoldsParameters):
@@ -196,11 +193,9 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with tracking.run_of(self, X, training) as on_progress, pinned_defaults():
             x = self._tensor(images, device_of(self.device))
-            with seeded(seed):
-                network = VAE(self.shape_[2], self.latent).to(x.device)
-                critic = Critic(self.shape_[2]).to(x.device) if self.adversarial else None
-            self.history_ = _train(network, critic, x, self.beta, self.adversarial, training, seed, on_progress)
-            self.network_ = network
+            self.network_, self.history_ = learn_autoencoder(
+                x, self.latent, self.beta, self.adversarial, training, seed, on_progress
+            )
             self._fit_latents(self.encode(X), labels, seed)
         return self
 
@@ -373,36 +368,3 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
                 f"images {holes.tolist()[:10]} miss pixels, which an autoencoder cannot read; fill them first: "
                 "ImageImputer().fit_transform(X)"
             )
-
-
-def _train(
-    network: VAE,
-    critic: Critic | None,
-    x: Tensor,
-    beta: float,
-    adversarial: float,
-    training: Training,
-    seed: int,
-    on_progress: Any,
-) -> list[dict[str, float]]:
-    """Train in place; an eighth of the images judges."""
-    held = torch.from_numpy(fold_of(len(x), FOLDS) == 0).to(x.device)
-    source, judge = x[~held], x[held][:CHUNK]
-    generator = torch.Generator(device=x.device).manual_seed(seed)
-    batch = training.masks_per_batch * training.windows_per_mask
-    with torch.no_grad():
-        shape = network.encode(x[:1])[0].shape[1:]
-
-    def loss(g: torch.Generator) -> Tensor:
-        index = torch.randint(len(source), (batch,), generator=g, device=x.device)
-        noise = torch.randn((batch, *shape), generator=g, device=x.device)
-        evidence, again = evidence_loss(network, source[index], beta, noise)
-        return evidence if critic is None else evidence + adversarial_loss(critic, source[index], again, adversarial)
-
-    def held_out() -> float:
-        return float(evidence_loss(network, judge, beta, judge.new_zeros(len(judge), *shape))[0])
-
-    # One module, so that averages and checkpoints hold both.
-    both = network if critic is None else nn.ModuleList([network, critic])
-    data = (x, torch.tensor([beta, adversarial, float(shape[0])]))
-    return train(both, loss, held_out, training, generator, on_progress, data=data)

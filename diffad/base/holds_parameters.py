@@ -10,9 +10,11 @@ from sklearn.base import BaseEstimator
 
 from diffad.base.devices import CPU, device_of, restored, stored
 from diffad.base.parameters import Parameters
+from diffad.base.telling import tell
+from diffad.base.version import VERSION
 
-#: Mark of stored state that lay on another device than the CPU.
-AWAY = "_on_another_device"
+#: Mark of stored state that lay on another device than the CPU, and the version that stored it.
+AWAY, STORED_BY = "_on_another_device", "_diffad_version"
 
 
 class HoldsParameters(BaseEstimator):
@@ -30,11 +32,22 @@ class HoldsParameters(BaseEstimator):
         """Keep tensors in memory of the CPU: a machine without this device can read what was fitted on it."""
         state: dict[str, Any] = super().__getstate__()
         kept: dict[str, Any] = stored(state)
-        return state if kept is state else kept | {AWAY: True}
+        return (state if kept is state else kept | {AWAY: True}) | {STORED_BY: VERSION}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take those that were elsewhere to the device that `device` names, if this machine has it."""
-        super().__setstate__({key: value for key, value in state.items() if key != AWAY})
+        """Take those that were elsewhere to the device that `device` names, if this machine has it.
+
+        Warns
+        -----
+        UserWarning
+            If another version of diffad stored the state.
+        """
+        super().__setstate__({key: value for key, value in state.items() if key not in (AWAY, STORED_BY)})
+        if state.get(STORED_BY) != VERSION:
+            tell(
+                f"a {type(self).__name__} that diffad {state.get(STORED_BY, 'of an earlier version')} stored is read by "
+                f"diffad {VERSION}, which may fail or score otherwise; fit it anew, or install that version"
+            )
         if state.get(AWAY):
             device = device_of(state.get("device", "auto")) if torch.cuda.is_available() else CPU
             self.__dict__.update(restored(self.__dict__, device))

@@ -19,6 +19,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from diffad.augmentation import Augmentation
+from diffad.base.gate import admitted
 from diffad.defects.contrast import Contrast
 from diffad.defects.drawn import draw_defects
 from diffad.defects.evidence import (
@@ -195,14 +196,8 @@ def _use_of_texture(judges: list[DefectTrial], recipe: ImageRecipe) -> Use | Non
         )
         says.append([both.separation(both.model.says(*ways)) for ways in SAYS])
         shows.append(both.sharpness())
-    use = _best(SAYS, says), _best(SHOWS, shows)
+    use = admitted(SAYS, np.mean(says, 0), GATE_WORTH), admitted(SHOWS, np.mean(shows, 0), GATE_WORTH)
     return None if use == (SAYS[0], SHOWS[0]) else use
-
-
-def _best(ways: Sequence[tuple[float, float]], found: list[list[float]]) -> tuple[float, float]:
-    """Return the best way by its mean over trials, the first unless another is worth it."""
-    gain = np.mean(found, 0) - np.mean(found, 0)[0]
-    return ways[int(gain.argmax())] if gain.max() > GATE_WORTH else ways[0]
 
 
 @dataclass

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
+from diffad.base.gate import admitted
 from diffad.evidence.combination import WEIGHTS, combine
 from diffad.evidence.cross_fitting import fit_scorer
 from diffad.evidence.residual import left_over
@@ -126,6 +127,4 @@ def admitted_share(
             new = with_model(weights, share)
             score = np.concatenate([combine(part, new, channels).sum(1) for part in found])
             values.append(average_precision_score(y, score))
-    mean = {share: float(np.mean(values)) for share, values in precision.items()}
-    best = max(mean, key=lambda share: mean[share])
-    return best if mean[best] > mean[0.0] + WORTH else 0.0
+    return admitted(list(precision), [float(np.mean(values)) for values in precision.values()], WORTH)

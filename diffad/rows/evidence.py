@@ -23,6 +23,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 
 from diffad.base.caching import ForgetsCaches
+from diffad.base.gate import admitted
 from diffad.base.telling import tell
 from diffad.priors.covariance import ledoit_wolf
 from diffad.priors.gaussian import NUGGET, fill_missing
@@ -364,12 +365,12 @@ def network_share(normal: Mapping[str, Matrix], faulty: Sequence[Mapping[str, Ma
         The same of rows with faults of several kinds, which count alike.
     """
     label = np.repeat([0, 1], len(normal[NETWORK]))
-    area = {
-        share: np.mean([roc_auc_score(label, np.r_[score(normal, share), score(f, share)]) for f in faulty])
-        for share in (0.0, *SHARES)
-    }
-    best = max(area, key=lambda share: area[share])
-    return best if area[best] > area[0.0] + WORTH else 0.0
+    shares = (0.0, *SHARES)
+    area = [
+        float(np.mean([roc_auc_score(label, np.r_[score(normal, share), score(f, share)]) for f in faulty]))
+        for share in shares
+    ]
+    return admitted(shares, area, WORTH)
 
 
 def _cross_judged(

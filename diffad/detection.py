@@ -25,8 +25,6 @@ Scores = NDArray[np.float64]
 
 #: Most that drift within the training data may raise a threshold.
 MOST_DRIFT = 1.5
-#: Half a 90 % band, in standard deviations.
-BAND = 1.645
 
 
 @dataclass(frozen=True)

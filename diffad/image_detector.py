@@ -20,12 +20,15 @@ from diffad.base.telling import tell
 from diffad.defects.evidence import ImageModel, judged, seen
 from diffad.defects.features import FeatureModel, Features, feature_scores, fit_features
 from diffad.defects.fitting import fit_images
-from diffad.detection import BAND, Detector
+from diffad.detection import Detector
 from diffad.images.input import Images, check_shape, float_type, read_images, refuse_empty
 from diffad.tails import LogTail
 from diffad.thresholds import TRIMMING, NormalScores, Threshold
 
 Scores = NDArray[np.float64]
+
+#: Half a 90 % band, in standard deviations.
+BAND = 1.645
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from diffad import tracking
 from diffad.base.atomic import all_or_nothing
 from diffad.base.defaults import pinned_defaults
 from diffad.base.devices import device_of
-from diffad.detection import BAND, Detector, Explanation
+from diffad.detection import Detector, Explanation
 from diffad.rows.encoding import Columns
 from diffad.rows.evidence import KINDS, NETWORKS, Learn, fit_rows
 from diffad.rows.input import TableInput
@@ -201,7 +201,6 @@ class TabularDetector(Detector, TableInput):
         with pinned_defaults():
             parts = [self._explained(table.iloc[i : i + CHUNK]) for i in range(0, len(table), CHUNK)]
         centre, blame, strange = (np.concatenate(part) for part in zip(*parts, strict=True))
-        deviation = self.scorer_.filler.deviation
         owner = self.columns_.owner
         # A row that nothing is to blame for: what it shows, all alike.
         shown = ~table.isna().to_numpy() | table.isna().all(axis=1).to_numpy()[:, None]
@@ -217,7 +216,7 @@ class TabularDetector(Detector, TableInput):
                 expected[name] = labels[centre[:, entries].argmax(1)]
                 continue
             scale, offset = self.columns_.scale[k], self.columns_.centre[k]
-            middle, half = centre[:, entries[0]] * scale + offset, BAND * deviation[entries[0]] * scale
+            middle, half = centre[:, entries[0]] * scale + offset, self.scorer_.band[entries[0]] * scale
             expected[name], lower[name], upper[name] = middle, middle - half, middle + half
         shares = pd.DataFrame(share, table.index, names)
         return Explanation(shares, pd.DataFrame(expected, index=table.index).set_axis(names, axis=1), lower, upper)

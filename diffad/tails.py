@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,3 +106,26 @@ class LogTail(ForgetsCaches):
             if grid[level] > grid[kept[-1]] + self.SAME * abs(grid[level]):
                 kept.append(level)
         return kept
+
+
+def completed(
+    usual: NDArray[Any], whole: NDArray[Any], visible: NDArray[np.floating], usually: float
+) -> NDArray[np.floating]:
+    """Return what is said by `usual` tails where no more is visible than usually, and by those of whole data where all is.
+
+    Parameters
+    ----------
+    usual, whole : array (n, ...)
+        What either tails say of the same data.
+    visible : array, broadcast against them
+        Visible share of each.
+    usually : float
+        Of the data that the usual tails are of.
+
+    Examples
+    --------
+    >>> completed(np.array([1.0, 1.0, 1.0]), np.array([0.0, 0.0, 0.0]), np.array([0.4, 0.75, 1.0]), 0.5)
+    array([1. , 0.5, 0. ])
+    """
+    part = ((visible - usually) / (1 - usually)).clip(0, 1) if usually < 1 else 1.0
+    return np.asarray(usual + part * (whole - usual))

@@ -329,6 +329,18 @@ def test_band_of_a_correlated_column_covers_90_percent_and_is_narrow(numeric):
     np.testing.assert_allclose(width, 3.29 * np.array([0.312, 0.312, 1, 1]), rtol=0.1)
 
 
+@pytest.mark.parametrize("n", [60, 500])
+def test_band_of_columns_that_nearly_repeat_each_other_is_no_wider_than_needed(n):
+    def twins(n, seed):
+        x = np.random.default_rng(seed).standard_normal((n, 2))
+        return np.column_stack([x[:, 0], x[:, 0] + 0.1 * x[:, 1]])
+
+    new = twins(2000, 1)
+    found = TabularDetector().fit(twins(n, 0)).explain(new)
+    covered = ((new >= found.lower) & (new <= found.upper)).to_numpy().mean()
+    assert 0.82 < covered < 0.96, covered
+
+
 def test_expected_value_is_in_the_units_of_the_column(detector, new):
     found = detector.explain(new)
     assert np.abs(found.expected["power"] - (100 + 10 * new["load"])).median() < 1.5
@@ -379,6 +391,33 @@ def test_p_values_of_new_normal_rows_are_about_uniform(make):
     # fifths of the rows makes p-values a little too large, never too small.
     assert stats.kstest(p, "uniform", alternative="greater").statistic < 0.043, "p-values are too small"
     assert stats.kstest(p, "uniform").statistic < 0.1
+
+
+def with_holes(n, d, share, seed):
+    """Return rows of one common cause, of which a share of the entries is missing."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, 1)) + 0.5 * rng.standard_normal((n, d))
+    hidden = rng.random(x.shape) < share
+    hidden[hidden.all(1), 0] = False
+    return np.where(hidden, np.nan, x)
+
+
+@pytest.mark.parametrize(("n", "d", "fitted", "new", "most"), [(60, 10, 0.5, 0.5, 0.14), (300, 4, 0.5, 0.0, 0.2)])
+def test_p_values_hold_where_values_are_missing(n, d, fitted, new, most):
+    """A tenth of normal rows has p-values up to a tenth: that many missing everywhere, or in the rows fitted on alone."""
+    p = [
+        TabularDetector().fit(with_holes(n, d, fitted, seed)).p_values(with_holes(400, d, new, 100 + seed))
+        for seed in range(6)
+    ]
+    assert (np.concatenate(p) <= 0.1).mean() < most
+
+
+def test_a_column_that_one_row_knows_is_no_obstacle():
+    x = numbers(80, 0)
+    x[1:, 2] = np.nan
+    detector = TabularDetector().fit(x)
+    assert np.isfinite(detector.score_samples(numbers(20, 1))).all()
+    assert np.isfinite(detector.explain(x).upper.iloc[0]).all()
 
 
 def test_p_value_of_a_far_row_is_the_smallest_possible(numeric):

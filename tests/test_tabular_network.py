@@ -137,7 +137,7 @@ def test_faults_among_the_training_rows_are_left_out_before_networks_learn():
 
 def test_networks_that_diverge_are_refused_and_told(monkeypatch):
     def broken(self, rows):
-        return np.full((len(rows), 4), np.nan)
+        return np.full(len(rows), np.nan)
 
     monkeypatch.setattr(row_evidence.RowResidual, "__call__", broken)
     with pytest.warns(UserWarning, match="diverged"):

@@ -29,7 +29,7 @@ from diffad.evidence.window_model import (
     windows_of_rows,
 )
 from diffad.series.windows import cut
-from diffad.tails import LogTail
+from diffad.tails import LogTail, completed
 
 Array = NDArray[np.float32]
 
@@ -262,11 +262,10 @@ class Tails(ForgetsCaches):
     ) -> dict[tuple[str, int], Array]:
         if not whole:
             return self._beside_dead(usual, raw)
-        found = {}
-        for key, root in usual.items():
-            least = self.visible[key[1]]
-            complete = ((raw[VISIBLE, key[1]] - least) / (1 - least)).clip(0, 1) if least < 1 else 1.0
-            found[key] = np.asarray(root + complete * (whole[key] - root), np.float32)
+        found = {
+            key: completed(root, whole[key], raw[VISIBLE, key[1]], self.visible[key[1]]).astype(np.float32)
+            for key, root in usual.items()
+        }
         return self._beside_dead(found, raw)
 
     def _beside_dead(

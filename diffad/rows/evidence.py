@@ -25,12 +25,11 @@ from sklearn.mixture import GaussianMixture
 from diffad.base.caching import ForgetsCaches
 from diffad.base.gate import admitted
 from diffad.base.telling import tell
-from diffad.priors.covariance import ledoit_wolf
-from diffad.priors.gaussian import NUGGET, fill_missing
+from diffad.rows.calibration import RowTails
 from diffad.rows.faults import ROW_FAULTS
+from diffad.rows.gaussian_fill import GaussianFill
 from diffad.rows.neighbours import N_NEIGHBOURS, Neighbours, Ranks, Sheet
 from diffad.rows.residual import RowResidual, together
-from diffad.tails import LogTail
 
 Matrix = NDArray[np.float64]
 
@@ -53,6 +52,10 @@ CROWD = "crowd"
 CROWD_SIZE = 1.5
 #: Exponent of the mean over kinds.
 POWER = 4
+#: Share of complete rows below which these have tails of their own.
+FEW_WHOLE = 0.25
+#: Share of the entries that the band around what is expected of them holds.
+BAND_SHARE = 0.9
 #: What a diffusion model leaves over (:mod:`diffad.rows.residual`), if one is trained.
 NETWORK = "network"
 #: Networks, each trained without a part of the rows, and fewest rows that they learn from.
@@ -165,83 +168,16 @@ class RowModels:
 
 
 @dataclass(frozen=True)
-class GaussianFill(ForgetsCaches):
-    """Conditional means of a Gaussian for missing entries: what is missing is no evidence.
-
-    Attributes
-    ----------
-    mean : Tensor of shape (d,)
-    precision : Tensor of shape (d, d)
-    blocks : list of int arrays
-        Encoded entries of each column; a categorical column has several, and is filled by its most
-        likely category, since no row lies between categories.
-    """
-
-    mean: torch.Tensor
-    precision: torch.Tensor
-    blocks: list[NDArray[np.int64]]
-
-    @classmethod
-    def fit(cls, rows: Matrix, owner: NDArray[np.int64]) -> GaussianFill:
-        """Learn from rows (n, d), NaN = missing, and the column behind each entry."""
-        x = torch.from_numpy(rows)
-        mean, covariance, _ = ledoit_wolf(x, ~x.isnan())
-        covariance.diagonal().add_(NUGGET)
-        blocks = [np.flatnonzero(owner == k) for k in np.unique(owner)]
-        return cls(mean, torch.linalg.inv(covariance), blocks)
-
-    def __call__(self, rows: Matrix) -> Matrix:
-        """Fill rows (n, d)."""
-        filled = np.asarray(fill_missing(torch.from_numpy(rows), self.mean, self.precision).numpy())
-        for block in self.blocks:
-            gap = np.isnan(rows[:, block[0]])
-            if len(block) > 1 and gap.any():
-                filled[np.ix_(gap, block)] = np.eye(len(block))[filled[np.ix_(gap, block)].argmax(1)] / np.sqrt(2)
-        return filled
-
-    @cached_property
-    def _conditional(self) -> list[torch.Tensor]:
-        """Covariance of each column's entries given the other columns."""
-        return [torch.linalg.inv(self.precision[block[:, None], block]) for block in self.blocks]
-
-    @property
-    def deviation(self) -> Matrix:
-        """Conditional standard deviation of each entry (d,)."""
-        result = torch.empty_like(self.mean)
-        for block, covariance in zip(self.blocks, self._conditional, strict=True):
-            result[block] = covariance.diagonal().sqrt()
-        return np.asarray(result.numpy())
-
-    def residual(self, rows: Matrix) -> tuple[Matrix, Matrix]:
-        """Judge each column given the others.
-
-        Returns
-        -------
-        residual : array (n, d)
-            Difference of each entry to its mean given the other columns.
-        blame : array (n, columns)
-            Squared Mahalanobis distance of each column given the others; 0 where it is missing.
-        """
-        pull = (torch.from_numpy(self(rows)) - self.mean) @ self.precision
-        residual = torch.empty_like(pull)
-        blame = []
-        for block, covariance in zip(self.blocks, self._conditional, strict=True):
-            residual[:, block] = pull[:, block] @ covariance
-            # A missing category is filled by the likeliest one, which is off the mean between categories.
-            missing = torch.from_numpy(np.isnan(rows[:, block[0]]))
-            blame.append(torch.where(missing, 0.0, (residual[:, block] * pull[:, block]).sum(1)))
-        return residual.numpy(), torch.stack(blame, 1).clamp(min=0).numpy()
-
-
-@dataclass(frozen=True)
 class RowScorer:
     """Evidence of rows, calibrated and combined.
 
     Attributes
     ----------
     models : RowModels
-    tails : dict of str to LogTail
+    tails : RowTails
     filler : GaussianFill
+    band : array (d,)
+        What nine of ten entries of rows that `filler` had not seen were off at most, given the other columns.
     networks : tuple of RowResidual
         Empty where none were trained, or faults said that they do not help.
     share : float
@@ -249,27 +185,21 @@ class RowScorer:
     """
 
     models: RowModels
-    tails: dict[str, LogTail]
+    tails: RowTails
     filler: GaussianFill
+    band: Matrix
     networks: tuple[RowResidual, ...] = ()
     share: float = 0.0
 
     def evidence(self, rows: Matrix) -> dict[str, Matrix]:
         """Return -log p of each row (n,), by kind."""
         filled = self.filler(rows)
-        found = self.models(filled)
-        return calibrated(found | ({NETWORK: together(self.networks, filled)} if self.networks else {}), self.tails)
+        found = self.models(filled) | ({NETWORK: together(self.networks, filled)} if self.networks else {})
+        return self.tails(found, ~np.isnan(rows))
 
     def score(self, evidence: Mapping[str, Matrix]) -> Matrix:
         """Combine the evidence (n,) of all kinds."""
         return score(evidence, self.share)
-
-
-def calibrated(raw: Mapping[str, Matrix], tails: Mapping[str, LogTail]) -> dict[str, Matrix]:
-    """Turn evidence (n,) into -log p (n,), and evidence (n, levels) into its mean over levels."""
-    return {
-        kind: tails[kind](values.reshape(len(values), -1)).mean(1, dtype=np.float64) for kind, values in raw.items()
-    }
 
 
 def score(evidence: Mapping[str, Matrix], share: float = 0.0) -> Matrix:
@@ -327,31 +257,52 @@ def fit_rows(
     n_components = best_components(filled) if "mixture" in kinds else 1
     fold = rng.permutation(len(rows)) % min(FOLDS, len(rows))
     faulty = [fault(filled, owner, rng) for fault in ROW_FAULTS.values()] if learn else []
+    fillers = [GaussianFill.fit(rows[fold != f], owner) for f in range(fold.max() + 1)]
+    versions = [_unseen(GaussianFill.__call__, fillers, rows, fold), *faulty]
+    if (~np.isnan(rows)).all(1).mean() < FEW_WHOLE:
+        versions.append(_unseen(lambda filler, part: filler.draw(part, rng), fillers, rows, fold))
 
     def fit_closed(train: Matrix, _: int = 0) -> RowModels:
         return RowModels.fit(train, kinds, n_components, contamination)
 
-    _, found = _cross_judged(fit_closed, RowModels.__call__, fold, [filled, *faulty])
+    trains = [filler(rows[fold != f]) for f, filler in enumerate(fillers)]
+    _, found = _cross_judged(fit_closed, RowModels.__call__, trains, fold, versions)
     networks: list[RowResidual] = []
     if learn:
-        networks, moves = _cross_judged(
-            learn,
-            lambda network, rows: {NETWORK: network(rows)},
-            rng.permutation(len(rows)) % NETWORKS,
-            [filled, *faulty],
-        )
+        parts = rng.permutation(len(rows)) % NETWORKS
+        trains = [filled[parts != part] for part in range(NETWORKS)]
+        networks, moves = _cross_judged(learn, lambda network, rows: {NETWORK: network(rows)}, trains, parts, versions)
         if not all(np.isfinite(move[NETWORK]).all() for move in moves):
             tell("training of a network diverged: closed forms alone judge; give a smaller training.learning_rate")
             networks = []
         else:
             found = [closed | move for closed, move in zip(found, moves, strict=True)]
-    tails = {kind: LogTail.fit(values.reshape(len(values), -1)) for kind, values in found[0].items()}
-    normal, *strange = [calibrated(raw, tails) for raw in found]
+    seen, n_faults = ~np.isnan(rows), len(faulty)
+    tails = RowTails.fit(found[0], seen, found[1 + n_faults] if len(found) > 1 + n_faults else {})
+    normal, *strange = [tails(raw, seen) for raw in found[: 1 + n_faults]]
     share = network_share(normal, strange) if networks else 0.0
     if not share:
         networks, normal = [], {kind: values for kind, values in normal.items() if kind != NETWORK}
-    scorer = RowScorer(fit_closed(filled), tails, filler, tuple(networks), share)
+    residual = _unseen(lambda filler, part: filler.residual(part)[0], fillers, rows, fold)
+    band = np.nanquantile(np.abs(np.where(seen, residual, np.nan)), BAND_SHARE, axis=0)
+    scorer = RowScorer(fit_closed(filled), tails, filler, band, tuple(networks), share)
     return scorer, scorer.score(normal)
+
+
+def _unseen(
+    say: Callable[[GaussianFill, Matrix], Matrix],
+    fillers: Sequence[GaussianFill],
+    rows: Matrix,
+    fold: NDArray[np.int64],
+) -> Matrix:
+    """Return what Gaussians that have not seen their fold of rows (n, d) say of it.
+
+    One that had seen them would fill them so well that new rows look strange.
+    """
+    found = np.empty(rows.shape)
+    for f, filler in enumerate(fillers):
+        found[fold == f] = say(filler, rows[fold == f])
+    return found
 
 
 def network_share(normal: Mapping[str, Matrix], faulty: Sequence[Mapping[str, Matrix]]) -> float:
@@ -376,12 +327,13 @@ def network_share(normal: Mapping[str, Matrix], faulty: Sequence[Mapping[str, Ma
 def _cross_judged(
     fit: Callable[[Matrix, int], Model],
     judge: Callable[[Model, Matrix], Mapping[str, Matrix]],
+    trains: Sequence[Matrix],
     fold: NDArray[np.int64],
     versions: Sequence[Matrix],
 ) -> tuple[list[Model], list[dict[str, Matrix]]]:
-    """Fit to the first version of the rows (n, d) without each fold; judge this fold of every version by that model."""
-    folds = [fold == f for f in range(fold.max() + 1)]
-    models = [fit(versions[0][~inside], f) for f, inside in enumerate(folds)]
+    """Fit to the rows (n, d) without each fold, `trains`; judge this fold of every version of them by that model."""
+    folds = [fold == f for f in range(len(trains))]
+    models = [fit(train, f) for f, train in enumerate(trains)]
     order = np.argsort(np.concatenate([np.flatnonzero(inside) for inside in folds]))
     judged = []
     for rows in versions:

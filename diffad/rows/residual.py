@@ -28,7 +28,7 @@ Matrix = NDArray[np.float64]
 #: Variance, in parts of a column's, below which directions of the rows get more noise than they vary.
 RIDGE = 0.1
 #: Noise in parts of the spread at which rows are judged, and its distribution in training.
-SIGMAS = (0.2, 0.4)
+SIGMA = 0.3
 LEVELS = LogNormalLevels(mean=-1.2, std=1.2)
 #: Largest value, in standard deviations, that a network learns from, and that it is shown.
 WILD, SHOWN = 6.0, 1e4
@@ -97,7 +97,7 @@ class RowResidual:
 
     @torch.no_grad()
     def __call__(self, rows: Matrix) -> Matrix:
-        """Return the logarithm of the squared move of complete rows (n, d) at each level of noise: (n, levels).
+        """Return the logarithm of the squared move (n,) of complete rows (n, d).
 
         Moves are measured in what a Gaussian of the rows does not know of a row among that noise.
         """
@@ -105,9 +105,8 @@ class RowResidual:
 
     def _moves(self, rows: Matrix) -> Matrix:
         x = self._whitened(rows)
-        levels, nothing = torch.tensor(SIGMAS, device=x.device)[:, None, None], torch.zeros_like(x)
-        moves = [self._error(x, sigma, nothing).sum(1) for sigma in levels]
-        return np.asarray(torch.stack(moves, 1).clamp(1e-12, 1e30).log().double().cpu().numpy())
+        moves = self._error(x, torch.full((1, 1), SIGMA, device=x.device), torch.zeros_like(x)).sum(1)
+        return np.asarray(moves.clamp(1e-12, 1e30).log().double().cpu().numpy())
 
     def _whitened(self, rows: Matrix) -> torch.Tensor:
         return (torch.from_numpy(rows - self.mean) @ torch.from_numpy(self.whiten)).float().to(self.spread.device)
@@ -121,5 +120,5 @@ class RowResidual:
 
 
 def together(residuals: Sequence[RowResidual], rows: Matrix) -> Matrix:
-    """Return the evidence (n, levels) of rows that no network has seen."""
+    """Return the evidence (n,) of rows that no network has seen."""
     return np.asarray(np.mean([residual(rows) for residual in residuals], 0))

@@ -323,7 +323,9 @@ def _own_times(index: pd.DatetimeIndex, slots: NDArray[np.int64]) -> pd.Datetime
     between = np.repeat(stamps, np.r_[steps, 1]) + nth * part + nth * rest // np.r_[np.repeat(steps, steps), 1]
     times = pd.DatetimeIndex(between)
     if index.tz is not None:
-        times = times.tz_localize(index.tz if daily else "UTC", ambiguous=np.ones(len(times), bool), nonexistent="shift_forward")
+        times = times.tz_localize(
+            index.tz if daily else "UTC", ambiguous=np.ones(len(times), bool), nonexistent="shift_forward"
+        )
     found = times.as_unit("ns").asi8.copy()
     found[slots] = index.as_unit("ns").asi8
     return _timestamps(found, index)

@@ -248,18 +248,38 @@ def test_filler_gives_the_conditional_mean(filled):
     assert np.isnan(holes).any(), "the input is not written to"
 
 
-def test_residual_and_deviation_are_those_of_the_conditional_given_all_others(filled):
+def test_residual_is_that_of_the_conditional_given_all_others(filled):
     filler, mean, covariance, holes = filled
-    rows = filler(holes)
-    (residual, _), deviation = filler.residual(holes), filler.deviation
+    rows, (residual, blame) = filler(holes), filler.residual(holes)
     for k in range(5):
         others = np.delete(np.arange(5), k)
         gain = covariance[k, others] @ np.linalg.inv(covariance[np.ix_(others, others)])
         expected = rows[:, k] - mean[k] - (rows[:, others] - mean[others]) @ gain
         np.testing.assert_allclose(residual[:, k], expected, atol=1e-8)
         schur = covariance[k, k] - gain @ covariance[others, k]
-        np.testing.assert_allclose(deviation[k], np.sqrt(schur), rtol=1e-8)
+        np.testing.assert_allclose(blame[:, k], residual[:, k] ** 2 / schur, atol=1e-8)
     assert np.abs(residual[np.isnan(holes)]).max() < 1e-8, "what is missing has no residual"
+
+
+def test_draws_follow_the_conditional_given_what_is_visible(filled):
+    filler, mean, covariance, holes = filled
+    hidden, seen = [0, 3], [1, 2, 4]
+    row = holes[1].copy()
+    row[hidden] = np.nan
+    drawn = filler.draw(np.tile(row, (20_000, 1)), np.random.default_rng(0))
+    gain = covariance[np.ix_(hidden, seen)] @ np.linalg.inv(covariance[np.ix_(seen, seen)])
+    expected = mean[hidden] + gain @ (row[seen] - mean[seen])
+    spread = covariance[np.ix_(hidden, hidden)] - gain @ covariance[np.ix_(seen, hidden)]
+    assert (drawn[:, seen] == row[seen]).all()
+    np.testing.assert_allclose(drawn[:, hidden].mean(0), expected, atol=0.04)
+    np.testing.assert_allclose(np.cov(drawn[:, hidden].T), spread, rtol=0.05, atol=0.02)
+
+
+def test_a_drawn_category_is_one_of_them():
+    rows = np.eye(3)[np.arange(300) % 3] / np.sqrt(2)
+    filler = GaussianFill.fit(rows, np.zeros(3, int))
+    drawn = filler.draw(np.full((300, 3), np.nan), np.random.default_rng(0))
+    assert (np.sort(drawn, 1) == [0, 0, 1 / np.sqrt(2)]).all() and (drawn.argmax(1) != drawn[0].argmax()).any()
 
 
 # --- encoding ---------------------------------------------------------------------------------------------

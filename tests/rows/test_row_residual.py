@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffad import Training
-from diffad.rows.residual import RIDGE, SIGMAS, RowResidual, together
+from diffad.rows.residual import RIDGE, SIGMA, RowResidual, together
 
 CPU = torch.device("cpu")
 #: Two separate kinds of rows in the second of two independent columns.
@@ -20,31 +20,28 @@ def two_kinds(n, seed):
 
 
 def moves_of_a_gaussian(rows, mean, covariance):
-    """Return log squared moves (n, levels): noise of size sigma shrinks a direction of variance v by v / (v + ...)."""
+    """Return log squared moves (n,): noise of size sigma shrinks a direction of variance v by v / (v + ...)."""
     values, vectors = np.linalg.eigh(covariance)
     standard = (rows - mean) @ vectors / np.sqrt(values)
-    noise = np.square(SIGMAS)[:, None] * (values + RIDGE) / values  # in each direction's own variance
-    return np.log(standard**2 @ (noise / (1 + noise)).T)
+    noise = SIGMA**2 * (values + RIDGE) / values  # in each direction's own variance
+    return np.log(standard**2 @ (noise / (1 + noise)))
 
 
 def moves_of_two_kinds(rows, covariance):
     """Return the same for rows of `two_kinds`, by the posterior mean of a mixture, column by column."""
-    result = []
-    for sigma in SIGMAS:
-        total = np.zeros(len(rows))
-        for j, centres in enumerate(([0.0], CENTRES)):
-            v = covariance[j, j]
-            within = 1.0 if j == 0 else WITHIN**2
-            noise = sigma**2 * (v + RIDGE)
-            # The network is shown the row shrunk as a noisy one would be; this is the noisy row it stands for.
-            seen = rows[:, j]
-            weight = np.exp(-((seen[:, None] - centres) ** 2) / (2 * (within + noise)))
-            weight /= weight.sum(1, keepdims=True)
-            best = (weight * (centres + within / (within + noise) * (seen[:, None] - centres))).sum(1)
-            # In units of the Gaussian's own doubt about the clean value.
-            total += (seen - best) ** 2 / (v * noise / (v + noise))
-        result.append(np.log(total))
-    return np.stack(result, 1)
+    total = np.zeros(len(rows))
+    for j, centres in enumerate(([0.0], CENTRES)):
+        v = covariance[j, j]
+        within = 1.0 if j == 0 else WITHIN**2
+        noise = SIGMA**2 * (v + RIDGE)
+        # The network is shown the row shrunk as a noisy one would be; this is the noisy row it stands for.
+        seen = rows[:, j]
+        weight = np.exp(-((seen[:, None] - centres) ** 2) / (2 * (within + noise)))
+        weight /= weight.sum(1, keepdims=True)
+        best = (weight * (centres + within / (within + noise) * (seen[:, None] - centres))).sum(1)
+        # In units of the Gaussian's own doubt about the clean value.
+        total += (seen - best) ** 2 / (v * noise / (v + noise))
+    return np.log(total)
 
 
 def test_an_untrained_network_moves_rows_as_their_gaussian_does():
@@ -67,7 +64,7 @@ def test_a_trained_network_learns_that_there_are_two_kinds():
     # Between the kinds, where no row is, and at their outer edges: what matters is how large, not how small a move is.
     far = exact > np.log(0.05)
     error, before = (np.abs(m - exact)[far].mean() for m in (found, gaussian))
-    assert far.sum() > 60 and error < 0.35 < before / 3
+    assert far.sum() > 30 and error < 0.35 < before / 3
     assert {"step", "seconds", "loss"} <= set(history[-1]) and history[-1]["step"] == 800
 
 
@@ -85,7 +82,7 @@ def test_a_rows_moves_do_not_depend_on_other_rows(monkeypatch):
     whole = residual(rows)
     monkeypatch.setattr("diffad.rows.residual.CHUNK", 7)
     np.testing.assert_allclose(residual(rows), whole, rtol=1e-4, atol=1e-4)
-    assert residual(rows[:0]).shape == (0, len(SIGMAS))
+    assert residual(rows[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("far", [1e3, 1e9, 1e30, 1e200])
@@ -93,7 +90,7 @@ def test_the_farther_a_row_the_larger_its_move_and_none_is_infinite(far):
     rows = two_kinds(300, 0)
     residual, _ = RowResidual.fit(rows, Training(max_steps=20), 0, CPU)
     moves = residual(np.array([[0.0, 1.0], [0.0, 10.0], [0.0, far]]))
-    assert np.isfinite(moves).all() and (np.diff(moves, axis=0) > 0).all()
+    assert np.isfinite(moves).all() and (np.diff(moves) > 0).all()
 
 
 def test_columns_that_hardly_vary_or_never_do_are_no_obstacle():
@@ -113,4 +110,4 @@ def test_cuda_moves_rows_about_as_the_cpu_does():
     rows = two_kinds(1000, 0)
     devices = (CPU, torch.device("cuda"))
     on_cpu, on_gpu = (RowResidual.fit(rows, Training(max_steps=200), 0, device)[0](rows) for device in devices)
-    assert np.corrcoef(on_cpu.ravel(), on_gpu.ravel())[0, 1] > 0.9
+    assert np.corrcoef(on_cpu, on_gpu)[0, 1] > 0.9

@@ -389,7 +389,8 @@ class SeriesDetector(Detector, SeriesInput):
     def explain(self, X: Any, groups: Any = None) -> Explanation:
         """Say which channels made each row strange, and what they should have shown.
 
-        Bands are wider where more than half of a row is missing.
+        Bands are wider where more than half of a row is missing, and where a channel nearby is silent for more than
+        eight rows.
 
         Parameters
         ----------

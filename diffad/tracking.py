@@ -6,6 +6,7 @@ A failure to log warns and never stops a fit.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import time
@@ -206,10 +207,22 @@ def _log_model(model: Any, X: Any) -> None:
         inputs = [ColSpec(AnyType(), name, required=False) for name in example.columns]
     if inputs:
         outputs = infer_signature(model_output=model.predict(None, example)).outputs
-        described = {"signature": ModelSignature(Schema(inputs), outputs), "input_example": example}
+        described = {"signature": ModelSignature(Schema(inputs), outputs)}
+        described |= {"input_example": example} if _can_be_written(example) else {}
     mlflow.pyfunc.log_model(
         name="model", python_model=model, pip_requirements=[f"diffad=={diffad.__version__}"], **described
     )
+
+
+def _can_be_written(example: Any) -> bool:
+    """Return whether MLflow can write an example: of a model whose example it cannot, nothing would be logged."""
+    from mlflow.utils.proto_json_utils import NumpyEncoder
+
+    try:
+        json.dumps(example.to_dict(orient="split") if isinstance(example, pd.DataFrame) else None, cls=NumpyEncoder)
+    except TypeError:
+        return False
+    return True
 
 
 @contextmanager

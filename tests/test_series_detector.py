@@ -782,6 +782,23 @@ def test_bands_are_wider_where_most_of_a_row_is_missing(context, new):
     assert width[gap].mean() > 1.5 * width[~gap].mean()
 
 
+@pytest.mark.parametrize("context", ["both", "past"])
+@pytest.mark.parametrize("size", [20, 80])
+def test_bands_are_wider_where_a_channel_fell_silent(context, size):
+    def drifting(n, seed):
+        rng = np.random.default_rng(seed)
+        return lfilter([1], [1, -0.95], rng.standard_normal((n, 3)) + 0.7 * rng.standard_normal((n, 1)), axis=0)
+
+    detector = SeriesDetector(context=context, kinds=("energy",)).fit(drifting(2000, 0)[200:])
+    truth = np.concatenate([drifting(1000, seed)[200:] for seed in (1, 2)])
+    holes, silent = truth.copy(), np.arange(len(truth)) % (3 * size) >= 2 * size
+    holes[silent, 1] = np.nan
+    told = detector.explain(holes)
+    within = ((told.lower <= truth) & (truth <= told.upper)).to_numpy()
+    assert 0.8 < within[silent, 1].mean() < 0.97, within[silent, 1].mean()
+    assert 0.85 < within[~silent].mean() < 0.95
+
+
 def test_few_rows_are_told():
     with pytest.warns(UserWarning, match="60 normal rows"):
         detector = SeriesDetector(kinds=("energy",)).fit(process(60, 0))

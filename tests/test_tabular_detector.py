@@ -571,6 +571,19 @@ def test_infinity_is_refused_by_column(table, detector, value):
     refused(lambda: TabularDetector().fit(np.full((9, 2), value)), "infinity")
 
 
+@pytest.mark.parametrize("time", [pd.Timestamp("2026"), pd.NaT, pd.Timedelta("1h"), datetime.date(2026, 1, 1)])
+def test_times_in_a_numeric_column_are_refused_by_column(detector, new, time):
+    wrong = new.astype({"load": object}).assign(load=pd.Series([time] * len(new), new.index))
+    with pytest.raises(ValueError, match="'load' holds times where numbers were fitted"):
+        detector.score_samples(wrong)
+
+
+def test_arrays_with_text_are_tables(table, new):
+    found = TabularDetector().fit(table).score_samples(new)
+    for train, test in ((table.to_numpy(), new.to_numpy()), (table.to_numpy().tolist(), new.to_numpy().tolist())):
+        np.testing.assert_array_equal(TabularDetector().fit(train).score_samples(test), found)
+
+
 def test_text_in_a_numeric_column_is_refused_by_column(table, detector):
     for text in ("n/a", "3 kW"):
         bad = table.astype({"power": object})

@@ -365,6 +365,17 @@ def test_wrong_parameters_are_refused_by_name(imputer, table, gaps):
         refused(lambda wrong=wrong: imputer.sample(gaps, wrong), "n_samples", str(wrong))
 
 
+def test_arrays_with_text_come_back_as_objects():
+    rng = np.random.default_rng(0)
+    kind = rng.choice(["p", "q"], 200)
+    table = pd.DataFrame({"x": rng.standard_normal(200) + 9 * (kind == "p"), "kind": kind}).astype(object)
+    table.iloc[3, 1], table.iloc[5, 0] = None, np.nan
+    filled = TabularImputer(categorical_features=[1]).fit_transform(table.to_numpy())
+    expected = TabularImputer().fit_transform(table).to_numpy()
+    assert filled.dtype == object and not pd.isna(filled).any()
+    assert (filled == expected).all()
+
+
 def test_object_columns_of_text_stay_such():
     rng = np.random.default_rng(0)
     X = pd.DataFrame({"x": rng.standard_normal(60), "s": pd.Series(rng.choice(["a", "b"], 60), dtype=object)})

@@ -195,6 +195,20 @@ def test_a_logged_detector_keeps_unseen_categories(logged):
     np.testing.assert_array_equal(found["score"], detector.score_samples(new))
 
 
+@pytest.mark.parametrize(
+    "kind", [pd.cut, lambda x, _: x.round().map(lambda k: pd.Period(year=2000 + int(k), freq="Y"))]
+)
+def test_a_model_whose_example_cannot_be_written_is_logged_without(logged, kind):
+    import mlflow
+
+    x = pd.Series(np.random.default_rng(0).standard_normal(60))
+    X = pd.DataFrame({"x": x, "kind": kind(x, 4).astype("category")})
+    detector = TabularDetector().fit(X)
+    (run,) = logged()
+    found = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict(X)
+    np.testing.assert_array_equal(found["score"], detector.score_samples(X))
+
+
 def test_logging_a_model_gives_its_reader_no_advice_on_our_code(logged, prior_only, frame, recwarn):
     prior_only().fit(frame)
     assert not [w for w in recwarn if "type hint" in str(w.message).lower()]

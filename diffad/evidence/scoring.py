@@ -12,7 +12,9 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from scipy.ndimage import binary_opening
 
 from diffad.base.caching import ForgetsCaches
 from diffad.evidence.combination import combine
@@ -21,6 +23,7 @@ from diffad.evidence.window_model import (
     BEREFT,
     CHUNK,
     GAUSSIAN,
+    LOCAL,
     WindowModel,
     last_window,
     missingness,
@@ -156,16 +159,22 @@ class Models:
         return np.concatenate([p.numpy() for p in parts])
 
     def doubt(self, rows: Array) -> NDArray[np.float64]:
-        """Return how much wider what is expected of rows (n, channels) is spread where most of a row is missing.
+        """Return how much wider what is expected of rows (n, channels) is spread where much around it is missing.
 
-        1 where at least half is there: each mask is a problem of its own, and scattered gaps change little.
+        1 where at least half of a row is there and no channel near it fell silent for long: each mask is a problem of
+        its own, and scattered gaps change little.
         """
         result = np.ones(rows.shape)
-        sparse = np.isnan(rows).mean(1) > 0.5
-        if not self.windows or not sparse.any():
+        if not self.windows:
             return result
         length = min(self.windows, key=lambda n: abs(n - EXPECTED_LENGTH))
-        model, after = self.windows[length], self.reach(length)[1]
+        model, (before, after) = self.windows[length], self.reach(length)
+        missing = np.isnan(rows)
+        silent = binary_opening(missing, np.ones((LOCAL + 1, 1))).any(1)
+        near = sliding_window_view(np.pad(silent, (before, after)), length).any(1)
+        sparse = near | (missing.mean(1) > 0.5)
+        if not sparse.any():
+            return result
         for part, windows in windows_of_rows(rows, length, after):
             here = torch.from_numpy(sparse[part])
             result[part][sparse[part]] = model.doubt(windows[here], after).numpy()

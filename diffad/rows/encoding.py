@@ -210,6 +210,8 @@ def _without_gross(values: Matrix) -> Matrix:
 def _numbers(column: pd.Series, name: str) -> Matrix:
     if pd.api.types.is_complex_dtype(column.dtype):
         raise ValueError(f"column {name!r} holds complex numbers; give their parts as columns of their own")
+    if _holds_times(column):
+        raise ValueError(f"column {name!r} holds times where numbers were fitted; give it as it was in fit")
     try:
         values = column.to_numpy(dtype=float, na_value=np.nan)
     except (TypeError, ValueError):

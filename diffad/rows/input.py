@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
@@ -28,7 +30,12 @@ class TableInput(BaseEstimator):
             return X
         if reset:
             self.__dict__.pop("_labels", None)
-        rows = validate_data(self, unmasked(X), reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
+        X = unmasked(X)
+        mixed = _with_text(X)
+        if mixed is not None:
+            validate_data(self, mixed, reset=reset, skip_check_array=True)
+            return pd.DataFrame(mixed).infer_objects()
+        rows = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
         return pd.DataFrame(rows)
 
     def __sklearn_tags__(self) -> Tags:
@@ -36,3 +43,19 @@ class TableInput(BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.input_tags.categorical = True
         return tags
+
+
+def _with_text(X: Any) -> NDArray[Any] | None:
+    """Return an array or nested lists as an array of objects if they are a table that holds text, else None."""
+    if isinstance(X, np.ndarray) and X.dtype.kind not in "OUST":
+        return None
+    if not isinstance(X, np.ndarray | list | tuple):
+        return None
+    try:
+        # Of lists NumPy would make text of the numbers, too.
+        array = np.array(X, dtype=object)
+    except ValueError:  # rows of several lengths
+        return None
+    if array.ndim != 2 or not array.size:
+        return None
+    return array if any(isinstance(value, str) for value in array.ravel()) else None

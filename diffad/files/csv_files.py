@@ -91,6 +91,8 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, Place]:
         some = ", ".join(map(str, crowded[:5])) + (", ..." if len(crowded) > 5 else "")
         tell(f"{path}: left out {len(crowded)} lines with too many fields: {some}")
     table = table.drop(columns=[c for c in table if str(c).startswith("Unnamed: ") and table[c].isna().all()])
+    names = table.columns.str.strip()
+    table = table.set_axis(names, axis=1) if names.is_unique else table
     left_out = {*layout.skipped, *crowded}
     return with_numbers(table, layout.decimal, path), lambda row: f"line {_line(path, layout.encoding, left_out, row)}"
 

@@ -98,6 +98,14 @@ def test_names_that_come_twice_are_told(path):
         assert list(read_table(path)) == ["a", "a.1"]
 
 
+def test_spaces_around_names_are_no_part_of_them(path):
+    path.write_text("time, a , b\n2026-01-01, 2, 3\n2026-01-02, 3, 4\n")
+    table = read_table(path)
+    assert list(table) == ["a", "b"] and table.index.name == "time"
+    path.write_text("x,a, a\n7,1,2\n7,2,3\n7,3,4\n")
+    assert list(read_table(path)) == ["x", "a", " a"], "two columns must not become one"
+
+
 def test_one_column_of_decimal_commas_is_refused_with_both_ways_out(path):
     path.write_text("a\n20,5\n21,5\n20,9\n")
     with pytest.raises(ValueError, match="add the names, or write decimal points if its commas are decimal"):

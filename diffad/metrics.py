@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+#: Thresholds between which the volume under the surface is added up, as the authors do.
+N_THRESHOLDS = 250
+
 
 def crps(samples: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
     """Return the fair ensemble CRPS of each entry; lower is better, in the data's unit.
@@ -42,7 +45,7 @@ def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> float:
     return float(np.mean((np.asarray(lower) <= y) & (y <= np.asarray(upper))))
 
 
-def vus_pr(y: ArrayLike, strangeness: ArrayLike, buffer: int, n_thresholds: int = 250) -> float:
+def vus_pr(y: ArrayLike, strangeness: ArrayLike, buffer: int) -> float:
     """Return the volume under the precision-recall surface of range-aware labels; higher is better.
 
     For every buffer length up to `buffer` the rows around an event earn part of a hit, falling
@@ -57,7 +60,6 @@ def vus_pr(y: ArrayLike, strangeness: ArrayLike, buffer: int, n_thresholds: int 
         Larger = stranger.
     buffer : int
         Longest buffer in rows, about the length of an event or a period.
-    n_thresholds : int, default=250
 
     References
     ----------
@@ -81,7 +83,7 @@ def vus_pr(y: ArrayLike, strangeness: ArrayLike, buffer: int, n_thresholds: int 
     n = len(truth)
     edges = np.flatnonzero(np.diff(np.r_[0, truth, 0]))
     events = np.stack([edges[::2], edges[1::2] - 1], 1)  # first and last row
-    levels = np.sort(score)[::-1][np.linspace(0, n - 1, n_thresholds).astype(int)]
+    levels = np.sort(score)[::-1][np.linspace(0, n - 1, N_THRESHOLDS).astype(int)]
     alarm = score >= levels[:, None]
     alarms = alarm.sum(1)
     widest = _mark(_widened(events, buffer, n), n)

@@ -31,6 +31,8 @@ STEPS = {"angle": 5, "dpmpp_2m": 10, "heun": 18, "ddim": 50, "ddpm": 250}
 UNEVEN = 30
 #: Draws white noise (n_samples, k, length, channels) of a step for k windows, by their numbers.
 Fresh = Callable[[int, Tensor], Tensor]
+#: Distinct masks that are worked out at once.
+MASKS = 64
 #: Entries sampled at once, and by a network on a CPU, which fetches arrays of more than 32 MB from the system anew:
 #: sampling takes a sixth less time with smaller ones.
 MAX_ENTRIES, CPU_ENTRIES = 2**17, 2**15
@@ -338,16 +340,16 @@ def to_device(given: Conditional, device: torch.device) -> Conditional:
     return type(given)(**moved)
 
 
-def _groups_of_equal_masks(visible: Tensor, hidden: Tensor, at_once: int = 64) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Yield, for up to `at_once` distinct masks, one example window of each and all windows of each."""
+def _groups_of_equal_masks(visible: Tensor, hidden: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Yield, for up to `MASKS` distinct masks, one example window of each and all windows of each."""
     code = torch.cat([visible.flatten(1), hidden.flatten(1)], 1).to(torch.uint8)
     _, inverse = torch.unique(code, dim=0, return_inverse=True)
     order = torch.argsort(inverse, stable=True)
     members = order.split(torch.bincount(inverse).tolist())
     # Neighbours in this order have similar numbers of members, so that batches are rectangular.
     members = sorted((m for m in members if bool(hidden[m[0]].any())), key=len)
-    for start in range(0, len(members), at_once):
-        part = members[start : start + at_once]
+    for start in range(0, len(members), MASKS):
+        part = members[start : start + MASKS]
         yield torch.stack([m[0] for m in part]), list(part)
 
 

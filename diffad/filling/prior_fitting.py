@@ -44,6 +44,8 @@ SHORT_SHARE = 0.6
 #: Surprises that shrink a local scale, to choose from, and the part of the CRPS that it must save.
 DOUBTS = (3.0, 10.0, 30.0)
 LOCAL_WORTH = 0.002
+#: Masks that judge closed forms, and windows under each.
+N_MASKS, PER_MASK = 16, 32
 #: Entries per window beyond which the dense Gaussian gives way to low rank plus diagonal.
 DENSE_LIMIT = 1536
 #: Generation has no truth to judge by; the other policies as users meet them.
@@ -158,16 +160,14 @@ def closed_form_crps(
     windows: Tensor,
     seed: int,
     scales: Sequence[LocalScale | None] = (None,),
-    n_masks: int = 16,
-    per_mask: int = 32,
 ) -> list[float]:
     """Return the closed form's CRPS on hidden entries of complete windows (NaN: none is), with each local scale."""
     windows = windows[~windows.isnan().flatten(1).any(1)]
     if not len(windows):
         return [float("nan")] * len(scales)
     generator = torch.Generator().manual_seed(seed + 3)
-    visible = mixture(n_masks, windows.shape[1], windows.shape[2], generator, USUAL_GAPS).flatten(1)
-    x = windows.flatten(1)[torch.randint(len(windows), (n_masks, per_mask), generator=generator)]
+    visible = mixture(N_MASKS, windows.shape[1], windows.shape[2], generator, USUAL_GAPS).flatten(1)
+    x = windows.flatten(1)[torch.randint(len(windows), (N_MASKS, PER_MASK), generator=generator)]
     given = model.prior.condition(visible, ~visible)
     explained = given.explain(x)
     hidden = ~visible[:, None].expand(x.shape)

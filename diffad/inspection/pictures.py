@@ -20,6 +20,8 @@ COLOURS = "inferno"
 #: Contour of the hottest pixels, as a part of the brightest.
 OUTLINE = 0.5
 PANELS = ("image", "heat", "expected")
+#: Images side by side.
+COLUMNS = 2
 
 
 def brightest(found: ImageExplanation) -> float:
@@ -32,7 +34,6 @@ def plot_inspection(
     found: ImageExplanation,
     titles: Sequence[str],
     top: float | None = None,
-    columns: int = 2,
 ) -> Any:
     """Draw each image, its heat and what was expected of it, side by side.
 
@@ -46,8 +47,6 @@ def plot_inspection(
         One per image: its name and score.
     top : float, optional
         Heat that ends the colour scale; None is `brightest` of `found`.
-    columns : int, default=2
-        Images side by side.
 
     Returns
     -------
@@ -56,7 +55,7 @@ def plot_inspection(
     from matplotlib.figure import Figure
 
     n = len(images)
-    columns = min(columns, n)
+    columns = min(COLUMNS, n)
     rows = -(-n // columns)
     shape = images.shape[2] / images.shape[1]
     width = 1.7 * float(np.clip(shape, 0.5, 2))

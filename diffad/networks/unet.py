@@ -24,18 +24,17 @@ class UNet(nn.Module):
         Classes it can be told; class ``n_classes`` stands for none.
     width : int, default=32
         Channels at the finest level; a multiple of 8.
-    depth : int, default=2
-        Levels, each of half the resolution of the one above.
     patch : int, default=2
         Side of the patches that are folded into channels.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, n_classes: int = 0, width: int = 32, depth: int = 2, patch: int = 2
-    ) -> None:
+    #: Levels, each of half the resolution of the one above.
+    DEPTH = 2
+
+    def __init__(self, inputs: int, outputs: int, n_classes: int = 0, width: int = 32, patch: int = 2) -> None:
         super().__init__()
-        self.patch, self.multiple, self.n_classes = patch, patch * 2 ** (depth - 1), n_classes
-        wide = [width * min(2**level, 4) for level in range(depth)]
+        self.patch, self.multiple, self.n_classes = patch, patch * 2 ** (self.DEPTH - 1), n_classes
+        wide = [width * 2**level for level in range(self.DEPTH)]
         size = 2 * width
         self.level = nn.Sequential(nn.Linear(8, size), nn.SiLU(), nn.Linear(size, size))
         self.label = nn.Embedding(n_classes + 1, size)

@@ -22,17 +22,18 @@ class VAE(nn.Module):
     latent : int, default=4
         Channels of a latent.
     width : int, default=32
-        Channels of the finest layer, a multiple of 8.
-    depth : int, default=2
-        Halvings: a latent has ``2 ** -depth`` of the height and width, rounded up.
+        Channels of each layer, a multiple of 8.
     """
 
-    def __init__(self, channels: int, latent: int = 4, width: int = 32, depth: int = 2) -> None:
+    #: Halvings: a latent has a quarter of the height and width, rounded up.
+    DEPTH = 2
+
+    def __init__(self, channels: int, latent: int = 4, width: int = 32) -> None:
         super().__init__()
-        self.multiple = 2**depth
+        self.multiple = 2**self.DEPTH
         down: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1)]
         up: list[nn.Module] = [nn.Conv2d(latent, width, 3, padding=1)]
-        for _ in range(depth):
+        for _ in range(self.DEPTH):
             down += [nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 4, stride=2, padding=1)]
             up += [nn.GroupNorm(8, width), nn.SiLU(), nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)]
         self.encoder = nn.Sequential(
@@ -73,11 +74,13 @@ class Critic(nn.Sequential):
     ----------
     channels : int
         Of the images.
-    width : int, default=32
-        Channels of the first layer.
     """
 
-    def __init__(self, channels: int, width: int = 32) -> None:
+    #: Channels of the first layer.
+    WIDTH = 32
+
+    def __init__(self, channels: int) -> None:
+        width = self.WIDTH
         normal = nn.utils.parametrizations.spectral_norm
         super().__init__(
             normal(nn.Conv2d(channels, width, 3, padding=1)),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+#: Least eigenvalue of a covariance of incomplete rows, in parts of the mean one.
+FLOOR = 1e-4
+
 
 def ledoit_wolf(x: Tensor, known: Tensor, chunk: int = 4096) -> tuple[Tensor, Tensor, float]:
     """Return mean, shrunk covariance and the shrinkage weight.
@@ -58,9 +61,9 @@ def _column_means(x: Tensor, known: Tensor, chunk: int) -> Tensor:
     return total / count.clamp(min=1)
 
 
-def _positive(covariance: Tensor, floor: float = 1e-4) -> Tensor:
+def _positive(covariance: Tensor) -> Tensor:
     values, vectors = eigh(covariance)
-    return (vectors * values.clamp(min=floor * float(values.mean()))) @ vectors.T
+    return (vectors * values.clamp(min=FLOOR * float(values.mean()))) @ vectors.T
 
 
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -271,17 +271,18 @@ class SeriesDetector(Detector, SeriesInput):
         Warns
         -----
         UserWarning
-            Below 100 rows: more may alarm than asked for.
+            Below 200 rows: more may alarm than asked for.
         """
         recording = self._open(X, groups)
         self._check_decision()
-        shares = zip(recording.series, self._shares(recording), strict=True)
+        known = [np.flatnonzero(~np.isnan(raw).all(1)) for raw in recording.series]
         # A channel that never moved before has no part in the scores of normal rows: whatever it does is normal now.
         modelled = self.scaling_.modelled
-        normal = [share[~np.isnan(raw).all(1)][:, modelled].sum(1) for raw, share in shares]
-        self._warn_of_few(sum(len(block) for block in normal))
+        shares = zip(self._shares(recording), known, strict=True)
+        normal = np.concatenate([share[rows][:, modelled].sum(1) for share, rows in shares])
+        self._warn_of_few(len(normal))
         self._accept_moves(recording)
-        self._decide(NormalScores.of_blocks([block for block in normal if len(block)]))
+        self._decide(NormalScores.of_rows(normal, known))
         return self
 
     @all_or_nothing

@@ -53,6 +53,12 @@ class NormalScores:
         """Join the scores of contiguous blocks of rows."""
         return cls(np.concatenate(blocks), np.cumsum([len(b) for b in blocks])[:-1])
 
+    @classmethod
+    def of_rows(cls, scores: Scores, rows: list[NDArray[np.int64]]) -> NormalScores:
+        """Take the scores of some rows of several blocks, by their numbers: no event goes on through a long outage."""
+        starts = [np.r_[True, np.diff(numbers) > MERGE] for numbers in rows if len(numbers)]
+        return cls(scores, np.flatnonzero(np.concatenate(starts))[1:])
+
     def p_values(self, scores: Scores) -> Scores:
         """Return conformal p-values ``(1 + #{normal >= score}) / (n + 1)``.
 

@@ -799,6 +799,13 @@ def test_bands_are_wider_where_a_channel_fell_silent(context, size):
     assert 0.85 < within[~silent].mean() < 0.95
 
 
+def test_events_of_normal_rows_end_with_an_outage(detector):
+    rows = process(600, 5)
+    rows[200:400] = np.nan
+    fitted = copy.deepcopy(detector).recalibrate(rows)
+    assert fitted.normal_.breaks.tolist() == [200]
+
+
 def test_few_rows_are_told():
     with pytest.warns(UserWarning, match="60 normal rows"):
         detector = SeriesDetector(kinds=("energy",)).fit(process(60, 0))

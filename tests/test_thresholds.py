@@ -384,3 +384,10 @@ def test_half_of_a_block_far_out_is_drift_however_few_blocks_there_are():
 def test_p_values_that_are_none_are_named(wrong):
     with pytest.raises(ValueError, match=f"p_values must lie between 0 and 1, got {wrong}"):
         benjamini_hochberg([0.5, wrong])
+
+
+def test_no_event_goes_on_through_a_long_outage():
+    numbers = np.r_[0:5, 6:10, 60:70]  # a row is missing, then fifty are
+    scores = NormalScores.of_rows(np.ones(19 + 4), [numbers, np.empty(0, int), np.arange(4)])
+    assert scores.breaks.tolist() == [9, 19]
+    assert [len(part) for part in np.split(scores.scores, scores.breaks)] == [9, 10, 4]

@@ -145,9 +145,9 @@ def fit_detector(
     if recipe.model is not None:
         fitted, model_evidence = _join_model(fitted, normal_rows, recipe, memory.series)
     normal = fitted.scorer.by_channel(fitted.normal, kept[0].shape[1]).sum(1)
-    edges = np.cumsum([len(r) for _, r in fitted.rows])[:-1]
     learnt = Learnt(fitted.scorer, model_evidence, _band(fitted.residual), float(normal.max()))
-    return FittedDetector(learnt, NormalScores(normal, edges), ahead, together)
+    scores = NormalScores.of_rows(normal, [numbers for _, numbers in fitted.rows])
+    return FittedDetector(learnt, scores, ahead, together)
 
 
 def _band(residual: Rows) -> Rows:

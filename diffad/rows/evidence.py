@@ -28,7 +28,7 @@ from diffad.base.telling import tell
 from diffad.rows.calibration import RowTails
 from diffad.rows.faults import ROW_FAULTS
 from diffad.rows.gaussian_fill import GaussianFill
-from diffad.rows.neighbours import N_NEIGHBOURS, Neighbours, Ranks, Sheet
+from diffad.rows.neighbours import N_NEIGHBOURS, Neighbours, Ranks, Sheet, least_differences
 from diffad.rows.residual import RowResidual, together
 
 Matrix = NDArray[np.float64]
@@ -139,7 +139,7 @@ class RowModels:
         """Fit to complete rows (n, d), of which a share `contamination` may be faults."""
         crowd = max(N_NEIGHBOURS, int(np.ceil(CROWD_SIZE * contamination * len(rows))))
         return cls(
-            Neighbours.fit(rows) if set(kinds) - {"mixture", "ranks"} else None,
+            Neighbours.fit(rows) if set(kinds) - {"mixture"} else None,
             Mixture.fit(rows, n_components) if "mixture" in kinds else None,
             Ranks.fit(rows) if "ranks" in kinds else None,
             Sheet.fit(rows) if "sheet" in kinds else None,
@@ -154,15 +154,15 @@ class RowModels:
             distances, place = self.neighbours(rows)
             near = {"": distances[:, :N_NEIGHBOURS]}
             if {"nearest_manhattan", "neighbours_manhattan"} & set(self.kinds):
-                near["_manhattan"] = self.neighbours.differences(rows, place)
+                near["_manhattan"] = least_differences(self.neighbours.rows, rows, place)
             for suffix, d in near.items():
                 found |= {f"nearest{suffix}": d[:, 0], f"neighbours{suffix}": d.mean(1)}
             if self.sheet is not None:
                 found["sheet"] = self.sheet(rows, place)
+            if self.ranks is not None:
+                found["ranks"] = self.ranks(rows, place)
         if self.mixture is not None:
             found["mixture"] = self.mixture(rows)
-        if self.ranks is not None:
-            found["ranks"] = self.ranks(rows)
         result = {kind: found[kind] for kind in self.kinds}
         return result | ({CROWD: self.crowd(rows)[0].mean(1)} if self.crowd is not None else {})
 

@@ -1,7 +1,7 @@
 """What the nearest normal rows say about a row: how far they are, and whether it lies on their sheet.
 
-Distances are the small-noise limit of the kernel prior's denoiser (Livernoche et al. 2024); the
-same among ranks hears nothing of units and tails; the Mahalanobis distance to the neighbours under
+Distances are the small-noise limit of the kernel prior's denoiser (Livernoche et al. 2024); to the same
+neighbours among ranks they hear nothing of units and tails; the Mahalanobis distance to the neighbours under
 their own covariance sees a row beside a sheet that distances alone take for near (local PCA; Kambhatla
 and Leen 1997).
 """
@@ -88,39 +88,46 @@ class Neighbours:
         exact, order = (self.rows[place] - rows[:, None]).square_().sum(2).sort(stable=True)
         return exact.sqrt(), place.gather(1, order)
 
-    def differences(self, rows: Matrix, place: NDArray[np.int64]) -> Matrix:
-        """Return the least sums of differences (n, up to `N_NEIGHBOURS`) among the rows at `place`, the least first.
 
-        All Euclidean distances are one matrix product; all sums of differences are not.
-        """
-        chunks = zip(torch.from_numpy(rows).split(CHUNK), torch.from_numpy(place).split(CHUNK), strict=True)
-        parts = [(self.rows[near] - chunk[:, None]).abs_().sum(2) for chunk, near in chunks]
-        least = min(N_NEIGHBOURS, place.shape[1])
-        return np.asarray(torch.cat(parts).topk(least, largest=False).values.numpy())
+def least_differences(train: Tensor, rows: Matrix, place: NDArray[np.int64]) -> Matrix:
+    """Return the least sums of differences (n, up to `N_NEIGHBOURS`) of rows (n, d) to some of `train`, the least first.
+
+    All Euclidean distances are one matrix product; all sums of differences are not, so they are looked for at `place`
+    (n, k), among the nearest.
+    """
+    chunks = zip(torch.from_numpy(rows).split(CHUNK), torch.from_numpy(place).split(CHUNK), strict=True)
+    parts = [(train[near] - chunk[:, None]).abs_().sum(2) for chunk, near in chunks]
+    least = min(N_NEIGHBOURS, place.shape[1])
+    return np.asarray(torch.cat(parts).topk(least, largest=False).values.numpy())
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Distances to neighbours among normal scores of the columns, in sums of differences.
+    """Sums of differences to the neighbours among normal scores of the columns.
 
     Beyond the extremes of the training rows scores go on in standard deviations.  Columns of two
     values are left as they are.
+
+    Attributes
+    ----------
+    scales : dict of int to ColumnScale
+    rows : Tensor of shape (n, d)
+        Training rows on these scales.
     """
 
     scales: dict[int, ColumnScale]
-    neighbours: Neighbours
+    rows: Tensor
 
     @classmethod
     def fit(cls, rows: Matrix) -> Ranks:
         """Learn from complete, standardised rows (n, d)."""
         columns = [k for k in range(rows.shape[1]) if len(np.unique(rows[:, k])) > 2]
         scales = {k: ColumnScale.fit(rows[:, k], linear=False) for k in columns}
-        return cls(scales, Neighbours.fit(cls._scores(scales, rows)))
+        return cls(scales, torch.from_numpy(cls._scores(scales, rows)))
 
-    def __call__(self, rows: Matrix) -> Matrix:
-        """Return the mean distances (n,)."""
-        scores = self._scores(self.scales, rows)
-        return np.asarray(self.neighbours.differences(scores, self.neighbours(scores)[1]).mean(1))
+    def __call__(self, rows: Matrix, place: NDArray[np.int64]) -> Matrix:
+        """Return the mean distances (n,) of rows (n, d) whose neighbours are the training rows at `place` (n, k)."""
+        return np.asarray(least_differences(self.rows, self._scores(self.scales, rows), place).mean(1))
 
     @staticmethod
     def _scores(scales: dict[int, ColumnScale], rows: Matrix) -> Matrix:

@@ -24,7 +24,7 @@ from diffad.rows.evidence import (
     fit_rows,
     score,
 )
-from diffad.rows.neighbours import FLOOR, GLOBAL, N_LOCAL, N_NEIGHBOURS, Neighbours, Ranks, Sheet
+from diffad.rows.neighbours import FLOOR, GLOBAL, N_LOCAL, N_NEIGHBOURS, Neighbours, Ranks, Sheet, least_differences
 
 
 def gaussian(n, d, seed):
@@ -49,7 +49,7 @@ def test_distances_of_new_rows_equal_brute_force(n, d):
     np.testing.assert_allclose(distances[:, :N_NEIGHBOURS], brute(train, rows, 2), rtol=1e-9)
     np.testing.assert_allclose(np.linalg.norm(train[place[:, 0]] - rows, axis=1), distances[:, 0], rtol=1e-9)
     everywhere = np.broadcast_to(np.arange(n), (30, n))
-    np.testing.assert_allclose(neighbours.differences(rows, everywhere), brute(train, rows, 1), rtol=1e-9)
+    np.testing.assert_allclose(least_differences(neighbours.rows, rows, everywhere), brute(train, rows, 1), rtol=1e-9)
 
 
 def test_neighbours_are_the_nearest_however_many_rows_tie():
@@ -67,7 +67,7 @@ def test_neighbours_are_the_nearest_however_many_rows_tie():
 def test_least_differences_are_among_the_nearest_rows(d, excess):
     train, rows = gaussian(1000, d, 0), gaussian(100, d, 1)
     neighbours = Neighbours.fit(train)
-    found, exact = neighbours.differences(rows, neighbours(rows)[1]).mean(1), brute(train, rows, 1).mean(1)
+    found, exact = least_differences(neighbours.rows, rows, neighbours(rows)[1]).mean(1), brute(train, rows, 1).mean(1)
     assert (found >= exact * (1 - 1e-9)).all() and np.mean(found / exact - 1) < excess
 
 
@@ -121,8 +121,8 @@ def test_kinds_are_the_nearest_and_the_mean_of_five_in_both_metrics():
         expected = brute(train, rows, order)
         np.testing.assert_allclose(found[f"nearest{suffix}"], expected[:, 0], rtol=1e-9)
         np.testing.assert_allclose(found[f"neighbours{suffix}"], expected.mean(1), rtol=1e-9)
-    for kind, model in (("mixture", Mixture.fit(train, 1)), ("ranks", Ranks.fit(train))):
-        np.testing.assert_allclose(found[kind], model(rows))
+    np.testing.assert_allclose(found["mixture"], Mixture.fit(train, 1)(rows))
+    np.testing.assert_allclose(found["ranks"], ranks(train, rows))
     np.testing.assert_allclose(found["sheet"], sheet(train, rows))
 
 
@@ -141,10 +141,19 @@ def test_ranks_are_distances_among_normal_scores():
     def place(x):
         return np.c_[np.interp(x[:, 0], order, scores), x[:, 1]]
 
-    expected = brute(place(train), place(rows), 1).mean(1)
-    np.testing.assert_allclose(Ranks.fit(train)(rows), expected, rtol=1e-9)
+    near = Neighbours.fit(train)(rows)[1]
+    expected = [
+        np.sort(np.abs(place(train[some]) - own).sum(1))[:N_NEIGHBOURS].mean()
+        for some, own in zip(near, place(rows), strict=True)
+    ]
+    np.testing.assert_allclose(ranks(train, rows), expected, rtol=1e-9)
     far = np.array([[order[-1] + 1, 0.0], [order[-1] + 50, 0.0]])
-    assert np.diff(Ranks.fit(train)(far)) == pytest.approx(49), "beyond the extremes strange goes on"
+    assert np.diff(ranks(train, far)) == pytest.approx(49), "beyond the extremes strange goes on"
+
+
+def ranks(train, rows):
+    """Return the evidence of ranks among the neighbours in `train`."""
+    return Ranks.fit(train)(rows, Neighbours.fit(train)(rows)[1])
 
 
 def sheet(train, rows):
@@ -172,7 +181,7 @@ def test_sheet_sees_a_row_beside_it_that_distances_take_for_near():
 def test_few_rows_have_ranks_and_a_sheet(n):
     train = gaussian(n, 3, 0)
     for rows in (gaussian(5, 3, 1), train):
-        assert np.isfinite(Ranks.fit(train)(rows)).all() and np.isfinite(sheet(train, rows)).all()
+        assert np.isfinite(ranks(train, rows)).all() and np.isfinite(sheet(train, rows)).all()
 
 
 # --- densities --------------------------------------------------------------------------------------------

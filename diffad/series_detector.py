@@ -29,8 +29,9 @@ from diffad.evidence.window_model import AMONG_CHANNELS, KINDS, WHOLE
 from diffad.series.constant_channels import ConstantChannels
 from diffad.series.counters import warn_of_counters
 from diffad.series.input import SeriesInput
-from diffad.series.recordings import Recording, months_apart
+from diffad.series.recordings import Recording
 from diffad.series.standstill import warn_of_carried_forward
+from diffad.series.time_grid import months_apart
 from diffad.series_imputer import SeriesImputer
 from diffad.stream import Stream
 from diffad.thresholds import NormalScores, Threshold

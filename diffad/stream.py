@@ -18,7 +18,7 @@ from diffad.base.masked_arrays import unmasked
 from diffad.base.whole_files import replacing
 from diffad.evidence.series_scorer import SeriesScorer
 from diffad.files.timestamps import months_between, timestamp
-from diffad.series.recordings import same_period
+from diffad.series.time_grid import same_period
 from diffad.thresholds import MERGE
 
 #: A mapping or Series of channel names to values, or the values in order.

@@ -74,7 +74,8 @@ class SeriesDetector(Detector, SeriesInput):
         Kinds of evidence to use; None is all of ``("energy", "local", "filter", "step",
         "decoupled", "window", "quiet", "missing", "shape", "nearest")``.
     regularize : bool, default=False
-        Put irregular timestamps on a regular grid; False refuses. Scores then belong to the grid.
+        Put irregular timestamps on a regular grid, as of `SeriesImputer`; False refuses. Scores then belong to the
+        grid.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``; ``"auto"`` takes CUDA where it is.
     model : SeriesImputer or None, default=None

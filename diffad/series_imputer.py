@@ -74,7 +74,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
     n_samples : int, default=100
         Samples behind `quantile` and `interval`.
     regularize : bool, default=False
-        Put irregular timestamps on a regular grid (rows appear where none was); False refuses.
+        Put irregular timestamps on a regular grid (rows appear where none was; those that are regular but for the
+        missing ones keep their times, others move to the nearest point); False refuses.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``; ``"auto"`` takes CUDA where it is.
     random_state : int, RandomState instance or None, default=0

@@ -37,6 +37,10 @@ MOST_DENSE = 200
 MOST_MIXED = 64
 #: Rows below which nothing is held out.
 ENOUGH_ROWS = 40
+#: Errors of a column that tell their size, the share of them that lies within it, and the least.
+LEAST_ERRORS, SIZE_LEVEL, LEAST_SIZE = 30, 0.8, 0.01
+#: Rows below which all are held out in turn to calibrate bands, not a part alone.
+FEW_ROWS = 1200
 #: Part of the rows held out, the most of them, those that choose, and the entries hidden in them.
 HELD_OUT, MOST_HELD_OUT, CHOOSING, HIDDEN = 0.25, 1500, 400, 0.2
 #: Candidates.
@@ -121,7 +125,13 @@ def fit_filler(
     if together is not chosen:
         n_calibrating = min(n_calibrating, MOST_SLOW)
     sharpened = _sharpened(together, truth, owner, rng)
-    bands = _bands(sharpened, truth, owner, n_calibrating, rng)
+    judged = [(sharpened, truth)]
+    if together is chosen and len(rows) < FEW_ROWS:
+        # Where a quarter of the rows shows too few errors, each of the others is held out once, too.
+        for part in np.array_split(order[n_out:], round(1 / HELD_OUT) - 1):
+            model = _refitted(chosen, rows[order[~np.isin(order, part)]], seed)
+            judged.append((replace(sharpened, model=model), rows[part]))
+    bands = _bands(judged, owner, n_calibrating // len(judged), rng)
     # A kernel takes its donors from the head of what it is given: a sorted table would lose its end.
     model = _refitted(chosen, rows[order], seed)
     if together is not chosen:
@@ -287,18 +297,28 @@ def _sharpened(filler: Filler, truth: Matrix, owner: NDArray[np.int64], rng: np.
     return replace(filler, sharpness=min(scores, key=lambda s: scores[s]))
 
 
-def _bands(filler: Filler, truth: Matrix, owner: NDArray[np.int64], most: int, rng: np.random.Generator) -> Bands:
-    """Calibrate on held-out entries: where the truth lies in the predicted distributions."""
+def _bands(
+    judged: Sequence[tuple[Filler, Matrix]], owner: NDArray[np.int64], most: int, rng: np.random.Generator
+) -> Bands:
+    """Calibrate on held-out entries: where the truth lies in the predicted distributions.
+
+    `judged` are fillers and rows (n, width) that they have not seen, of which `most` are hidden in part each.
+    """
     z, column = [], []
-    truth = np.tile(truth, (MOST_REPEATS, 1))[:most]
-    holes = _hide(truth, owner, rng)
-    target = filler.space.forward(truth)
-    for part, conditional in filler.conditionals(holes):
-        row, entry = (~conditional.known).numpy().nonzero()
-        value = target[part[row], entry]
-        use = ~np.isnan(value) & np.isin(entry, list(filler.space.scales))
-        level = conditional.marginals().cdf(torch.from_numpy(np.nan_to_num(value))[:, None]).numpy()[:, 0]
-        z.append(ndtri(level[use].clip(1e-6, 1 - 1e-6)))
-        column.append(entry[use])
-    kind = np.zeros(sum(map(len, z)), np.int64)
-    return Bands.fit(np.concatenate(z), kind, np.concatenate(column), (1, truth.shape[1]))
+    for filler, rows in judged:
+        truth = np.tile(rows, (MOST_REPEATS, 1))[:most]
+        target = filler.space.forward(truth)
+        for part, conditional in filler.conditionals(_hide(truth, owner, rng)):
+            row, entry = (~conditional.known).numpy().nonzero()
+            value = target[part[row], entry]
+            use = ~np.isnan(value) & np.isin(entry, list(filler.space.scales))
+            level = conditional.marginals().cdf(torch.from_numpy(np.nan_to_num(value))[:, None]).numpy()[:, 0]
+            z.append(ndtri(level[use].clip(1e-6, 1 - 1e-6)))
+            column.append(entry[use])
+    error, of = np.concatenate(z), np.concatenate(column)
+    # Columns with too few errors for a shape of their own borrow that of all, but none the size.
+    size = np.ones(len(owner))
+    for k in np.flatnonzero(np.bincount(of, minlength=len(owner)) >= LEAST_ERRORS):
+        size[k] = max(np.quantile(np.abs(error[of == k]), SIZE_LEVEL) / ndtri((1 + SIZE_LEVEL) / 2), LEAST_SIZE)
+    bands = Bands.fit(error / size[of], np.zeros(len(of), np.int64), of, (1, len(owner)))
+    return Bands(bands.table * size[:, None])

@@ -75,9 +75,9 @@ class NormalScores:
 
         Rates that hardly any row has shown are reached by the tail: a generalised Pareto law (peaks over threshold;
         Siffer et al. 2017) where at least `TAIL_LEAST` exceedances carry it, else an exponential one.  What a few events
-        tell of its scale is uncertain, and a threshold allows for it: given k exceedances of one law of that kind, the
-        next is Lomax distributed (Aitchison and Dunsmore 1975, "Statistical prediction analysis").  Exceedances that
-        come in runs count as fewer.  Without `doubt`, few rows give at most the largest score: to compare stretches.
+        tell of it is uncertain, and a threshold allows for it (Aitchison and Dunsmore 1975, "Statistical prediction
+        analysis"): what counts is the next exceedance, over all laws that the others leave likely; of exponential ones
+        it is Lomax distributed.  Exceedances that come in runs count as fewer.  Without `doubt`, few rows give at most the largest score: to compare stretches.
         """
         n = len(self.scores)
         seen = float(np.quantile(self.scores, 1 - rate, method="higher"))
@@ -87,8 +87,10 @@ class NormalScores:
         start = float(np.quantile(self.scores, 1 - TAIL_SHARE, method="lower"))
         over = self.scores[self.scores > start] - start
         if len(over) >= TAIL_LEAST:
+            part = rate * n / len(over)
             shape, scale = _tail(over)
-            told = start + float(stats.genpareto.isf(rate * n / len(over), shape, scale=scale))
+            likeliest = float(stats.genpareto.isf(part, shape, scale=scale))
+            told = start + (_predicted(over, part, self._independent(start)) if doubt else likeliest)
             # A tail that does not fit must not undo what the rows show of less rare scores.
             return max(told, float(np.quantile(self.scores, 1 - TAIL_ROWS / n, method="higher")))
         if not len(over) or not doubt:
@@ -159,6 +161,29 @@ def _tail(over: Scores) -> tuple[float, float]:
     shape, scale = optimize.minimize(loss, [0.05, np.log(over.mean())], method="Nelder-Mead").x
     # A heavier tail than this has no variance: a few faults in the data, not the process.
     return float(np.clip(shape, -0.5, 0.5)), float(np.exp(scale))
+
+
+def _predicted(over: Scores, part: float, events: float) -> float:
+    """Return what a share `part` of further exceedances passes, given exceedances (n,) worth so many independent ones.
+
+    The generalised Pareto laws are those of `_tail`, on a grid, each as likely as the exceedances and the prior say.
+    """
+    shape = np.linspace(-0.5, 0.5, 22)[:, None]  # none is 0, where the law has a form of its own
+    scale = np.exp(np.log(over.mean()) + np.linspace(-1, 1, 41))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        grown = np.log(1 + shape[..., None] * (over / scale[:, None]))
+    likely = -(np.log(scale) + (1 / shape + 1) * grown.mean(2))  # NaN where an exceedance is impossible
+    likely = np.where(np.isnan(likely), -np.inf, events * likely) - (shape / SHAPE_SPREAD) ** 2 / 2
+    weight = np.exp(likely - likely.max())
+    weight /= weight.sum()
+
+    def beyond(excess: float) -> float:
+        return float((weight * (1 + shape * excess / scale).clip(0) ** (-1 / shape)).sum() - part)
+
+    most = float(over.max())
+    while beyond(most) > 0:
+        most *= 2
+    return float(optimize.brentq(beyond, 0.0, most))
 
 
 def merge(alarm: NDArray[np.bool_], gap: int = MERGE) -> list[tuple[int, int]]:

@@ -90,16 +90,25 @@ def test_the_threshold_holds_its_rate(law, rate):
 @pytest.mark.parametrize("rate", [1e-3, 2e-4, 1e-4])
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
 def test_the_threshold_holds_rates_that_few_or_no_rows_have_shown(law, rate):
-    """5000 rows show 1e-4 every second time; one fit is off by a factor of 3, the median of 15 is not biased."""
-    found = [law.sf(normal_scores(law.rvs(5000, random_state=seed)).quantile(rate)) for seed in range(15)]
-    assert rate / 2 < np.median(found) < 2 * rate
+    """5000 rows show 1e-4 every second time; one fit is off by a factor of 3, the mean of many is not."""
+    found = [law.sf(normal_scores(law.rvs(5000, random_state=seed)).quantile(rate)) for seed in range(30)]
+    assert rate / 2 < np.mean(found) < 1.5 * rate
 
 
 def test_few_exceedances_do_not_throw_the_threshold_far_off():
     # Of 1,000 exponential scores 50 carry the tail; by likelihood alone thresholds for 1e-4 lie between 6 and 18.
-    found = [normal_scores(np.random.default_rng(seed).exponential(size=1000)).quantile(1e-4) for seed in range(60)]
-    off = np.abs(np.array(found) - -np.log(1e-4))
-    assert off.mean() < 1.5 and off.max() < 5, (off.mean(), off.max())
+    rng = [np.random.default_rng(seed) for seed in range(60)]
+    found = np.array([normal_scores(r.exponential(size=1000)).quantile(1e-4) for r in rng])
+    off = np.abs(found - -np.log(1e-4))
+    assert off.mean() < 2.5 and off.max() < 8, (off.mean(), off.max())
+
+
+@pytest.mark.parametrize("n", [960, 1040, 2000])
+def test_a_rare_rate_is_held_over_many_fits_however_many_rows_carry_the_tail(n):
+    """What the likeliest tail says is exceeded three times as often as it says, once it is asked."""
+    rng = [np.random.default_rng(seed) for seed in range(60)]
+    found = [normal_scores(r.exponential(size=n)).quantile(1e-4) for r in rng]
+    assert 0.3 < np.exp(-np.array(found)).mean() / 1e-4 < 1.5
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.05, 0.01, 0.002])

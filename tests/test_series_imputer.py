@@ -578,3 +578,16 @@ def test_none_is_the_closed_form_and_auto_the_usual_training(waves, monkeypatch)
     assert asked == [Training(), Training(max_steps=7)]
     with pytest.raises(ValueError, match="training must be 'auto', a Training or None, got 'never'"):
         SeriesImputer(training="never").fit(waves)
+
+
+def test_equal_series_of_a_panel_are_drawn_independently_and_filled_alike(prior_only):
+    x = np.random.default_rng(0).standard_normal((600, 2))
+    x[:, 1] += x[:, 0]
+    imputer = prior_only().fit(x)
+    panel = np.zeros((10, 40, 2))
+    panel[:, 20:26] = np.nan
+    gap = imputer.sample(panel, 200)[:, :, 20:26, 0].mean(2)
+    among = np.corrcoef(gap.T)[np.triu_indices(10, 1)]
+    assert np.abs(among).max() < 0.35
+    filled = imputer.transform(panel)
+    np.testing.assert_array_equal(filled, np.broadcast_to(filled[:1], filled.shape))

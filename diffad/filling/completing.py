@@ -61,7 +61,7 @@ def _fill(rows: Array, model: MaskedDiffusion, seed: int) -> Array:
         cover = Cover.build([rows], batch, model.length)
         if not len(cover.windows):
             continue
-        noise = cover.white_noise(seed, [rows], batch, 1)
+        noise = cover.white_noise(seed, [rows], [0], batch, 1)
         visible = ~np.isnan(cover.windows)
         hidden = ~visible & cover.inside[..., None]
         samples, *_ = model.sample(

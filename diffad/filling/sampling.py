@@ -22,7 +22,7 @@ from diffad.filling.long_gaps import DRAWS, across, long_runs, stretches
 from diffad.model import MaskedDiffusion, Sampler
 from diffad.series.recordings import Recording
 from diffad.series.scaling import Scaling
-from diffad.series.windows import Cover, Segment, segments, white_noise
+from diffad.series.windows import Cover, Segment, segments, turns_of, white_noise
 
 Array = NDArray[np.float32]
 #: Makes values (..., rows, modelled channels) of samples, the scales of their bands and the kinds of the gaps.
@@ -87,25 +87,26 @@ class Filling:
         """Yield segments with gaps, or all of them `everywhere`; a later one overrules what an earlier one told."""
         scaled = [self.scaling.forward(s).astype(np.float32) for s in recording.series]
         lengths = [len(s) for s in scaled]
+        turns = turns_of(scaled) if n_samples else [0] * len(scaled)
         # Shown on a terminal only, and only where it takes a while.
         bar = tqdm(
             total=sum(lengths), desc="filling", unit="row", unit_scale=True, delay=2.0, leave=False, disable=None
         )
         varies = bool(self.scaling.modelled.any())
         for batch in _progressing(segments(lengths), bar):
-            told = self._by_windows(scaled, batch, n_samples) if varies else _nothing(batch, n_samples or 1)
+            told = self._by_windows(scaled, turns, batch, n_samples) if varies else _nothing(batch, n_samples or 1)
             for segment, (samples, scales) in zip(batch, told, strict=True):
                 missing = np.isnan(recording.series[segment.series][segment.start : segment.stop])
                 if everywhere or missing.any():
                     yield Filled(segment, samples, scales, missing)
         if varies:
-            yield from self._long_gaps(recording, scaled, n_samples)
+            yield from self._long_gaps(recording, scaled, turns, n_samples)
 
     def _by_windows(
-        self, scaled: list[Array], batch: list[Segment], n_samples: int | None
+        self, scaled: list[Array], turns: list[int], batch: list[Segment], n_samples: int | None
     ) -> Iterator[tuple[Array, Array]]:
         cover = Cover.build(scaled, batch, self.model.length)
-        noise = partial(cover.white_noise, self.seed, scaled, batch, n_samples or 1)
+        noise = partial(cover.white_noise, self.seed, scaled, turns, batch, n_samples or 1)
         visible = ~np.isnan(cover.windows)
         hidden = ~visible & cover.inside[..., None]
         with torch.no_grad(), pinned_defaults():
@@ -122,14 +123,17 @@ class Filling:
         stitched = cover.stitch(samples.numpy(), batch, weights)
         return zip(stitched, cover.stitch(torch.stack(scales).numpy(), batch, weights), strict=True)
 
-    def _long_gaps(self, recording: Recording, scaled: list[Array], n_samples: int | None) -> Iterator[Filled]:
+    def _long_gaps(
+        self, recording: Recording, scaled: list[Array], turns: list[int], n_samples: int | None
+    ) -> Iterator[Filled]:
         modelled, length = self.scaling.modelled, self.model.length
         for k, rows in enumerate(scaled):
             if len(rows) <= length:
                 continue
             runs = long_runs(np.isnan(rows), length)
             for here, wanted in stretches(runs, length):
-                noise = white_noise(self.seed, rows, np.arange(here.start, here.stop), max(n_samples or 0, DRAWS))
+                n_draws = max(n_samples or 0, DRAWS)
+                noise = white_noise(self.seed, rows, np.arange(here.start, here.stop), n_draws, turn=turns[k])
                 with pinned_defaults():
                     told, better = across(self.model, rows[here], runs[here], noise)
                 samples = told.middle + told.deviations[:n_samples] if n_samples else told.middle[None]

@@ -16,6 +16,7 @@ from typing import Any, Self
 import joblib
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from diffad.base.telling import tell
 from diffad.base.whole_files import replacing
@@ -38,6 +39,8 @@ WHOSE = {"source": "this source's latest flows", "pair": "this source's latest f
 MOST_ALERTS = 0.5
 #: Least strangeness from which on there is an alert, in nats: where all normal flows are alike, or none has a source.
 LEAST_LIMIT = 0.1
+#: Flows of a source, or of a pair, after which their mean varies as it will.
+OFTEN = 10
 #: Share of the flows at either end of a log that may have a wrong clock.
 TAIL = 0.005
 DAY = 86_400.0
@@ -141,10 +144,10 @@ class FlowModel:
         detector = TabularDetector(contamination=contamination).fit(table.iloc[:cut])
         detector.recalibrate(table.iloc[cut:])
         # What happens in a row can be seen in flows in a row only, of which none is left out.
-        latest = seen.latest.iloc[-(len(table) - cut) :] if len(table) == seen.n_flows else seen.latest
+        latest = seen.latest
         normal = -detector.score_samples(latest[features.columns_])
         usual = float(np.minimum(normal, MOST_NATS).mean())
-        lasting = {who: NormalScores.of_blocks([Persistence(usual).update(latest[who], normal)]) for who in WHOSE}
+        lasting = {who: _normal_means(latest[who], normal, usual, cut / len(table)) for who in WHOSE}
         # Some flows with a wrong clock must not stretch the log.
         first, last = seen.spread["start"].quantile([TAIL, 1 - TAIL])
         per_day = (1 - 2 * TAIL) * seen.n_flows * DAY / max((last - first).total_seconds(), 1.0)
@@ -255,6 +258,18 @@ class FlowModel:
         if vars(model).keys() != cls.__dataclass_fields__.keys():
             raise ValueError(f"{path} was made by another version of diffad; fit it anew with: diffad flows fit")
         return model
+
+
+def _normal_means(sources: pd.Series, strangeness: NDArray[np.float64], usual: float, lead: float) -> NormalScores:
+    """Return the means (n,) of normal flows of each source, after a share `lead` of them that only leads up to the others.
+
+    Means of few flows vary less than they will in time: those of sources that were seen often set limits, if there are
+    enough.
+    """
+    means = Persistence(usual).update(sources, strangeness)
+    later = np.arange(len(means)) >= lead * len(means)
+    often = later & (sources.groupby(sources).cumcount().to_numpy() >= OFTEN) & sources.notna().to_numpy()
+    return NormalScores.of_blocks([means[often if often.sum() >= FEWEST else later]])
 
 
 @dataclass(frozen=True)

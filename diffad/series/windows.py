@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -109,17 +110,21 @@ class Cover:
         self,
         seed: int,
         series: list[Array],
+        turns: Sequence[int],
         batch: list[Segment],
         n_samples: int,
         step: int = 0,
         windows: Sequence[int] | None = None,
     ) -> Array:
-        """Return the noise (n_samples, k, length, channels) of some windows, all by default; see `white_noise`."""
+        """Return the noise (n_samples, k, length, channels) of some windows, all by default; see `white_noise`.
+
+        `turns` are those of the series.
+        """
         chosen = range(len(self.windows)) if windows is None else windows
         noise = np.empty((n_samples, len(chosen), *self.windows.shape[1:]), np.float32)
         for place, i in enumerate(chosen):
-            source = series[batch[self.owner[i]].series]
-            noise[:, place] = white_noise(seed, source, self.rows[i], n_samples, step)
+            number = batch[self.owner[i]].series
+            noise[:, place] = white_noise(seed, series[number], self.rows[i], n_samples, step, turns[number])
         return noise
 
     def weights(self) -> Array:
@@ -158,22 +163,38 @@ def _starts(segment: Segment, series_length: int, length: int) -> list[int]:
     return [s for s in starts if s < segment.stop and s + length > segment.start]
 
 
-def white_noise(seed: int, series: Array, rows: NDArray[np.int64], n_samples: int, step: int = 0) -> Array:
+def _content_key(series: Array) -> int:
+    content = series[:CHUNK_ROWS]
+    # One bit pattern for every NaN and for both zeros: equal values, equal key.
+    return zlib.crc32(np.where(np.isnan(content), np.float32(np.nan), content + np.float32(0)).tobytes())
+
+
+def turns_of(series: list[Array]) -> list[int]:
+    """Return how many series of the same content came before each: what is drawn for one is not drawn for its equal."""
+    before: Counter[int] = Counter()
+    turns = []
+    for key in map(_content_key, series):
+        turns.append(before[key])
+        before[key] += 1
+    return turns
+
+
+def white_noise(
+    seed: int, series: Array, rows: NDArray[np.int64], n_samples: int, step: int = 0, turn: int = 0
+) -> Array:
     """Return white noise (n_samples, length, channels) that belongs to the rows of one series, for a step of a sampler.
 
     Overlapping windows get the same noise in the same rows, so their samples agree and blend
     without a seam.  The key is the seed and the content of the series: equal input, equal noise,
-    in whatever order series are given.
+    in whatever order series are given; only equal series are told apart, by their `turn`.
     """
-    content = series[:CHUNK_ROWS]
-    # One bit pattern for every NaN and for both zeros: equal values, equal key.
-    key = zlib.crc32(np.where(np.isnan(content), np.float32(np.nan), content + np.float32(0)).tobytes())
+    key = _content_key(series)
     channels = series.shape[1]
     first, last = int(rows[0]) // NOISE_BLOCK, int(rows[-1]) // NOISE_BLOCK
     blocks = [
-        np.random.Generator(np.random.Philox(key=[(seed << 32) | key, (step << 40) | block])).standard_normal(
-            (n_samples, NOISE_BLOCK, channels), dtype=np.float32
-        )
+        np.random.Generator(
+            np.random.Philox(key=[(seed << 32) | key, (turn % 2**12 << 52) | (step << 40) | block])
+        ).standard_normal((n_samples, NOISE_BLOCK, channels), dtype=np.float32)
         for block in range(first, last + 1)
     ]
     offset = rows - first * NOISE_BLOCK

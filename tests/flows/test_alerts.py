@@ -256,6 +256,19 @@ def test_limits_of_a_thinned_log_hold_what_they_promise(monkeypatch):
         assert (lasting.update(of, score) > limit).mean() < 2 * 0.005
 
 
+def test_limits_hold_once_means_had_time_to_spread(folder):
+    """Most pairs of hosts have few flows in the part of a log that sets limits: their means have hardly left the usual."""
+    (folder / "pairs.log").write_text(HEADER + "".join(normal(12_000, 3)))
+    flows = load_flows(folder / "pairs.log")
+    hosts = np.random.default_rng(0).integers(0, 20, len(flows))
+    flows["destination"] = pd.array([f"10.9.0.{i}" for i in hosts], "string")
+    model = FlowModel.fit(flows[:4000])
+    watch = model.watch()
+    score = -model.detector.score_samples(watch.update(flows))
+    means = watch.lasting["pair"].update(flows["source"] + " " + flows["destination"], score)
+    assert (means[4000:] > model.lasting["pair"].quantile(0.01)).mean() < 0.05
+
+
 @pytest.mark.parametrize("size", [1, 7, 100, 250])
 def test_the_latest_rows_are_kept_however_they_come(size):
     latest = Latest(most=100)

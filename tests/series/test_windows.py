@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from diffad.series.windows import CHUNK_ROWS, NOISE_BLOCK, Cover, Segment, cut, segments, white_noise
+from diffad.series.windows import CHUNK_ROWS, NOISE_BLOCK, Cover, Segment, cut, segments, turns_of, white_noise
 
 
 def ramp(rows, channels=2, start=0.0):
@@ -177,3 +177,11 @@ def test_the_stride_is_the_smallest_that_keeps_the_bound(most):
     windows = cut([ramp(33)], 4, most)  # 30 windows in all
     starts = windows[:, 0, 0]
     assert np.unique(np.diff(starts)) == -(-30 // most)
+
+
+def test_equal_series_get_noise_of_their_own():
+    a, b = np.zeros((50, 2), np.float32), np.ones((50, 2), np.float32)
+    turns = turns_of([a, b, a, a, b])
+    assert turns == [0, 0, 1, 2, 1]
+    first, second = (white_noise(0, a, np.arange(50), 3, turn=turn) for turn in (0, 1))
+    assert np.abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.2

@@ -184,7 +184,8 @@ class TabularDetector(Detector, TableInput):
     def explain(self, X: Any) -> Explanation:
         """Say which columns made each row strange, and what they should have shown.
 
-        The share of a column is its part in the squared distances given all other columns; for
+        The share of a column is its part in the squared distances given all other columns. Bands hold nine of ten
+        visible values of rows like those fitted on; around a missing one they are too narrow. For
         categories `expected` is the most likely one and there is no band.
 
         Parameters

@@ -804,6 +804,8 @@ def test_events_of_normal_rows_end_with_an_outage(detector):
     rows[200:400] = np.nan
     fitted = copy.deepcopy(detector).recalibrate(rows)
     assert fitted.normal_.breaks.tolist() == [200]
+    breaks = SeriesDetector(kinds=("energy",)).fit(rows).normal_.breaks
+    assert 200 in breaks, "of rows fitted on as well"
 
 
 def test_few_rows_are_told():

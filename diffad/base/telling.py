@@ -6,7 +6,7 @@ import sys
 import warnings
 
 #: Packages whose lines a warning never points at: the user called something else.
-INSIDE = ("diffad", "sklearn", "torch", "joblib", "contextlib")
+INSIDE = ("diffad", "sklearn", "torch", "joblib", "pickle", "contextlib")
 
 
 def tell(message: str, category: type[Warning] = UserWarning) -> None:

@@ -161,8 +161,9 @@ class Models:
     def doubt(self, rows: Array) -> NDArray[np.float64]:
         """Return how much wider what is expected of rows (n, channels) is spread where much around it is missing.
 
-        1 where at least half of a row is there and no channel near it fell silent for long: each mask is a problem of
-        its own, and scattered gaps change little.
+        Where less than half of a row is there, given all that is; else given the other channels and what a channel
+        shows itself, where it falls silent for more than `LOCAL` rows: each mask is a problem of its own, and scattered
+        gaps change little.
         """
         result = np.ones(rows.shape)
         if not self.windows:
@@ -170,9 +171,12 @@ class Models:
         length = min(self.windows, key=lambda n: abs(n - EXPECTED_LENGTH))
         model, (before, after) = self.windows[length], self.reach(length)
         missing = np.isnan(rows)
-        silent = binary_opening(missing, np.ones((LOCAL + 1, 1))).any(1)
-        near = sliding_window_view(np.pad(silent, (before, after)), length).any(1)
-        sparse = near | (missing.mean(1) > 0.5)
+        silent = np.pad(binary_opening(missing, np.ones((LOCAL + 1, 1))), ((before, after), (0, 0)))
+        for k in np.flatnonzero(silent.any(0)):
+            masks = sliding_window_view(silent[:, k], length)
+            near = masks.any(1)
+            result[near, k] = model.doubt_of_silent(torch.from_numpy(masks[near]), int(k), after).numpy()
+        sparse = missing.mean(1) > 0.5
         if not sparse.any():
             return result
         for part, windows in windows_of_rows(rows, length, after):

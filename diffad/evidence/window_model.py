@@ -253,6 +253,17 @@ class WindowModel(ForgetsCaches):
         parts = [self._variance(part, after) for part in masks.split(max(1, DOUBTED // len(self.precision) ** 2))]
         return (torch.cat(parts)[which] / whole).sqrt()
 
+    def doubt_of_silent(self, silent: Tensor, channel: int, after: int) -> Tensor:
+        """Return :meth:`doubt` (n,) of one channel that is silent in some rows of windows (n, length), all others whole."""
+        scored, own = self.length - 1 - after, torch.arange(self.length) * self.channels + channel
+        near = _box(min(LOCAL, self.length), scored, self.length)
+        masks, which = torch.unique(torch.cat([silent, torch.zeros_like(silent[:1])]), dim=0, return_inverse=True)
+        hidden = masks | near
+        both = hidden[:, :, None] & hidden[:, None]
+        among = torch.where(both, self.precision[own[:, None], own], torch.eye(self.length, dtype=torch.float64))
+        variance = torch.linalg.inv(among)[:, scored, scored]
+        return (variance[which[:-1]] / variance[which[-1]]).sqrt()
+
     def _variance(self, missing: Tensor, after: int) -> Tensor:
         """Return the variances (n, channels) of the scored row's entries, given what is neither missing (n, d) nor near.
 

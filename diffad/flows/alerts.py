@@ -116,6 +116,9 @@ class FlowModel:
     ) -> Self:
         """Learn from flows in the order of their log; the last quarter sets the threshold.
 
+        Where most pairs of hosts are seen fewer than ten times, more alerts come of their latest flows than are asked
+        for: how means of many flows spread is then not known. Fit longer logs.
+
         Parameters
         ----------
         flows : DataFrame or iterable of DataFrames

@@ -177,7 +177,7 @@ class RowScorer:
     tails : RowTails
     filler : GaussianFill
     band : array (d,)
-        What nine of ten entries of rows that `filler` had not seen were off at most, given the other columns.
+        What nine of ten visible entries, of rows that `filler` had not seen, were off at most.
     networks : tuple of RowResidual
         Empty where none were trained, or faults said that they do not help.
     share : float
@@ -256,9 +256,10 @@ def fit_rows(
     filled = filler(rows)
     n_components = best_components(filled) if "mixture" in kinds else 1
     fold = rng.permutation(len(rows)) % min(FOLDS, len(rows))
-    faulty = [fault(filled, owner, rng) for fault in ROW_FAULTS.values()] if learn else []
     fillers = [GaussianFill.fit(rows[fold != f], owner) for f in range(fold.max() + 1)]
-    versions = [_unseen(GaussianFill.__call__, fillers, rows, fold), *faulty]
+    unseen = _unseen(GaussianFill.__call__, fillers, rows, fold)
+    faulty = [fault(unseen, owner, rng) for fault in ROW_FAULTS.values()] if learn else []
+    versions = [unseen, *faulty]
     if (~np.isnan(rows)).all(1).mean() < FEW_WHOLE:
         versions.append(_unseen(lambda filler, part: filler.draw(part, rng), fillers, rows, fold))
 

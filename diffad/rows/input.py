@@ -46,10 +46,11 @@ class TableInput(BaseEstimator):
 
 
 def _with_text(X: Any) -> NDArray[Any] | None:
-    """Return an array or nested lists as an array of objects if they are a table that holds text, else None."""
-    if isinstance(X, np.ndarray) and X.dtype.kind not in "OUST":
-        return None
-    if not isinstance(X, np.ndarray | list | tuple):
+    """Return an array of objects, or nested lists, as an array of objects if it is a table that holds text, else None.
+
+    Text of numbers alone is none: scikit-learn reads it as these.
+    """
+    if not isinstance(X, list | tuple) and (not isinstance(X, np.ndarray) or X.dtype != object):
         return None
     try:
         # Of lists NumPy would make text of the numbers, too.
@@ -58,4 +59,10 @@ def _with_text(X: Any) -> NDArray[Any] | None:
         return None
     if array.ndim != 2 or not array.size:
         return None
-    return array if any(isinstance(value, str) for value in array.ravel()) else None
+    if not any(isinstance(value, str) for value in array.ravel()):
+        return None
+    try:
+        array.astype(np.float64)
+    except (TypeError, ValueError):
+        return array
+    return None

@@ -619,6 +619,17 @@ def test_doubt_does_not_depend_on_how_many_windows_are_worked_out_together(monke
     torch.testing.assert_close(model.doubt(some, 4), together)
 
 
+@pytest.mark.parametrize("after", [0, 8])
+def test_doubt_of_a_silent_channel_is_that_of_windows_that_miss_nothing_else(after):
+    windows = torch.randn(300, 16, 3, generator=torch.Generator().manual_seed(0)).cumsum(1)
+    model = WindowModel.fit(windows, after, torch.device("cpu"))
+    silent = torch.zeros(5, 16, dtype=torch.bool)
+    silent[0], silent[1, :10], silent[2, 6:], silent[3, 3:14] = True, True, True, True
+    some = windows[:5].clone()
+    some[..., 1][silent] = torch.nan
+    torch.testing.assert_close(model.doubt_of_silent(silent, 1, after), model.doubt(some, after)[:, 1])
+
+
 @pytest.mark.parametrize("after", [0, 4])
 def test_doubt_is_the_ratio_of_conditional_deviations(after):
     """Against the covariance itself: Schur complements, mask by mask and channel by channel."""

@@ -24,7 +24,7 @@ from diffad.evidence.combination import (
     saturated,
 )
 from diffad.evidence.cross_fitting import fit_scorer, look_ahead, trusted
-from diffad.evidence.scoring import EXPECTED_LENGTH
+from diffad.evidence.scoring import EXPECTED_LENGTH, Lengths, Models
 from diffad.evidence.window_model import BESIDE_GAUSSIAN, GAUSSIAN, KINDS, WHOLE
 from diffad.tails import LogTail
 
@@ -449,3 +449,17 @@ def test_rows_of_another_time_lose_the_nearest_ones_their_trust(drifts):
 def test_kinds_that_do_not_go_by_single_rows_are_trusted():
     with torch.no_grad():
         assert look_ahead([process(400, 0)], ("energy", "shape"), WEIGHTS, True, CPU).trust == {}
+
+
+def test_doubt_is_of_rows_near_a_long_silence_alone():
+    rows = np.random.default_rng(0).standard_normal((500, 2)).astype(np.float32).cumsum(0)
+    models = Models.fit([rows], Lengths.choose(500, 2, ("energy",)), True, torch.device("cpu"))
+    holes = rows.copy()
+    holes[100:108, 0] = np.nan  # as many as `LOCAL`
+    assert (models.doubt(holes) == 1).all()
+    holes[200:209, 0] = np.nan
+    doubt = models.doubt(holes)
+    before, after = models.reach(EXPECTED_LENGTH)
+    far = np.r_[0 : 200 - after, 209 + before : 500]
+    assert (doubt[far] == 1).all() and (doubt[:, 1] == 1).all()
+    assert (doubt[200:209, 0] > 1).all() and doubt[195, 0] > 1

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
@@ -705,3 +706,11 @@ def test_what_a_solver_does_not_have_changes_nothing_and_costs_no_noise(monkeypa
     assert asked == [3, 3]
     imputer.set_params(sampler=Sampler("ddim", 4, eta=0.5)).sample(hole, 3)
     assert asked[-1] == 3 * 5, "a step of a stochastic solver adds noise of its own"
+
+
+@pytest.mark.parametrize("reach", [0.0, 1.0])
+def test_new_images_vary_as_those_fitted_on(reach):
+    """What images do not share must not count twice: once in what they span, once beside it."""
+    X = gaussian_filter(np.random.default_rng(0).standard_normal((80, 12, 12)), (0, reach, reach), mode="wrap")
+    new = ImageImputer().fit(X).generate(300)
+    assert 0.85 < new.var() / X.var() < 1.15

@@ -365,6 +365,22 @@ def test_wrong_parameters_are_refused_by_name(imputer, table, gaps):
         refused(lambda wrong=wrong: imputer.sample(gaps, wrong), "n_samples", str(wrong))
 
 
+@pytest.mark.parametrize("n", [80, 300])
+def test_bands_of_a_noisy_column_among_exact_ones_are_its_own(n):
+    def table(n, rng):
+        z = rng.standard_normal(n)
+        exact = [z, z + 0.01 * rng.standard_normal(n), 2 * z + 0.01 * rng.standard_normal(n)]
+        return np.column_stack([*exact, z + rng.standard_t(3, n)])
+
+    within = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        imputer, new = TabularImputer().fit(table(n, rng)), table(400, rng)
+        lower, upper = imputer.interval(np.where(np.arange(4) == 3, np.nan, new), 0.9)
+        within.append(((lower <= new) & (new <= upper))[:, 3])
+    assert 0.8 < np.mean(within) < 0.96, np.mean(within)
+
+
 def test_arrays_with_text_come_back_as_objects():
     rng = np.random.default_rng(0)
     kind = rng.choice(["p", "q"], 200)

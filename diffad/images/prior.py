@@ -1,8 +1,8 @@
 """The Gaussian of images: what all training images span, and a stationary field for the rest.
 
-Covariance of an image of the training size: ``X'X / n + T``, with the centred training images as
+Covariance of an image of the training size: ``a X'X / n + T``, with the centred training images as
 rows of X and T the stationary covariance of what *other* images leave over of each (cross-fitted:
-in-sample nothing would be left over).  Images of another size share no position with the training
+in-sample nothing would be left over); a is such that pixels vary as they do.  Images of another size share no position with the training
 images; they have the stationary covariance of the images themselves.
 """
 
@@ -42,7 +42,7 @@ class ImagePrior:
         Of the training images.
     mean : Tensor of shape (height * width * channels,)
     rows : Tensor of shape (n, height * width * channels)
-        Centred training images over the root of their number; none for a stationary prior.
+        Centred training images over the root of their number, as far as others explain them; none for a stationary prior.
     rest : Tensor of shape (channels, channels, 2 * height, 2 * width)
         Autocovariance of what rows leave over.
     lags : Tensor of the same shape
@@ -85,8 +85,10 @@ class ImagePrior:
             return prior
         flat = enlarged(images, augmentation).double().flatten(1)
         mean = flat.mean(0)
-        rest = _left_over(images, augmentation)
-        return replace(prior, mean=mean, rows=(flat - mean) / len(flat) ** 0.5, rest=rest)
+        rows, rest = (flat - mean) / len(flat) ** 0.5, _left_over(images, augmentation)
+        # What other images leave over is part of X'X / n, too, and must not count twice.
+        left = float(rest.diagonal(0, 0, 1)[0, 0].mean() / rows.square().sum(0).mean().clamp(min=1e-12))
+        return replace(prior, mean=mean, rows=max(0.0, 1 - left) ** 0.5 * rows, rest=rest)
 
     def whole_fits(self, height: int, width: int) -> bool:
         """Return whether images of this size are conditioned as a whole, because pixels know their place."""

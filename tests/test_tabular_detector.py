@@ -341,6 +341,23 @@ def test_band_of_columns_that_nearly_repeat_each_other_is_no_wider_than_needed(n
     assert 0.82 < covered < 0.96, covered
 
 
+def test_band_is_that_of_rows_its_gaussian_has_not_seen():
+    rng = np.random.default_rng(0)
+    mixing = rng.standard_normal((12, 12))
+    within = []
+    for _ in range(5):
+        new = rng.standard_normal((500, 12)) @ mixing
+        found = TabularDetector(kinds=["nearest"]).fit(rng.standard_normal((40, 12)) @ mixing).explain(new)
+        within.append(((new >= found.lower) & (new <= found.upper)).to_numpy().mean())
+    assert 0.85 < np.mean(within) < 0.95, within
+
+
+def test_whole_rows_have_tails_of_their_own_only_where_hardly_one_was_whole():
+    for share, whole in ((0.05, False), (0.5, True)):
+        scorer = TabularDetector(kinds=["nearest"]).fit(with_holes(200, 5, share, 0)).scorer_
+        assert bool(scorer.tails.whole) == whole
+
+
 def test_expected_value_is_in_the_units_of_the_column(detector, new):
     found = detector.explain(new)
     assert np.abs(found.expected["power"] - (100 + 10 * new["load"])).median() < 1.5

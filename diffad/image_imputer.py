@@ -117,8 +117,8 @@ class ImageImputer(TransformerMixin, HoldsParameters):
     Calibrating bands solves systems of all pixels, whatever the number of images: 64 x 64 grey pixels take one or
     two minutes on two cores, and 2 GB. Beyond 4,096 entries the field alone is quicker. Bands are those of images of
     the training size; at other sizes they may hold less (.85 to .87 of scattered pixels and averages of a random field
-    by ``"gaussian"``, by ``"field"`` .90). Scattered pixels, holes and averages of
-    2, 4 and 8 pixels a side have bands of their own; other factors take the nearest.
+    by ``"gaussian"``, by ``"field"`` .90). Scattered pixels, holes and averages of 2, 4 and 8 pixels a side have bands
+    of their own; other factors take the nearest.
 
     References
     ----------

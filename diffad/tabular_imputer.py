@@ -40,8 +40,8 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
        distribution of any hidden entries given the visible ones in closed form.
     3. Entries hidden in held-out rows choose scale and model, or a pool of a mixture and a kernel,
        by the continuous ranked probability score, and calibrate the quantiles: column by column where 400
-       held-out errors of a column tell of them, else for all columns together, which is too narrow for some; with
-       fewer errors in all (of some 250 rows of three columns) bands are the model's own.
+       held-out errors of a column tell of them, else in the shape of all columns together (the model's own, if these
+       have fewer, too) and the size of the column's errors.
     4. Given `training`, a diffusion model learns what a Gaussian of the rows leaves over, whole columns hidden; held-out
        entries choose its share of the pool, possibly none.
     5. What comes back is valid: seen categories, whole numbers where there were only whole numbers,

@@ -4,8 +4,9 @@
     python pipelines/benchmarks/keel_tables.py OUTPUT
     python pipelines/benchmarks/tabular_anomaly.py OUTPUT/*.npz --seeds 0 1
 
-No choice of the closed forms has seen these tables; they are there to tell what a default is worth elsewhere, and stay
-so only as long as nobody tunes on them.  What networks are asked was chosen on them.  Categories become numbers in
+No kind of evidence of the closed forms was chosen on these tables; they are there to tell what a default is worth
+elsewhere, and stay so only as long as nobody tunes on them.  What networks are asked was chosen on them, and that
+quicker searches of neighbours and ranks cost nothing was seen there.  Categories become numbers in
 alphabetical order, rows with gaps and constant columns are left out (Alcala-Fdez et al. 2011, "KEEL data-mining
 software tool: data set repository").
 """

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from diffad.base.arguments import check_count
+from diffad.base.arguments import check_count, is_number
 from diffad.faults import FAULTS, SIZELESS, chosen_kinds, inject, on_grid
 from diffad.series_detector import SeriesDetector
 
@@ -96,10 +96,10 @@ def detectability(
 def _check_sizes(sizes: Sequence[float], n_events: int, length: int, share: float) -> None:
     check_count(n_events, "n_events")
     check_count(length, "length")
-    if not len(sizes) or not min(sizes) > 0:
+    if not np.iterable(sizes) or not len(sizes) or not all(is_number(size) and size > 0 for size in sizes):
         raise ValueError(f"sizes must hold at least one positive size, got {sizes!r}")
-    if not 0 < share <= 1:
-        raise ValueError(f"share must lie in (0, 1], got {share}")
+    if not is_number(share) or not 0 < share <= 1:
+        raise ValueError(f"share must lie in (0, 1], got {share!r}")
 
 
 def _smallest_found(hits: Callable[[float], Delays], sizes: list[float], share: float) -> dict[str, float]:
@@ -140,7 +140,7 @@ def _hits(
         tried += at_once
         # Rows without a fault are only scored for nothing.
         first = rng.randint(len(X) - rows + 1)
-        normal = X[first : first + rows]
+        normal = (X.iloc if isinstance(X, pd.DataFrame) else X)[first : first + rows]
         faulty = inject(normal, kind, at_once, length, size, [channel], rng)
         if not len(faulty.events):
             continue

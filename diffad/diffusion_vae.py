@@ -95,9 +95,9 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         Height, width and channels of the images.
     centre_, scale_ : array (channels,)
         Mean and standard deviation of the training pixels.
-    latent_centre_, latent_scale_ : Tensor of shape (latent,)
+    latent_centre_, latent_scale_ : array (latent,)
         The same of the latents.
-    class_means_ : list of Tensor
+    class_means_ : list of array
         Mean latent of each class.
     flat_, dtype_ : bool, dtype
         Whether images came without an axis of channels, and the floats that they are given back in.
@@ -166,7 +166,7 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
             For missing pixels, fewer than 8 images, or parameters out of range.
         """
         training = check_training(self.training, default=VAE_TRAINING)
-        if training is None or not training.max_steps:
+        if training is None:
             raise ValueError(
                 "training must be 'auto' or a Training with max_steps of at least 1: an autoencoder is nothing without, "
                 f"got {self.training!r}"
@@ -208,10 +208,10 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
             model = ImageDiffusion(fit_prior(z, "gaussian", device_of(self.device)))
             self.latent_history_: list[dict[str, float]] = []
             self.network_gain_ = 0.0
-            if self.diffusion is not None and self.diffusion.max_steps:
+            if (diffusion := check_training(self.diffusion, "diffusion")) is not None:
                 n_classes = len(self.classes_)
                 self.latent_history_, self.network_gain_ = learn_images(
-                    model, z, labels, n_classes, "gaussian", self.diffusion, seed
+                    model, z, labels, n_classes, "gaussian", diffusion, seed
                 )
             self.latents_ = model
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
+from copy import copy
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from diffad import tracking
 from diffad.augmentation import Augmentation, check_augmentation
-from diffad.base.arguments import check_count, check_share, is_number
+from diffad.base.arguments import check_count, check_share, check_within
 from diffad.base.atomic import all_or_nothing
 from diffad.base.defaults import pinned_defaults
 from diffad.base.devices import device_of
@@ -220,7 +221,7 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         if self.prior not in PRIORS:
             raise ValueError(f"prior must be one of {list(PRIORS)}, got {self.prior!r}")
         check_augmentation(self.augmentation)
-        check_training(self.training)
+        training = check_training(self.training)
         if not isinstance(self.latent, bool | DiffusionVAE):
             raise ValueError(f"latent must be True, False or a DiffusionVAE, got {self.latent!r}")
         images = read_images(X)
@@ -241,7 +242,6 @@ class ImageImputer(TransformerMixin, HoldsParameters):
             self.latent_ = self._autoencoder(X, images, y) if self.latent else None
             self.history_: list[dict[str, float]] = []
             self.network_gain_ = 0.0
-            training = self.training if self.training is not None and self.training.max_steps else None
             if training is not None and len(images) < LEAST_LEARNT:
                 tell(f"no network was trained: X has {len(images)} images, training needs at least {LEAST_LEARNT}")
                 training = None
@@ -293,7 +293,7 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         sigma : float
             Standard deviation of the noise, in X's units.
         """
-        _check_sigma(sigma)
+        check_within(sigma, "sigma", 0)
         return self._close(self._mean(self._observed(X, 1, sigma)), X)
 
     def sample(self, X: Any, n_samples: int = 20, factor: int = 1, sigma: float = 0.0) -> Array:
@@ -413,7 +413,7 @@ class ImageImputer(TransformerMixin, HoldsParameters):
                     f"{given.classes_.tolist()}; leave y out, or give one that is not fitted"
                 )
             self.classes_ = given.classes_
-            return given
+            return copy(given)  # a later fit of the caller's must not change this one
         return clone(given).fit(self.transform(X) if np.isnan(images).any() else X, y)
 
     def _open(self, X: Any) -> Images:
@@ -425,7 +425,7 @@ class ImageImputer(TransformerMixin, HoldsParameters):
 
     def _observed(self, X: Any, factor: int, sigma: float) -> Observed:
         check_count(factor, "factor")
-        _check_sigma(sigma)
+        check_within(sigma, "sigma", 0)
         values = torch.from_numpy(self._standardise(self._open(X)))
         return Observed(values, int(factor), torch.from_numpy(sigma / self.scale_) if sigma else None)
 
@@ -458,8 +458,3 @@ def _keep_seen(images: NDArray[Any], X: Any) -> NDArray[Any]:
     """Return images (..., n, height, width, channels) with the pixels that X shows, to the bit."""
     given = np.asarray(unmasked(X)).reshape(images.shape[-4:])
     return np.where(np.isnan(given), images, given)
-
-
-def _check_sigma(sigma: float) -> None:
-    if not is_number(sigma) or not (np.isfinite(sigma) and sigma >= 0):
-        raise ValueError(f"sigma must be a standard deviation in X's units, 0 or more, got {sigma!r}")

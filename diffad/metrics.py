@@ -1,9 +1,11 @@
-"""Accuracy of samples: absolute error, continuous ranked probability score, coverage."""
+"""Accuracy of samples (continuous ranked probability score, coverage) and of alarms (VUS-PR)."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from diffad.base.arguments import check_count
 
 #: Thresholds between which the volume under the surface is added up, as the authors do.
 N_THRESHOLDS = 250
@@ -72,6 +74,7 @@ def vus_pr(y: ArrayLike, strangeness: ArrayLike, buffer: int) -> float:
     >>> vus_pr(y, y, buffer=0), vus_pr(y, -y, buffer=10) < 0.1
     (1.0, True)
     """
+    check_count(buffer, "buffer", least=0)
     truth = np.asarray(y).astype(bool)
     score = np.asarray(strangeness, dtype=float)
     if truth.shape != score.shape or truth.ndim != 1:

@@ -77,11 +77,29 @@ class Sampler(Parameters):
             check_count(self.n_steps, "n_steps")
         check_within(self.eta, "eta", 0, 1)
 
-    @property
-    def solver(self) -> samplers.Solver:
-        """The solver of the name; not for "angle", which walks along angles, not sigmas."""
-        solve = samplers.SAMPLERS[self.name]
-        return partial(samplers.ddim, eta=self.eta) if self.name == "ddim" else solve
+    def solve(
+        self, velocity: samplers.Denoise, mean: Tensor, scale: Tensor, start: Tensor, fresh: Callable[[], Tensor]
+    ) -> Tensor:
+        """Return the samples that noise ends in.
+
+        Parameters
+        ----------
+        velocity : callable
+            What a network says of a state in units of `scale`, at an angle.
+        mean, scale : Tensor
+            Of the prior, given what is visible.
+        start : Tensor
+            Noise of the prior's law, centred.
+        fresh : callable
+            Draws more of it, for each step of a stochastic solver.
+        """
+        if self.name == "angle":
+            return mean + scale * samplers.angle(velocity, start / scale, angle_sigmas(self.steps))
+        solver = samplers.SAMPLERS[self.name]
+        if self.name == "ddim":
+            solver = partial(samplers.ddim, eta=self.eta)
+        sigmas = SCHEDULES[self.schedule](self.steps).float()
+        return solver(precondition(velocity, mean, scale), mean + sigmas[0] * start, sigmas, fresh)
 
     @property
     def stochastic(self) -> bool:
@@ -229,15 +247,9 @@ class MaskedDiffusion:
         start = scale / given.scale[:, None] * color(noise)
         if self.network is None:
             state = mean + start
-        elif sampler.name == "angle":
-            sigmas = angle_sigmas(sampler.steps)
-            velocity = self._velocity(context)
-            state = mean + scale * samplers.angle(velocity, start / scale, sigmas)
         else:
-            sigmas = SCHEDULES[sampler.schedule](sampler.steps).float()
-            denoise = precondition(self._velocity(context), mean, scale)
             steps = count()
-            state = sampler.solver(denoise, mean + sigmas[0] * start, sigmas, lambda: color(of_step(next(steps))))
+            state = sampler.solve(self._velocity(context), mean, scale, start, lambda: color(of_step(next(steps))))
         return state.unflatten(1, (n_samples, n_windows)).permute(1, 0, 2, 3)
 
     def _velocity(self, context: Context) -> samplers.Denoise:

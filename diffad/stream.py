@@ -136,8 +136,9 @@ class Stream:
     @staticmethod
     def load(file: str | Path) -> Stream:
         """Read a stream that `save` wrote; only from files you trust, since it unpickles."""
+        data = Path(file).read_bytes()
         try:
-            stream = pickle.loads(Path(file).read_bytes())
+            stream = pickle.loads(data)
         except Exception as error:  # a broken pickle may raise anything
             raise ValueError(f"{file} is no saved stream, or broken: {error}") from error
         if not isinstance(stream, Stream):

@@ -244,8 +244,8 @@ class TabularDetector(Detector, TableInput):
 
     def _learner(self, seed: int, on_progress: Progress | None) -> Learn | None:
         """Return what trains a network, and notes how it went; None where none is asked for."""
-        training, device = self.training, device_of(self.device)
-        if training is None or not training.max_steps:
+        training, device = check_training(self.training), device_of(self.device)
+        if training is None:
             return None
 
         def learn(rows: Scores, number: int) -> RowResidual:

@@ -145,7 +145,7 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
         """
         if self.prior not in PRIORS:
             raise ValueError(f"prior must be one of {list(PRIORS)}, got {self.prior!r}")
-        check_training(self.training)
+        training = check_training(self.training)
         device = device_of(self.device)
         table = self._table(X, reset=True)
         self.fitted_on_frame_ = isinstance(X, pd.DataFrame)
@@ -154,8 +154,7 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
             self.columns_ = Columns.fit(table, self.categorical_features)
             # Sampled before they are encoded: a category takes as many numbers as there are.
             some = table[table.notna().any(axis=1)]
-            trained = self.training is not None and self.training.max_steps > 0
-            most = MOST_LEARNT if trained else MOST_ROWS
+            most = MOST_LEARNT if training is not None else MOST_ROWS
             if len(some) > most:
                 rng = np.random.default_rng(self.seed_)
                 some = some.iloc[sampled(some.notna().to_numpy(), most, rng)]
@@ -163,14 +162,12 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
             self.history_: list[dict[str, float]] = []
 
             def learn(rows: Matrix, known: NDArray[np.bool_]) -> RowDiffusion | None:
-                assert self.training is not None
-                found, self.history_ = RowDiffusion.fit(
-                    rows, known, owner, self.training, self.seed_, device, on_progress
-                )
+                assert training is not None
+                found, self.history_ = RowDiffusion.fit(rows, known, owner, training, self.seed_, device, on_progress)
                 return found
 
             self.filler_, self.losses_ = fit_filler(
-                self.columns_.raw(some), owner, self.prior, self.seed_, learn if trained else None
+                self.columns_.raw(some), owner, self.prior, self.seed_, learn if training is not None else None
             )
             self.prior_ = self.filler_.name
         return self

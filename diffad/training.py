@@ -97,7 +97,7 @@ class Training(Parameters):
 
 
 def check_training(training: Any, name: str = "training", default: Training | None = None) -> Training | None:
-    """Return the training that an estimator's parameter stands for: itself, none, or for "auto" the `default`.
+    """Return the training that an estimator's parameter asks for: None where of no steps, for "auto" the `default`.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def check_training(training: Any, name: str = "training", default: Training | No
     if training is not None and not isinstance(training, Training):
         auto = "" if default is None else "'auto', "
         raise ValueError(f"{name} must be {auto}a Training or None, got {training!r}")
-    return training
+    return training if training is not None and training.max_steps else None
 
 
 def train(
@@ -221,7 +221,7 @@ class _Loop:
             self._resume()
 
     def update(self, batch_loss: Callable[[torch.Generator], Tensor]) -> Tensor:
-        """Take one step; an update with a non-finite gradient is skipped. Returns the loss."""
+        """Take one step; a non-finite gradient counts as zero. Returns the loss."""
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:

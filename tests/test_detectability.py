@@ -177,8 +177,9 @@ def test_too_few_rows_are_refused_with_the_number_needed(detector, normal):
 def test_unknown_kinds_and_sizes_without_size_are_refused(detector, normal):
     with pytest.raises(ValueError, match=r"kinds.*magic"):
         detectability(detector, normal, kinds=("magic",))
-    with pytest.raises(ValueError, match="sizes must hold"):
-        detectability(detector, normal, kinds=("shift",), sizes=(0.0, 1.0))
+    for sizes in ((0.0, 1.0), 3.0, ("a",), (True,)):
+        with pytest.raises(ValueError, match="sizes must hold"):
+            detectability(detector, normal, kinds=("shift",), sizes=sizes)
 
 
 @pytest.mark.parametrize("kinds", [(), [], None, 3, ("spike", "magic"), [["spike"]]])
@@ -195,7 +196,7 @@ def test_one_kind_may_be_given_by_its_name(detector, normal):
     )
 
 
-@pytest.mark.parametrize("options", [{"sizes": ()}, {"length": 0}, {"n_events": 0}, {"share": 1.5}])
+@pytest.mark.parametrize("options", [{"sizes": ()}, {"length": 0}, {"n_events": 0}, {"share": 1.5}, {"share": "a"}])
 def test_parameters_that_make_no_sense_are_refused_by_name(detector, normal, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         detectability(detector, normal, **{"kinds": ("shift",), "sizes": (1.0,), **options})

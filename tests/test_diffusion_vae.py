@@ -262,10 +262,19 @@ def test_filling_goes_by_pixels_as_without(imputer):
 def test_a_fitted_autoencoder_is_reused(imputer):
     images = stripes(40, 2)[0]
     again = ImageImputer(latent=imputer.latent_, device="cpu").fit(images)
-    assert again.latent_ is imputer.latent_
+    assert again.latent_.network_ is imputer.latent_.network_
     with pytest.raises(ValueError, match="the autoencoder was fitted on"):
         again.fit(images[:, :6])
     assert again.generate(2).shape == (2, 8, 8), "a fit that fails leaves it as it was"
+
+
+def test_a_later_fit_of_the_autoencoder_changes_no_imputer():
+    few = Training(max_steps=3, masks_per_batch=2)
+    vae = DiffusionVAE(latent=1, training=few, device="cpu").fit(stripes(12, 0)[0])
+    drawing = ImageImputer(latent=vae, device="cpu").fit(stripes(12, 0)[0])
+    before = drawing.generate(2)
+    vae.fit(np.random.default_rng(0).random((12, 12, 12)))
+    np.testing.assert_array_equal(drawing.generate(2), before)
 
 
 def test_parameters_of_the_autoencoder_are_reached(imputer):

@@ -77,3 +77,9 @@ def test_a_row_without_a_score_is_refused():
     y[10:15] = 1
     with pytest.raises(ValueError, match="strangeness holds NaN in 1 rows"):
         vus_pr(y, np.where(np.arange(50) == 3, np.nan, y), buffer=2)
+
+
+@pytest.mark.parametrize("buffer", [-1, 1.5, True])
+def test_a_buffer_is_a_number_of_rows(buffer):
+    with pytest.raises(ValueError, match="buffer must be an integer of at least 0"):
+        vus_pr([0, 1, 0], [0.0, 1.0, 0.0], buffer=buffer)

@@ -492,6 +492,11 @@ def test_a_broken_file_is_named(tmp_path, content):
         Stream.load(path)
 
 
+def test_a_missing_file_is_no_broken_one(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Stream.load(tmp_path / "state")
+
+
 @pytest.mark.parametrize("grid", [0.5, 0.1])
 def test_rounded_readings_score_as_in_the_batch(waves, grid):
     """Readings of few values tie, and a tie must not break by an ulp."""

@@ -118,7 +118,7 @@ def _texture(image: Images, other: Images, mask: Mask, spread: NDArray[np.float3
     return np.asarray(image + mask[..., None] * ((gain - 1) * (image - smooth) + _offset(rng, spread, 0.2, 1.0)))
 
 
-#: Kind of defect: where it is, what it does, smallest and largest step in standard deviations of the image.
+#: Kind of defect: where it is, and what it does there.
 KINDS: dict[str, tuple[Callable[[tuple[int, int], np.random.Generator], Mask], Paint]] = {
     "scratch": (_line, _add(0.5, 3.0)),
     "hole": (_spot, _add(0.5, 4.0)),

@@ -153,9 +153,8 @@ class Models:
         """
         if not self.windows:
             return np.zeros(rows.shape)
-        length = min(self.windows, key=lambda n: abs(n - EXPECTED_LENGTH))
-        model, after = self.windows[length], self.reach(length)[1]
-        parts = [model.expected(windows, after) for _, windows in windows_of_rows(rows, length, after)]
+        model = self._expecting
+        parts = [model.expected(windows) for _, windows in windows_of_rows(rows, model.length, model.after)]
         return np.concatenate([p.numpy() for p in parts])
 
     def doubt(self, rows: Array) -> NDArray[np.float64]:
@@ -168,20 +167,20 @@ class Models:
         result = np.ones(rows.shape)
         if not self.windows:
             return result
-        length = min(self.windows, key=lambda n: abs(n - EXPECTED_LENGTH))
-        model, (before, after) = self.windows[length], self.reach(length)
+        model = self._expecting
+        before, after = self.reach(model.length)
         missing = np.isnan(rows)
         silent = np.pad(binary_opening(missing, np.ones((LOCAL + 1, 1))), ((before, after), (0, 0)))
         for k in np.flatnonzero(silent.any(0)):
-            masks = sliding_window_view(silent[:, k], length)
+            masks = sliding_window_view(silent[:, k], model.length)
             near = masks.any(1)
-            result[near, k] = model.doubt_of_silent(torch.from_numpy(masks[near]), int(k), after).numpy()
+            result[near, k] = model.doubt_of_silent(torch.from_numpy(masks[near]), int(k)).numpy()
         sparse = missing.mean(1) > 0.5
         if not sparse.any():
             return result
-        for part, windows in windows_of_rows(rows, length, after):
+        for part, windows in windows_of_rows(rows, model.length, after):
             here = torch.from_numpy(sparse[part])
-            result[part][sparse[part]] = model.doubt(windows[here], after).numpy()
+            result[part][sparse[part]] = model.doubt(windows[here]).numpy()
         return result
 
     def residual(self, rows: Array) -> NDArray[np.float64]:
@@ -192,16 +191,20 @@ class Models:
         """
         if not self.windows:
             return rows.astype(np.float64)
-        length = min(self.windows, key=lambda n: abs(n - EXPECTED_LENGTH))
-        before, after = self.reach(length)
-        if len(rows) <= length:
+        model = self._expecting
+        before, after = self.reach(model.length)
+        if len(rows) <= model.length:
             return rows - self.expected(rows)
-        model = self.windows[length]
-        windows = torch.from_numpy(rows).unfold(0, length, 1).mT
-        inside = torch.cat([model.expected(part, after) for part in windows.split(CHUNK)]).numpy()
+        windows = torch.from_numpy(rows).unfold(0, model.length, 1).mT
+        inside = torch.cat([model.expected(part) for part in windows.split(CHUNK)]).numpy()
         result = np.full(rows.shape, np.nan)
         result[before : len(rows) - after] = rows[before : len(rows) - after] - inside
         return result
+
+    @property
+    def _expecting(self) -> WindowModel:
+        """The Gaussian behind what is expected of a row."""
+        return self.windows[min(self.windows, key=lambda n: abs(n - EXPECTED_LENGTH))]
 
     def reach(self, length: int) -> tuple[int, int]:
         """Return how many rows before and after the scored one a window sees."""

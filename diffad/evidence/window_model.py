@@ -228,13 +228,13 @@ class WindowModel(ForgetsCaches):
         """Replace missing entries of windows (n, d); see :func:`diffad.priors.gaussian.fill_missing`."""
         return fill_missing(x, self.mean.cpu(), self.precision)
 
-    def expected(self, windows: Tensor, after: int) -> Tensor:
+    def expected(self, windows: Tensor) -> Tensor:
         """Return the mean (n, channels) of the scored rows of windows (n, length, channels).
 
         Each entry is given everything else in the window but the `LOCAL` rows of its own channel
         around it: a fault that lasts must not explain itself.
         """
-        scored = self.length - 1 - after
+        scored = self.length - 1 - self.after
         near = _box(min(LOCAL, self.length), scored, self.length)
         flat = windows.flatten(1)
         result = torch.empty(len(flat), self.channels, dtype=torch.float64)
@@ -245,17 +245,17 @@ class WindowModel(ForgetsCaches):
             result[:, k] = self.complete(blanked)[:, scored * self.channels + k].double()
         return result
 
-    def doubt(self, windows: Tensor, after: int) -> Tensor:
+    def doubt(self, windows: Tensor) -> Tensor:
         """Return how much wider :meth:`expected` (n, channels) is spread than in a whole window."""
         # Inside an outage all windows miss the same.
         masks, which = torch.unique(windows.flatten(1).isnan(), dim=0, return_inverse=True)
-        whole = self._variance(torch.zeros_like(masks[:1]), after)
-        parts = [self._variance(part, after) for part in masks.split(max(1, DOUBTED // len(self.precision) ** 2))]
+        whole = self._variance(torch.zeros_like(masks[:1]))
+        parts = [self._variance(part) for part in masks.split(max(1, DOUBTED // len(self.precision) ** 2))]
         return (torch.cat(parts)[which] / whole).sqrt()
 
-    def doubt_of_silent(self, silent: Tensor, channel: int, after: int) -> Tensor:
+    def doubt_of_silent(self, silent: Tensor, channel: int) -> Tensor:
         """Return :meth:`doubt` (n,) of one channel that is silent in some rows of windows (n, length), all others whole."""
-        scored, own = self.length - 1 - after, torch.arange(self.length) * self.channels + channel
+        scored, own = self.length - 1 - self.after, torch.arange(self.length) * self.channels + channel
         near = _box(min(LOCAL, self.length), scored, self.length)
         masks, which = torch.unique(torch.cat([silent, torch.zeros_like(silent[:1])]), dim=0, return_inverse=True)
         hidden = masks | near
@@ -264,12 +264,12 @@ class WindowModel(ForgetsCaches):
         variance = torch.linalg.inv(among)[:, scored, scored]
         return (variance[which[:-1]] / variance[which[-1]]).sqrt()
 
-    def _variance(self, missing: Tensor, after: int) -> Tensor:
+    def _variance(self, missing: Tensor) -> Tensor:
         """Return the variances (n, channels) of the scored row's entries, given what is neither missing (n, d) nor near.
 
         The missing entries are inverted once for all channels; each then hides the rest of its own `LOCAL` rows.
         """
-        scored = self.length - 1 - after
+        scored = self.length - 1 - self.after
         near = _box(min(LOCAL, self.length), scored, self.length).nonzero()[:, 0]
         both = missing[:, :, None] & missing[:, None]
         among = torch.where(both, self.precision, torch.eye(len(self.precision), dtype=torch.float64))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from diffad.model import MaskedDiffusion, Sampler
 from diffad.priors import GaussianPrior
+from diffad.series.runs import in_runs
 from diffad.series.windows import Cover, cut, segments
 
 Array = NDArray[np.float32]
@@ -83,9 +84,4 @@ def _fill(rows: Array, model: MaskedDiffusion, seed: int) -> Array:
 
 def _outages(rows: Array) -> NDArray[np.bool_]:
     """Mark rows inside runs of at least `LENGTH` rows without any value."""
-    empty = np.isnan(rows).all(1)
-    edges = np.flatnonzero(np.diff(np.r_[False, empty, False].astype(np.int8)))
-    mark = np.zeros(len(rows), bool)
-    for start, stop in zip(edges[::2], edges[1::2], strict=True):
-        mark[start:stop] = stop - start >= LENGTH
-    return mark
+    return in_runs(np.asarray(np.isnan(rows).all(1))[:, None], np.array([LENGTH]))[:, 0]

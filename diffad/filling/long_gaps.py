@@ -25,6 +25,7 @@ from torch import Tensor
 
 from diffad.model import MaskedDiffusion, Sampler
 from diffad.priors import Conditional, CyclicPrior
+from diffad.series.runs import in_runs
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -41,13 +42,7 @@ FORGOTTEN = 0.95
 
 def long_runs(missing: Mask, length: int) -> Mask:
     """Return the entries (n, channels) of runs of missing values longer than half a window."""
-    edges = np.diff(np.pad(missing, ((1, 1), (0, 0))).astype(np.int8), axis=0)
-    result = np.zeros_like(missing)
-    for k in range(missing.shape[1]):
-        begins, ends = np.flatnonzero(edges[:, k] > 0), np.flatnonzero(edges[:, k] < 0)
-        for begin, end in zip(begins, ends, strict=True):
-            result[begin:end, k] = end - begin > length // 2
-    return result
+    return in_runs(missing, np.full(missing.shape[1], length // 2 + 1))
 
 
 def stretches(runs: Mask, length: int) -> Iterator[tuple[slice, slice]]:

@@ -138,10 +138,10 @@ class Filling:
                     told, better = across(self.model, rows[here], runs[here], noise)
                 samples = told.middle + told.deviations[:n_samples] if n_samples else told.middle[None]
                 scales = np.stack([np.sqrt(told.variance), np.ones_like(told.variance)])
-                missing = np.zeros(recording.series[k].shape, bool)
-                missing[here, modelled] = better
-                missing[: wanted.start] = missing[wanted.stop :] = False
-                yield Filled(Segment(k, here.start, here.stop), samples, scales, missing[here])
+                missing = np.zeros((len(better), len(modelled)), bool)
+                missing[:, modelled] = better
+                missing[: wanted.start - here.start] = missing[wanted.stop - here.start :] = False
+                yield Filled(Segment(k, here.start, here.stop), samples, scales, missing)
 
 
 def _nothing(batch: list[Segment], n_samples: int) -> Iterator[tuple[Array, Array]]:

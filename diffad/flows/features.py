@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from diffad.base.arguments import check_count
+from diffad.base.arguments import check_count, is_number
 from diffad.flows.context import SourceContext
 from diffad.flows.rhythm import Rhythm
 from diffad.flows.table import COLUMNS
@@ -139,15 +139,16 @@ class FlowFeatures(TransformerMixin, BaseEstimator):
         return np.array(self.columns_, dtype=object)
 
     def _stream(self, columns: list[str] | None = None) -> FlowStream:
-        windows = tuple(float(window) for window in self.windows)
-        if not windows or not all(0 < window < np.inf for window in windows) or len(set(windows)) < len(windows):
+        windows = tuple(self.windows) if np.iterable(self.windows) else ()
+        fitting = all(is_number(window) and 0 < window < np.inf for window in windows)
+        if not windows or not fitting or len(set(windows)) < len(windows):
             raise ValueError(f"windows must be different positive numbers of seconds, got {self.windows!r}")
         check_count(self.max_flows, "max_flows")
         try:
             inside = tuple(ip_network(network) for network in (PRIVATE if self.inside is None else self.inside))
         except ValueError as error:
             raise ValueError(f"inside must hold networks such as '192.0.2.0/24': {error}") from error
-        return FlowStream(windows, int(self.max_flows), inside, columns)
+        return FlowStream(tuple(map(float, windows)), int(self.max_flows), inside, columns)
 
 
 class FlowStream:

@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pandas as pd
 
+from diffad.base.arguments import check_count
 from diffad.base.telling import tell
 from diffad.flows.formats import FORMATS
 from diffad.flows.lines import SeparatedLines, line_parser
@@ -76,8 +77,7 @@ def read_flows(
         At the end, with counts and examples of lines left out and values set to missing.
     """
     path, report = Path(path), report if report is not None else ReadReport()
-    if not isinstance(chunk_rows, int) or chunk_rows < 1:
-        raise ValueError(f"chunk_rows must be a number of lines of at least 1, got {chunk_rows!r}")
+    check_count(chunk_rows, "chunk_rows")
     if format not in ("auto", *FORMATS):
         raise ValueError(f"format must be 'auto' or one of {list(FORMATS)}, got {format!r}")
     if report.lines:

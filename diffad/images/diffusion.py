@@ -14,8 +14,6 @@ from torch import Tensor
 
 from diffad.base.telling import tell
 from diffad.diffusion import samplers
-from diffad.diffusion.denoiser import precondition
-from diffad.diffusion.noise import SCHEDULES, angle_sigmas
 from diffad.images import tiles
 from diffad.images.prior import ImagePrior
 from diffad.images.tiles import Observed
@@ -103,14 +101,9 @@ class ImageDiffusion:
 
     def _solve(self, sampler: Sampler, velocity: samplers.Denoise, context: ImageContext, draws: Tensor) -> Tensor:
         noise = draws.float().to(context.mean.device).unflatten(0, (-1, len(context.mean)))
-        mean, scale = context.mean, context.scale
-        if sampler.name == "angle":
-            sigmas = angle_sigmas(sampler.steps)
-            return (mean + scale * samplers.angle(velocity, noise[0] / scale, sigmas)).double().cpu()
-        sigmas = SCHEDULES[sampler.schedule](sampler.steps).float()
         rest = iter(noise[1:])
-        denoise = precondition(velocity, mean, scale)
-        return sampler.solver(denoise, mean + sigmas[0] * noise[0], sigmas, lambda: next(rest)).double().cpu()
+        found = sampler.solve(velocity, context.mean, context.scale, noise[0], lambda: next(rest))
+        return found.double().cpu()
 
     def _velocity(
         self, network: UNet, context: ImageContext, way: int, label: int | None, guidance: float

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from diffad.base.telling import tell
 from diffad.series.recordings import Recording, as_floats
+from diffad.series.runs import in_runs
 
 #: Equal readings that are too many in any channel that moves, and runs at least as long that chance may be expected to
 #: make in a whole recording.
@@ -84,13 +85,13 @@ def _marked(series: list[NDArray[np.float64]]) -> list[NDArray[np.bool_]]:
     """Mark repeated readings in long runs of channels that move otherwise."""
     repeats = [_repeats(rows) for rows in series]
     known = np.sum([(~np.isnan(rows)).sum(0) for rows in series], 0)
-    long = [_in_runs(r, np.full(len(known), LEAST - 1)) for r in repeats]
+    long = [in_runs(r, np.full(len(known), LEAST - 1)) for r in repeats]
     others = known - np.sum([m.sum(0) for m in long], 0)
     by_chance = np.sum([(r & ~m).sum(0) for r, m in zip(repeats, long, strict=True)], 0)
     rate = by_chance / np.maximum(others, 1)
     # Expected runs of n repeats are at most known * rate ** n.
     least = np.log(CHANCE / np.maximum(known, 1)) / np.log(rate.clip(1e-9, 0.999))
-    marked = [_in_runs(r, np.maximum(LEAST - 1, least)) for r in repeats]
+    marked = [in_runs(r, np.maximum(LEAST - 1, least)) for r in repeats]
     hangs = np.sum([m.sum(0) for m in marked], 0) <= MOST * known
     return [m & hangs for m in marked]
 
@@ -98,16 +99,3 @@ def _marked(series: list[NDArray[np.float64]]) -> list[NDArray[np.bool_]]:
 def _repeats(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return which readings (n, channels) equal the one before."""
     return np.vstack([np.zeros((1, rows.shape[1]), bool), rows[1:] == rows[:-1]])[: len(rows)]
-
-
-def _in_runs(marks: NDArray[np.bool_], least: NDArray[Any]) -> NDArray[np.bool_]:
-    """Keep marks (n, channels) in runs along the rows of at least `least` (channels,)."""
-    padded = np.pad(marks, ((1, 1), (0, 0))).astype(np.int8)
-    change = np.diff(padded, axis=0).T
-    channel, start = np.nonzero(change == 1)
-    stop = np.nonzero(change == -1)[1]
-    keep = stop - start >= least[channel]
-    edges = np.zeros((marks.shape[0] + 1, marks.shape[1]), np.int64)
-    np.add.at(edges, (start[keep], channel[keep]), 1)
-    np.add.at(edges, (stop[keep], channel[keep]), -1)
-    return np.asarray(edges[:-1].cumsum(0) > 0)

@@ -90,10 +90,12 @@ class Cover:
         """Overlap windows by half; leave out those without a gap in their segment."""
         rows, owner = [], []
         for k, segment in enumerate(batch):
-            missing = np.asarray(np.isnan(series[segment.series]).any(1))
-            for start in _starts(segment, len(missing), length):
-                inner = slice(max(start, segment.start), min(start + length, segment.stop))
-                if missing[inner].any():
+            source = series[segment.series]
+            missing = np.asarray(np.isnan(source[segment.start : segment.stop]).any(1))
+            if not missing.any():
+                continue
+            for start in _starts(segment, len(source), length):
+                if missing[max(start - segment.start, 0) : start + length - segment.start].any():
                     rows.append(np.arange(start, start + length))
                     owner.append(k)
         channels = series[0].shape[1]

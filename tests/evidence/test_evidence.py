@@ -370,9 +370,9 @@ def expected_of_scored(case, flat):
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_expected_value_is_given_everything_but_the_rows_around_it(case):
-    length, channels, after = case
+    length, channels, _ = case
     windows = strange_windows(5, length, channels)
-    found = MODELS[case][0].expected(torch.from_numpy(windows), after).numpy()
+    found = MODELS[case][0].expected(torch.from_numpy(windows)).numpy()
     np.testing.assert_allclose(found, expected_of_scored(case, windows.reshape(5, -1)), rtol=1e-3, atol=1e-4)
 
 
@@ -385,9 +385,7 @@ def test_a_gap_in_the_rows_around_it_changes_no_expected_value(case):
     for k in range(channels):
         holes = windows.clone()
         holes[:, local_rows(length, after)[::2], k] = torch.nan
-        torch.testing.assert_close(
-            model.expected(holes, after)[:, k], model.expected(windows, after)[:, k], rtol=1e-3, atol=1e-4
-        )
+        torch.testing.assert_close(model.expected(holes)[:, k], model.expected(windows)[:, k], rtol=1e-3, atol=1e-4)
 
 
 def test_a_gap_elsewhere_does_not_let_a_fault_explain_itself():
@@ -396,7 +394,7 @@ def test_a_gap_elsewhere_does_not_let_a_fault_explain_itself():
     windows = strange_windows(5, length, channels)
     windows[:, local_rows(length, after)[-1] + 1 :] = np.nan  # the recording's end, for instance
     windows[:, 0, 1] = np.nan
-    found = MODELS[case][0].expected(torch.from_numpy(windows), after).numpy()
+    found = MODELS[case][0].expected(torch.from_numpy(windows)).numpy()
     np.testing.assert_allclose(found, expected_of_scored(case, windows.reshape(5, -1)), rtol=1e-3, atol=1e-4)
 
 
@@ -614,9 +612,9 @@ def test_doubt_does_not_depend_on_how_many_windows_are_worked_out_together(monke
     windows = torch.randn(300, 8, 3, generator=torch.Generator().manual_seed(0))
     model = WindowModel.fit(windows, 4, torch.device("cpu"))
     some = torch.where(torch.rand(40, 8, 3, generator=torch.Generator().manual_seed(1)) < 0.5, torch.nan, windows[:40])
-    together = model.doubt(some, 4)
+    together = model.doubt(some)
     monkeypatch.setattr("diffad.evidence.window_model.DOUBTED", 1)
-    torch.testing.assert_close(model.doubt(some, 4), together)
+    torch.testing.assert_close(model.doubt(some), together)
 
 
 @pytest.mark.parametrize("after", [0, 8])
@@ -627,7 +625,7 @@ def test_doubt_of_a_silent_channel_is_that_of_windows_that_miss_nothing_else(aft
     silent[0], silent[1, :10], silent[2, 6:], silent[3, 3:14] = True, True, True, True
     some = windows[:5].clone()
     some[..., 1][silent] = torch.nan
-    torch.testing.assert_close(model.doubt_of_silent(silent, 1, after), model.doubt(some, after)[:, 1])
+    torch.testing.assert_close(model.doubt_of_silent(silent, 1), model.doubt(some)[:, 1])
 
 
 @pytest.mark.parametrize("after", [0, 4])
@@ -656,4 +654,4 @@ def test_doubt_is_the_ratio_of_conditional_deviations(after):
         [deviation(m, k) / deviation(np.zeros_like(m), k) for k in range(channels)]
         for m in some.isnan().flatten(1).numpy()
     ]
-    np.testing.assert_allclose(model.doubt(some, after).numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(model.doubt(some).numpy(), expected, rtol=1e-5)

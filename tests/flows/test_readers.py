@@ -656,10 +656,12 @@ def test_parameters_are_checked_before_anything_is_read(write, tmp_path):
     load_flows(path, report=used)
     for options, words in [
         ({"format": "netflow"}, "format must be"), ({"chunk_rows": 0}, "chunk_rows"), ({"chunk_rows": 2.5}, "chunk_rows"),
+        ({"chunk_rows": True}, "chunk_rows"),
         ({"timezone": "Berlin"}, "timezone"), ({"timezone": "Europe"}, "timezone"), ({"report": used}, "report"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=words):
             read_flows(path, **options)
+    assert len(next(read_flows(path, chunk_rows=np.int64(2)))) == 2
     for missing in (tmp_path / "none.log", tmp_path):
         with pytest.raises(FileNotFoundError, match="there is no file"):
             read_flows(missing)

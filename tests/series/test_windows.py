@@ -91,6 +91,23 @@ def test_a_long_series_is_covered_across_segments():
     assert found.mean() < 0.1, "rows far from any gap were put into windows"
 
 
+def test_each_row_is_looked_at_a_few_times_however_long_the_series_is():
+    """A recording of a million rows has 500 segments: none may look at all of it."""
+
+    class Counting(np.ndarray):
+        read = 0
+
+        def __getitem__(self, key):
+            part = super().__getitem__(key)
+            Counting.read += np.size(part)
+            return part
+
+    rows = np.where(np.arange(20 * CHUNK_ROWS)[:, None] % 500 == 7, np.nan, ramp(20 * CHUNK_ROWS, 1)).view(Counting)
+    for batch in segments([len(rows)]):
+        Cover.build([rows], batch, 48)
+    assert rows.size <= Counting.read <= 3 * rows.size
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 3 * CHUNK_ROWS), min_size=1, max_size=6))
 def test_segments_partition_the_series_in_order(lengths):

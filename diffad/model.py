@@ -21,7 +21,7 @@ from diffad.diffusion.denoiser import precondition
 from diffad.diffusion.masks import GAP_KINDS, gap_kinds
 from diffad.diffusion.noise import SCHEDULES, angle_sigmas
 from diffad.priors import Conditional, Prior
-from diffad.series.local_scale import LocalScale
+from diffad.priors.local_scale import LocalScale
 
 #: Noise angles, evenly from 0 to pi/2, at which the gate is measured.
 GATE_LEVELS = 6

@@ -80,7 +80,7 @@ class TabularDetector(Detector, TableInput):
     columns_ : Columns
         How columns became numbers.
     scorer_ : RowScorer
-        Evidence of all kinds, its tails, and the networks; ``scorer_.share`` is what these count for, in numbers of
+        Evidence of all kinds, its tails, and the networks; ``scorer_.network_weight`` is what these count for, in numbers of
         other kinds: 0 where they were refused.
     history_ : list of dict
         Network, step, seconds and training loss; empty without `training`.

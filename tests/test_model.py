@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffad.diffusion.masks import GAP_KINDS, mixture
 from diffad.diffusion.noise import SCHEDULES
-from diffad.filling.learning import Batches, HeldOut
+from diffad.learning import Batches, HeldOut
 from diffad.model import GATE_LEVELS, MaskedDiffusion, Sampler
 from diffad.networks import AxialTransformer
 from diffad.priors import GaussianPrior, LowRankPrior, StandardPrior

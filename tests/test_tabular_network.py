@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from diffad import TabularDetector, Training
 from diffad.rows import evidence as row_evidence
-from diffad.rows.evidence import KINDS, NETWORK, SHARES, network_share, score
+from diffad.rows.evidence import KINDS, NETWORK, WEIGHTS, best_network_weight, score
 
 #: Long enough to learn the curve below.
 TRAINING = Training(max_steps=300)
@@ -62,7 +62,7 @@ def test_scikit_learn_checks(estimator, check, monkeypatch):
 def test_networks_find_wrong_numbers_that_the_closed_forms_overlook(trained):
     new = curve(600, 1)
     closed = TabularDetector().fit(curve(600, 0))
-    assert trained.scorer_.share in SHARES and len(trained.scorer_.networks) == row_evidence.NETWORKS
+    assert trained.scorer_.network_weight in WEIGHTS and len(trained.scorer_.networks) == row_evidence.NETWORKS
     assert area(trained, new, one_wrong(new, 2)) > area(closed, new, one_wrong(new, 2)) + 0.01
 
 
@@ -83,7 +83,7 @@ def test_evidence_and_score_go_together(trained):
     found = trained.evidence(new)
     assert list(found) == [*KINDS, NETWORK]
     by_kind = {kind: found[kind].to_numpy() for kind in found}
-    np.testing.assert_allclose(-trained.score_samples(new), score(by_kind, trained.scorer_.share))
+    np.testing.assert_allclose(-trained.score_samples(new), score(by_kind, trained.scorer_.network_weight))
 
 
 def test_networks_count_as_so_many_other_kinds():
@@ -101,15 +101,15 @@ def test_only_evidence_that_tells_faults_apart_is_admitted():
         return {"nearest": rng.exponential(size=500), NETWORK: of_network}
 
     normal = evidence(rng.exponential(size=500))
-    assert network_share(normal, [evidence(3 + rng.exponential(size=500))] * 2) == max(SHARES)
-    assert network_share(normal, [evidence(rng.exponential(size=500))] * 2) == 0
+    assert best_network_weight(normal, [evidence(3 + rng.exponential(size=500))] * 2) == max(WEIGHTS)
+    assert best_network_weight(normal, [evidence(rng.exponential(size=500))] * 2) == 0
 
 
 def test_refused_networks_are_gone(monkeypatch):
     monkeypatch.setattr(row_evidence, "WORTH", 1.0)
     refused = TabularDetector(training=Training(max_steps=5)).fit(curve(100, 0))
     closed = TabularDetector().fit(curve(100, 0))
-    assert refused.scorer_.share == 0 and not refused.scorer_.networks and len(refused.history_) > 0
+    assert refused.scorer_.network_weight == 0 and not refused.scorer_.networks and len(refused.history_) > 0
     np.testing.assert_array_equal(refused.score_samples(curve(50, 1)), closed.score_samples(curve(50, 1)))
     assert refused.offset_ == closed.offset_
 

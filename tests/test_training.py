@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from diffad.diffusion.masks import mixture
-from diffad.filling.learning import WORTH, Batches, HeldOut, learn, velocity_loss
+from diffad.learning import WORTH, Batches, HeldOut, learn, velocity_loss
 from diffad.model import Context, MaskedDiffusion
 from diffad.networks import AxialTransformer
 from diffad.priors import GaussianPrior, StandardPrior
@@ -438,7 +438,7 @@ def test_a_network_whose_gain_is_not_worth_its_time_is_left_out(monkeypatch, dev
         def forward(self, inputs, theta):
             return super().forward(inputs, theta) + 0 * self.unused
 
-    monkeypatch.setattr("diffad.filling.learning.AxialTransformer", Fitted)
+    monkeypatch.setattr("diffad.learning.AxialTransformer", Fitted)
     model = MaskedDiffusion(StandardPrior(D), LENGTH, CHANNELS)
     windows, held_out = narrow(2000, deviation), narrow(2000, deviation, seed=1)
     _, gain = learn(model, *windows, *held_out, Training(max_steps=1), seed=0)

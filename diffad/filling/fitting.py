@@ -15,8 +15,8 @@ from torch import Tensor
 from diffad.calibration import Bands, spread
 from diffad.diffusion.masks import GAP_KINDS, gap_kinds, mixture
 from diffad.filling.completing import complete
-from diffad.filling.learning import learn
 from diffad.filling.prior_fitting import USUAL_GAPS, choose_closed_form, closed_form_of_few, fit_local, windows_of
+from diffad.learning import learn
 from diffad.model import MaskedDiffusion, Sampler
 from diffad.priors import StandardPrior
 from diffad.series.held_out import HELD_OUT_BLOCKS, held_out, split

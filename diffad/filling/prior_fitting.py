@@ -21,8 +21,8 @@ from diffad.filling.completing import complete
 from diffad.metrics import crps
 from diffad.model import MaskedDiffusion, Sampler
 from diffad.priors import PRIORS, CyclicPrior, GaussianPrior, Prior, StandardPrior, stationary_covariance
+from diffad.priors.local_scale import LocalScale
 from diffad.series.held_out import held_out, split
-from diffad.series.local_scale import LocalScale
 from diffad.series.marginals import Marginals
 from diffad.series.scaling import squash, unsquash
 from diffad.series.seasonality import find_period, mean_cycle

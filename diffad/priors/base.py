@@ -64,9 +64,6 @@ class Prior(Protocol):
     def condition(self, visible: Tensor, hidden: Tensor) -> Conditional:
         """Condition on the entries of M masks (M, d); see :class:`Conditional`."""
 
-    def log_density(self, x: Tensor) -> Tensor:
-        """Return log p(x) of complete rows (n, d) -> (n,)."""
-
 
 class OneCentre:
     """What priors with a single mean answer about their centres."""

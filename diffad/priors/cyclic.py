@@ -101,12 +101,6 @@ class CyclicPrior(GaussianPrior):
         kept = {f.name: getattr(base, f.name) for f in fields(base)} | {"mean": torch.zeros_like(base.mean)}
         return CyclicConditional(**kept, centres=centres, linear=linear, bias=-0.5 * (seen * linear.mT).sum(2))
 
-    def log_density(self, x: Tensor) -> Tensor:
-        """Return log p(x) of complete rows (n, d) -> (n,), float64."""
-        gaussian = GaussianPrior(torch.zeros_like(self.mean), self.covariance)
-        each = torch.stack([gaussian.log_density(x - centre) for centre in self.centres])
-        return each.logsumexp(0) - torch.log(torch.tensor(float(len(each)), dtype=torch.float64))
-
     def _doubt(self, seen: Tensor, unseen: Tensor, precision: Tensor, gain: Tensor) -> Tensor:
         """Return the covariance that an uncertain phase adds to the hidden entries.
 

@@ -6,7 +6,6 @@ covariance ``S_hh - S_ho S_oo^-1 S_oh`` (Bishop 2006, eq. 2.81 and 2.82).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -117,13 +116,6 @@ class GaussianPrior(OneCentre):
     def _doubt(self, seen: Tensor, unseen: Tensor, precision: Tensor, gain: Tensor) -> Tensor:
         """Return the covariance that an uncertain mean adds to the hidden entries; here none."""
         return torch.zeros((), dtype=torch.float64)
-
-    def log_density(self, x: Tensor) -> Tensor:
-        """Return log p(x) of complete rows (n, d) -> (n,), float64."""
-        factor = torch.linalg.cholesky(self.covariance)
-        white = torch.linalg.solve_triangular(factor, (x.double() - self.mean).T, upper=False)
-        log_det = 2 * factor.diagonal().log().sum()
-        return -0.5 * ((white**2).sum(0) + log_det + len(self.mean) * math.log(2 * math.pi))
 
 
 def surely_whole(x: Tensor) -> bool:

@@ -7,7 +7,6 @@ instead of O(d^3) and O(d^2) (Petersen and Pedersen 2012, eq. 156).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -127,14 +126,3 @@ class LowRankPrior(OneCentre):
         noise = self.noise_variance[visible]
         surprise[visible] = (1 / noise - ((seen @ posterior) * seen).sum(1) / noise**2).sqrt()
         return posterior, root, scale, surprise
-
-    def log_density(self, x: Tensor) -> Tensor:
-        """Return log p(x) of complete rows (n, d) -> (n,), float64."""
-        centred = x.double() - self.mean
-        weighted = self.factor / self.noise_variance[:, None]
-        capacitance = torch.eye(self.factor.shape[1], dtype=torch.float64) + self.factor.T @ weighted
-        half = torch.linalg.cholesky(capacitance)
-        common = torch.linalg.solve_triangular(half, (centred @ weighted).T, upper=False)
-        distance = (centred**2 / self.noise_variance).sum(1) - (common**2).sum(0)
-        log_det = 2 * half.diagonal().log().sum() + self.noise_variance.log().sum()
-        return -0.5 * (distance + log_det + len(self.mean) * math.log(2 * math.pi))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -48,6 +47,3 @@ class StandardPrior(OneCentre):
 
     def condition(self, visible: Tensor, hidden: Tensor) -> StandardConditional:
         return StandardConditional(visible, hidden)
-
-    def log_density(self, x: Tensor) -> Tensor:
-        return -0.5 * ((x.double() ** 2).sum(1) + x.shape[1] * math.log(2 * math.pi))

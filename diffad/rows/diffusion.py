@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffad.filling.learning import learn
+from diffad.learning import learn
 from diffad.model import MaskedDiffusion, Sampler
 from diffad.networks import RowNetwork
 from diffad.priors import GaussianPrior

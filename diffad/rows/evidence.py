@@ -61,7 +61,7 @@ NETWORK = "network"
 #: Networks, each trained without a part of the rows, and fewest rows that they learn from.
 NETWORKS, LEAST_LEARNT = 3, 60
 #: In numbers of other kinds, what the networks may count for, and the area under the ROC curve that it must win.
-SHARES, WORTH = (1.0, 3.0), 0.005
+WEIGHTS, WORTH = (1.0, 3.0), 0.005
 #: Trains one network on rows (n, d), given its number.
 Learn = Callable[[Matrix, int], RowResidual]
 Model = TypeVar("Model")
@@ -180,7 +180,7 @@ class RowScorer:
         What nine of ten visible entries, of rows that `filler` had not seen, were off at most.
     networks : tuple of RowResidual
         Empty where none were trained, or faults said that they do not help.
-    share : float
+    network_weight : float
         What the networks count for, in numbers of other kinds.
     """
 
@@ -189,7 +189,7 @@ class RowScorer:
     filler: GaussianFill
     band: Matrix
     networks: tuple[RowResidual, ...] = ()
-    share: float = 0.0
+    network_weight: float = 0.0
 
     def evidence(self, rows: Matrix) -> dict[str, Matrix]:
         """Return -log p of each row (n,), by kind."""
@@ -199,18 +199,18 @@ class RowScorer:
 
     def score(self, evidence: Mapping[str, Matrix]) -> Matrix:
         """Combine the evidence (n,) of all kinds."""
-        return score(evidence, self.share)
+        return score(evidence, self.network_weight)
 
 
-def score(evidence: Mapping[str, Matrix], share: float = 0.0) -> Matrix:
+def score(evidence: Mapping[str, Matrix], network_weight: float = 0.0) -> Matrix:
     """Combine -log p of all kinds by a power mean, between the average and the largest.
 
-    Networks count as much as `share` other kinds.  The crowd has as much to say as all others together.
+    Networks count as much as `network_weight` other kinds.  The crowd has as much to say as all others together.
     """
     powers = [e**POWER for kind, e in evidence.items() if kind not in (CROWD, NETWORK)]
     mean = np.mean(powers, 0)
     if NETWORK in evidence:
-        mean = (len(powers) * mean + share * evidence[NETWORK] ** POWER) / (len(powers) + share)
+        mean = (len(powers) * mean + network_weight * evidence[NETWORK] ** POWER) / (len(powers) + network_weight)
     if CROWD in evidence:
         mean = (mean + evidence[CROWD] ** POWER) / 2
     return np.asarray(mean ** (1 / POWER))
@@ -281,12 +281,12 @@ def fit_rows(
     seen, n_faults = ~np.isnan(rows), len(faulty)
     tails = RowTails.fit(found[0], seen, found[1 + n_faults] if len(found) > 1 + n_faults else {})
     normal, *strange = [tails(raw, seen) for raw in found[: 1 + n_faults]]
-    share = network_share(normal, strange) if networks else 0.0
-    if not share:
+    weight = best_network_weight(normal, strange) if networks else 0.0
+    if not weight:
         networks, normal = [], {kind: values for kind, values in normal.items() if kind != NETWORK}
     residual = _unseen(lambda filler, part: filler.residual(part)[0], fillers, rows, fold)
     band = np.nanquantile(np.abs(np.where(seen, residual, np.nan)), BAND_SHARE, axis=0)
-    scorer = RowScorer(fit_closed(filled), tails, filler, band, tuple(networks), share)
+    scorer = RowScorer(fit_closed(filled), tails, filler, band, tuple(networks), weight)
     return scorer, scorer.score(normal)
 
 
@@ -306,8 +306,8 @@ def _unseen(
     return found
 
 
-def network_share(normal: Mapping[str, Matrix], faulty: Sequence[Mapping[str, Matrix]]) -> float:
-    """Return the share of the networks that best tells faulty from normal rows; 0 if none helps.
+def best_network_weight(normal: Mapping[str, Matrix], faulty: Sequence[Mapping[str, Matrix]]) -> float:
+    """Return the weight of the networks that best tells faulty from normal rows; 0 if none helps.
 
     Parameters
     ----------
@@ -317,12 +317,12 @@ def network_share(normal: Mapping[str, Matrix], faulty: Sequence[Mapping[str, Ma
         The same of rows with faults of several kinds, which count alike.
     """
     label = np.repeat([0, 1], len(normal[NETWORK]))
-    shares = (0.0, *SHARES)
+    weights = (0.0, *WEIGHTS)
     area = [
-        float(np.mean([roc_auc_score(label, np.r_[score(normal, share), score(f, share)]) for f in faulty]))
-        for share in shares
+        float(np.mean([roc_auc_score(label, np.r_[score(normal, weight), score(f, weight)]) for f in faulty]))
+        for weight in weights
     ]
-    return admitted(shares, area, WORTH)
+    return admitted(weights, area, WORTH)
 
 
 def _cross_judged(

@@ -38,7 +38,6 @@ def test_one_phase_is_the_gaussian():
         ours, theirs = cyclic.condition(*masks(*chosen)), plain.condition(*masks(*chosen))
         torch.testing.assert_close(ours.explain(x), theirs.explain(x), atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(ours.color(x), theirs.color(x), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(cyclic.log_density(x[0]), plain.log_density(x[0]))
 
 
 @pytest.mark.parametrize("visible", [(0,), (1, 3), (0, 2, 4)])
@@ -69,13 +68,6 @@ def test_hidden_entries_scatter_around_the_mean_as_much_as_promised(visible, apa
     # The doubt about the phase is simulated with few draws.
     np.testing.assert_allclose(np.cov(error.T), expected, atol=0.15 * expected.diagonal().max())
     np.testing.assert_allclose(given.scale[0, unseen], expected.diagonal() ** 0.5, rtol=1e-4)
-
-
-def test_log_density_is_the_mixtures():
-    centres, covariance = example()
-    x, _ = draw(centres, covariance, 20)
-    each = [stats.multivariate_normal.pdf(x, m, covariance.numpy()) for m in centres.numpy()]
-    np.testing.assert_allclose(CyclicPrior(centres, covariance).log_density(x), np.log(np.mean(each, 0)), rtol=1e-5)
 
 
 def test_fitting_around_centres_finds_phases_and_the_shared_covariance():

@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import multivariate_normal
 
 from diffad.priors import GaussianPrior, LowRankPrior
 
@@ -52,13 +51,6 @@ def test_only_visible_entries_are_read():
     x = torch.randn(1, 2, D, generator=torch.Generator().manual_seed(0))
     assert torch.equal(given_masks.explain(torch.where(visible[:, None], x, torch.nan)), given_masks.explain(x))
     assert torch.equal(given_masks.color(torch.where(hidden[:, None], x, torch.nan)), given_masks.color(x))
-
-
-def test_density_equals_scipy():
-    low, dense = pair()
-    x = np.random.default_rng(0).standard_normal((20, D))
-    expected = multivariate_normal(dense.mean.numpy(), dense.covariance.numpy()).logpdf(x)
-    np.testing.assert_allclose(low.log_density(torch.from_numpy(x)).numpy(), expected, rtol=1e-9)
 
 
 def test_select_returns_the_conditionals_of_those_masks():

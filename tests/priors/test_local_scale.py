@@ -9,7 +9,7 @@ import torch
 from diffad import SeriesImputer, Training
 from diffad.metrics import coverage, crps
 from diffad.model import Sampler
-from diffad.series.local_scale import MOST, LocalScale
+from diffad.priors.local_scale import MOST, LocalScale
 
 
 def test_unsurprising_neighbours_leave_the_spread_as_it_is():

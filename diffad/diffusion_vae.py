@@ -222,6 +222,11 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         ----------
         X : array of shape (n, height, width) or (n, height, width, channels)
             Complete images of the size fitted on.
+
+        Returns
+        -------
+        array of shape (n, height / 4, width / 4, latent), float32
+            In their own units: means of `class_means_`, as `decode` takes them.
         """
         check_is_fitted(self, "network_")
         images = read_images(X, self.shape_[2])
@@ -232,13 +237,16 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         return np.asarray(torch.cat(parts).permute(0, 2, 3, 1).cpu().numpy())
 
     def decode(self, latents: Any) -> Decoded:
-        """Return the images (n, height, width[, channels]) of latents (n, height / 4, width / 4, latent).
-
-        float64 where the training images were, or had numbers of more than 16 bits, else float32.
+        """Return the images of latents.
 
         Parameters
         ----------
         latents : array of shape (n, height / 4, width / 4, latent)
+
+        Returns
+        -------
+        array of shape (n, height, width) or (n, height, width, channels)
+            As the training images were: float64 where they were, or had numbers of more than 16 bits, else float32.
         """
         check_is_fitted(self, "network_")
         z = torch.from_numpy(self._read_latents(latents)).permute(0, 3, 1, 2).to(self._device)
@@ -265,6 +273,11 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
             One of `classes_`.
         guidance : float, default=1.0
             How much more than the class says is done for it (classifier-free guidance).
+
+        Returns
+        -------
+        array of shape (n, height, width) or (n, height, width, channels)
+            As `decode` gives them; the same at every call.
         """
         check_is_fitted(self)
         check_guidance(guidance)
@@ -279,12 +292,17 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         return self.decode(z.numpy() * self.latent_scale_ + self.latent_centre_)
 
     def interpolate(self, a: Any, b: Any, n: int = 8) -> Decoded:
-        """Return n images from a to b, each (height, width[, channels]), along an arc between their latents.
+        """Return n images from a to b, along an arc between their latents.
 
         Parameters
         ----------
         a, b : array of shape (height, width) or (height, width, channels)
         n : int, default=8
+
+        Returns
+        -------
+        array of shape (n, height, width) or (n, height, width, channels)
+            As `decode` gives them; the first and last reconstruct a and b.
         """
         check_count(n, "n")
         first, last = self.encode(np.stack([np.asarray(unmasked(image)) for image in (a, b)]))
@@ -299,12 +317,16 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         return self.decode(centre + (np.sin((1 - t) * omega) * u + np.sin(t * omega) * v) / np.sin(omega))
 
     def direction(self, source: Any, target: Any) -> Array:
-        """Return the latent direction (height / 4, width / 4, latent) from one class's mean to another's.
+        """Return the latent direction from one class's mean to another's.
 
         Parameters
         ----------
         source, target : label
             Two of `classes_`.
+
+        Returns
+        -------
+        array of shape (height / 4, width / 4, latent)
         """
         check_is_fitted(self)
         start, end = (self.class_means_[class_number(self.classes_, label)] for label in (source, target))
@@ -320,6 +342,11 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
             As `direction` gives it.
         strength : float, default=1.0
             How far; 1 is the whole way between the classes' means.
+
+        Returns
+        -------
+        array of shape (n, height, width) or (n, height, width, channels)
+            As `decode` gives them.
 
         Raises
         ------

@@ -292,6 +292,11 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         X : array of shape (n, height, width) or (n, height, width, channels)
         sigma : float
             Standard deviation of the noise, in X's units.
+
+        Returns
+        -------
+        array of X's shape
+            Of the dtype that `transform` gives.
         """
         check_within(sigma, "sigma", 0)
         return self._close(self._mean(self._observed(X, 1, sigma)), X)
@@ -336,6 +341,10 @@ class ImageImputer(TransformerMixin, HoldsParameters):
             As in `sample`.
         coverage : float, default=0.9
             Share of the pixels that the band is to hold.
+
+        Returns
+        -------
+        lower, upper : array of the shape and dtype of one of the images that `sample` draws
         """
         check_share(coverage, "coverage")
         observed = self._observed(X, factor, sigma)

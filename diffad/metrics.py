@@ -21,6 +21,15 @@ def crps(samples: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
     samples : array-like of shape (m, ...), m >= 2
     truth : array-like of shape (...)
 
+    Returns
+    -------
+    array of shape (...)
+
+    Raises
+    ------
+    ValueError
+        For fewer than two samples.
+
     Examples
     --------
     >>> crps([[0.0], [2.0]], [1.0]).tolist()
@@ -37,6 +46,14 @@ def crps(samples: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
 
 def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> float:
     """Return the share of entries inside ``[lower, upper]``.
+
+    Parameters
+    ----------
+    lower, upper, truth : array-like of one shape
+
+    Returns
+    -------
+    float
 
     Examples
     --------
@@ -61,7 +78,17 @@ def vus_pr(y: ArrayLike, strangeness: ArrayLike, buffer: int) -> float:
     strangeness : array-like of shape (n,)
         Larger = stranger.
     buffer : int
-        Longest buffer in rows, about the length of an event or a period.
+        Longest buffer in rows, about the length of an event or a period; 0 is the plain area under the curve.
+
+    Returns
+    -------
+    float
+        1 at best; of random scores about the share of anomalous rows.
+
+    Raises
+    ------
+    ValueError
+        For labels without an anomaly, rows without a score, or a buffer that is no number of rows.
 
     References
     ----------

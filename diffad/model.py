@@ -92,6 +92,11 @@ class Sampler(Parameters):
             Noise of the prior's law, centred.
         fresh : callable
             Draws more of it, for each step of a stochastic solver.
+
+        Returns
+        -------
+        Tensor
+            Of the shape of `start`.
         """
         if self.name == "angle":
             return mean + scale * samplers.angle(velocity, start / scale, angle_sigmas(self.steps))

@@ -189,7 +189,17 @@ def _channel_label(name: Any, units: dict[str, str] | None) -> str:
 
 
 def plot_detectability(table: pd.DataFrame) -> Any:
-    """Draw `detectability` as a heat map: the smallest fault that is found, per channel and kind."""
+    """Draw `detectability` as a heat map: the smallest fault that is found, per channel and kind.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `detectability` returns it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 

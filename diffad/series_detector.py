@@ -418,6 +418,11 @@ class SeriesDetector(Detector, SeriesInput):
     def stream(self) -> Stream:
         """Return a scorer that takes one row at a time and agrees with `score_samples`.
 
+        Returns
+        -------
+        Stream
+            Before any row: it knows nothing of those fitted on or scored.
+
         Raises
         ------
         ValueError

@@ -100,6 +100,11 @@ class Stream:
         time : timestamp, optional
             Its time; rows that the clock shows to be missing count as rows of NaN.
 
+        Returns
+        -------
+        StreamResult
+            Score, alarm, event and, on demand, the channels to blame.
+
         Raises
         ------
         ValueError
@@ -128,14 +133,37 @@ class Stream:
         return StreamResult(score, alarm, self._event if alarm else None, number, shares)
 
     def save(self, file: str | Path) -> None:
-        """Write the detector and the state, so that `Stream.load` goes on where this stopped."""
+        """Write the detector and the state, so that `Stream.load` goes on where this stopped.
+
+        Parameters
+        ----------
+        file : str or Path
+            Overwritten where it is there; never half written.
+        """
         data = pickle.dumps(self)
         with replacing(file) as draft:
             draft.write_bytes(data)
 
     @staticmethod
     def load(file: str | Path) -> Stream:
-        """Read a stream that `save` wrote; only from files you trust, since it unpickles."""
+        """Read a stream that `save` wrote; only from files you trust, since it unpickles.
+
+        Parameters
+        ----------
+        file : str or Path
+
+        Returns
+        -------
+        Stream
+            Where it stopped, with its detector.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file holds something else, or a part of a stream.
+        """
         data = Path(file).read_bytes()
         try:
             stream = pickle.loads(data)

@@ -221,6 +221,10 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
         ----------
         X : DataFrame or array
         q : float in (0, 1)
+
+        Returns
+        -------
+        array or DataFrame of X's shape
         """
         check_share(q, "q")
         return self._quantiles(X, (q,))[0]

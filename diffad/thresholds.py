@@ -307,6 +307,10 @@ def benjamini_hochberg(p_values: ArrayLike, rate: float = 0.1) -> NDArray[np.boo
     rate : float in (0, 1), default=0.1
         False discovery rate (Benjamini and Hochberg 1995).
 
+    Returns
+    -------
+    array of shape (n,), bool
+
     Examples
     --------
     >>> benjamini_hochberg([0.001, 0.8, 0.02, 0.5], rate=0.1)

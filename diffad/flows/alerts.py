@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from diffad.base.arguments import is_number
 from diffad.base.telling import tell
 from diffad.base.whole_files import replacing
 from diffad.flows.features import FlowFeatures, FlowStream, filled
@@ -172,8 +173,18 @@ class FlowModel:
 
         A day is taken to bring flows at the mean rate of the log fitted on: one of working hours alone promises more
         flows, and so fewer of the alerts asked for come.
+
+        Parameters
+        ----------
+        alerts_per_day : float
+            More than 0, and fewer than the flows of a day.
+
+        Returns
+        -------
+        Limits
+            Of a flow, its source and its pair.
         """
-        if not 0 < alerts_per_day < self.flows_per_day:
+        if not is_number(alerts_per_day) or not 0 < alerts_per_day < self.flows_per_day:
             raise ValueError(
                 f"alerts_per_day must lie between 0 and the {self.flows_per_day:.0f} flows of a day, "
                 f"got {alerts_per_day!r}"
@@ -243,7 +254,12 @@ class FlowModel:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the model; never half of it."""
+        """Write the model; never half of it.
+
+        Parameters
+        ----------
+        path : str or Path
+        """
         with replacing(path) as draft:
             joblib.dump(self, draft)
 

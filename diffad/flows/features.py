@@ -100,6 +100,16 @@ class FlowFeatures(TransformerMixin, BaseEstimator):
     def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
         """Learn which features the flows have values for; a part of the log is enough.
 
+        Parameters
+        ----------
+        X : DataFrame
+            Flows in the order of their log, with the columns `diffad.flows.COLUMNS`.
+        y : ignored
+
+        Returns
+        -------
+        self
+
         Raises
         ------
         ValueError
@@ -109,13 +119,29 @@ class FlowFeatures(TransformerMixin, BaseEstimator):
         return self
 
     def fit_transform(self, X: pd.DataFrame, y: Any = None) -> pd.DataFrame:
-        """Return the features of the flows `fit` learns from."""
+        """Return the features of the flows `fit` learns from.
+
+        Parameters
+        ----------
+        X, y
+            As in `fit`.
+
+        Returns
+        -------
+        DataFrame of shape (n_flows, n_features)
+            As `transform` gives them.
+        """
         features = self._stream().update(X)
         self.columns_ = list(features.columns[features.notna().any()])
         return filled(features[self.columns_])
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         """Return the features of flows in the order of their log, which begins with them.
+
+        Parameters
+        ----------
+        X : DataFrame
+            As in `fit`.
 
         Returns
         -------
@@ -134,7 +160,16 @@ class FlowFeatures(TransformerMixin, BaseEstimator):
         return self._stream()
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """Return the names of the features."""
+        """Return the names of the features.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        array of str
+        """
         check_is_fitted(self)
         return np.array(self.columns_, dtype=object)
 

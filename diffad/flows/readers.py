@@ -99,7 +99,12 @@ def read_flows(
 def load_flows(
     path: str | os.PathLike[str], format: str = "auto", timezone: str = "UTC", report: ReadReport | None = None
 ) -> pd.DataFrame:
-    """Read a log of flows into one table; parameters and errors as of `read_flows`.
+    """Read a log of flows into one table; errors as of `read_flows`.
+
+    Parameters
+    ----------
+    path, format, timezone, report
+        As in `read_flows`.
 
     Returns
     -------

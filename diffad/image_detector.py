@@ -203,6 +203,9 @@ class ImageDetector(Detector):
                 kept = strange <= np.quantile(strange, 1 - self.contamination)
             normal = self._fit_evidence(images[kept], device)
             training = self._scores(images) if self.contamination and self.threshold is None else None
+            if training is not None:
+                # Images look more normal to what was fitted to them than new ones will.
+                training[kept] = normal
             self._decide(NormalScores.of_blocks([normal]), training)
         return self
 

@@ -6,7 +6,8 @@ second look at its hottest places sharpens (:mod:`diffad.defects.second_look`). 
 lies where, its matched filters (:mod:`diffad.defects.texture`) join in.  The image's score is the top per cent
 of a finer map that is taken relative to the texture around and to the image's own; its constants were
 chosen by defects drawn into held-out good images.  What is strange all over is taken for texture there, so
-the whole image's residual is evidence of its own; both become minus log probabilities.
+the whole image's residual is evidence of its own, and so is how rough it is, too little as well
+(:mod:`diffad.defects.profile`); all become minus log probabilities.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from scipy.ndimage import gaussian_filter
 
 from diffad.augmentation import Augmentation, enlarged
 from diffad.defects.contrast import Contrast
+from diffad.defects.profile import Profile, profile_of
 from diffad.defects.second_look import SecondLook, surprises
 from diffad.defects.texture import Texture
 from diffad.priors.span import SpanPrior
@@ -43,6 +45,8 @@ RELATIVE = 0.6
 LOCAL, AROUND = 0.8, 5.0
 #: What minus the log probability of the whole image's residual counts beside that of its hottest places.
 WHOLE = 0.25
+#: What that of its profile counts.
+PROFILE = 0.25
 #: Least weight of the distance to the nearest good image.
 SMALL = 0.1
 #: Least texture around, in units of normal ones.
@@ -199,6 +203,8 @@ class ImageModel:
     scales : dict of float to array (height, width, channels)
         Root mean square of normal residuals per pixel, by width of the blob.
     texture : OfTexture or None
+    profile : Profile or None
+        None where good images had missing pixels.
     look : SecondLook
     tails : LogTail or None
         Of normal `evidence`; None before it is calibrated.
@@ -208,6 +214,7 @@ class ImageModel:
     priors: Priors
     scales: dict[float, Images]
     texture: OfTexture | None = None
+    profile: Profile | None = None
     look: SecondLook = field(default_factory=SecondLook)
     tails: LogTail | None = None
 
@@ -218,7 +225,7 @@ class ImageModel:
     def evidence(self, judged: Judged) -> NDArray[np.float64]:
         """Return how strange the hottest places of images are, relative to texture, and the whole of them; (n, kinds).
 
-        Of small images the distance to the nearest good one is evidence, too; last come the hottest places of the
+        Of small images the distance to the nearest good one is evidence, too, as is the profile; last come the hottest places of the
         texture, where it is looked at.
         """
         images, residual = judged.images, judged.residual
@@ -237,14 +244,29 @@ class ImageModel:
         kinds = [np.maximum(hottest, NOTHING), np.maximum(whole, NOTHING)]
         if _small(visible.shape[1:]):
             kinds.append(np.maximum(judged.distance, RESOLVED))
+        if self.profile is not None:
+            # What fills missing pixels is quiet: images that have some would be strange for it.
+            whole_images = visible.all((1, 2))
+            kinds.append(
+                np.where(whole_images, np.maximum(self.profile.distance(self.profiles(judged)), NOTHING), NOTHING)
+            )
         if self.texture is not None:
             kinds.append(np.maximum(self.texture.evidence(self.contrast.plain(images), visible), NOTHING))
         return np.stack(kinds, 1)
 
+    def profiles(self, judged: Judged) -> NDArray[np.float64]:
+        """Return how rough images are and how bright their channels beside each other, (n, entries)."""
+        middle, size = self.contrast.typical
+        # A channel that is constant as a rule is no measure of light.
+        varies = size > 0
+        brightness = (judged.centre[:, 0, 0] - middle)[:, varies] / size[varies]
+        return profile_of(brightness, [blur(judged.residual, width) for width in self.scales])
+
     def says(self, of_residual: float, of_texture: float) -> list[float]:
         """Return what each kind of `evidence` counts, given what the hottest places of residual and texture do."""
         small = _small(self.scales[0.0].shape[:2])
-        return [of_residual, WHOLE, *[small] * (small > 0), *[of_texture] * (self.texture is not None)]
+        beside = [*[small] * (small > 0), *[PROFILE] * (self.profile is not None)]
+        return [of_residual, WHOLE, *beside, *[of_texture] * (self.texture is not None)]
 
     def scores(self, images: Images) -> NDArray[np.float64]:
         """Return how strange images (n,) are, all in all."""

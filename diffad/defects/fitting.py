@@ -38,6 +38,7 @@ from diffad.defects.evidence import (
     learnt_from,
     seen,
 )
+from diffad.defects.profile import Profile
 from diffad.defects.second_look import SecondLook
 from diffad.defects.texture import Texture, side_of
 from diffad.images.folds import fold_of
@@ -79,6 +80,10 @@ def fit_images(
     # Each image in units of the other folds': a few would pull their own units up, and the hottest places are means
     # over many pixels, of little spread.
     by_fold = [replace(model, scales=_scales(residual[fold != f])) for f in range(n_folds)]
+    if not np.isnan(images).any():
+        profiles = _in_order([model.profiles(found) for found in unseen], fold)
+        by_fold = [replace(m, profile=Profile.fit(profiles[fold != f])) for f, m in enumerate(by_fold)]
+        model = replace(model, profile=Profile.fit(profiles))
     if use is not None:
         textures, whole = _textures(contrast, images, fold, recipe, use)
         by_fold = [replace(m, texture=textures[f % len(textures)]) for f, m in enumerate(by_fold)]

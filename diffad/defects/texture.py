@@ -49,7 +49,7 @@ class Texture:
     ----------
     mean : Tensor of shape (channels,)
     kernels : Tensor of shape (widths * channels, channels, side, side)
-        One spot in one channel each, narrow ones first.
+        One spot along one principal direction of the channels each, narrow ones first.
     precision : Tensor of shape (channels, channels, side, side)
         Precision between the middle pixel and those around it.
     """
@@ -73,10 +73,13 @@ class Texture:
         covariance = x.mT @ x / len(x)
         covariance.diagonal().add_(RIDGE * covariance.diagonal().mean() + 1e-9)
         factor = torch.linalg.cholesky(covariance)
-        spots = _spots(side, channels).to(factor)
-        filters = torch.cholesky_solve(spots.mT, factor).mT
-        middle = filters[:channels].view(channels, channels, side, side)
+        alone = torch.zeros(channels, channels, side * side).to(factor)
+        alone[:, :, side * side // 2] = torch.eye(channels)
+        middle = torch.cholesky_solve(alone.flatten(1).mT, factor).mT.view(channels, channels, side, side)
         precision = (middle + middle.transpose(0, 1).flip(2, 3)) / 2
+        pixels = x.view(len(x), channels, -1)
+        spots = _spots(side, torch.linalg.eigh(torch.einsum("ncp,ndp->cd", pixels, pixels)).eigenvectors.mT)
+        filters = torch.cholesky_solve(spots.mT, factor).mT
         filters = filters / (filters * spots).sum(1, keepdim=True).sqrt()
         return cls(mean.float(), filters.float().view(-1, channels, side, side), precision.float())
 
@@ -187,9 +190,13 @@ def side_of(shape: tuple[int, ...]) -> int:
     return longest - 1 + longest % 2
 
 
-def _spots(side: int, channels: int) -> Tensor:
-    """Return spots of each width in each channel, (widths * channels, channels * side * side)."""
+def _spots(side: int, directions: Tensor) -> Tensor:
+    """Return spots of each width along directions (channels, channels), (widths * channels, channels * side * side).
+
+    Along the principal ones: what is seen in all of channels that are alike is a spot in their sum, to which their
+    differences are blind.
+    """
     row = torch.arange(side) - side // 2
     squared = (row**2)[:, None] + row**2
     spots = [torch.exp(-squared / (2 * max(width, 1e-3) ** 2)).flatten() for width in WIDTHS]
-    return torch.cat([torch.kron(torch.eye(channels), spot[None]) for spot in spots])
+    return torch.cat([torch.kron(directions, spot[None].to(directions)) for spot in spots])

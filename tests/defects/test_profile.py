@@ -1,0 +1,93 @@
+"""The profile of an image tells too quiet from normal, and one colour from another, but not light from dark."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from diffad import FalseAlarmRate, ImageDetector
+from diffad.defects.profile import Profile, profile_of
+
+SIZE = 32
+
+
+def fields(n, seed):
+    """Return smooth textures under a little noise: nothing has a place."""
+    rng = np.random.default_rng(seed)
+    smooth = np.stack([gaussian_filter(rng.standard_normal((SIZE, SIZE)), 2, mode="wrap") for _ in range(n)])
+    return smooth / smooth.std() + 0.1 * rng.standard_normal(smooth.shape)
+
+
+def found(detector, images):
+    return float((detector.predict(images) == -1).mean())
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return ImageDetector(threshold=FalseAlarmRate(0.05)).fit(fields(120, 0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: np.zeros_like(x),
+        lambda x: np.broadcast_to(x.mean((1, 2), keepdims=True), x.shape),
+        lambda x: np.full_like(x, x.max()),
+        lambda x: 0.1 * x,
+        lambda x: gaussian_filter(x, (0, 3, 3)),
+        lambda x: np.random.default_rng(0).standard_normal(x.shape),
+    ],
+    ids=["black", "mean", "white", "faint", "blurred", "noise"],
+)
+def test_images_that_show_less_or_something_else_are_strange(detector, change):
+    new = fields(40, 1)
+    assert found(detector, change(new)) > 0.9
+    assert found(detector, new) < 0.25, "and these are not"
+
+
+def test_light_may_change(detector):
+    new = fields(40, 1)
+    np.testing.assert_allclose(detector.score_samples(new + 5), detector.score_samples(new), rtol=1e-2)
+
+
+def test_images_with_holes_are_no_quieter_for_them(detector):
+    new = fields(40, 1)
+    new[:, 8:20, 8:20] = np.nan
+    assert found(detector, new) < 0.25
+
+
+def test_another_colour_is_strange_where_a_darker_image_is_not():
+    def colours(n, seed):
+        grey = fields(n, seed)
+        rng = np.random.default_rng(seed + 50)
+        return np.stack([grey + 0.1 * rng.standard_normal(grey.shape) for _ in range(3)], 3)
+
+    detector = ImageDetector(threshold=FalseAlarmRate(0.05)).fit(colours(80, 0))
+    new = colours(40, 1)
+    assert found(detector, new + np.array([0, 2, 0])) > 0.9
+    assert found(detector, new - 2) < 0.25
+
+
+def test_a_defect_in_all_of_three_alike_channels_is_seen():
+    """The differences of the channels, which vary least, are blind to it."""
+
+    def colours(n, seed):
+        grey = fields(n, seed)
+        rng = np.random.default_rng(seed + 50)
+        return np.stack([grey + 0.1 * rng.standard_normal(grey.shape) for _ in range(3)], 3)
+
+    detector = ImageDetector(threshold=FalseAlarmRate(0.05)).fit(colours(80, 0))
+    bad = colours(40, 1)
+    bad[:, 14:17, 5:28] += 2.0
+    assert found(detector, bad) > 0.9
+
+
+def test_profiles_do_not_depend_on_light():
+    rng = np.random.default_rng(0)
+    residuals, brightness = [rng.standard_normal((4, 8, 8, 2))], rng.standard_normal((4, 2))
+    np.testing.assert_allclose(profile_of(brightness + 3, residuals), profile_of(brightness, residuals))
+
+
+def test_few_profiles_still_have_a_distance():
+    profiles = np.random.default_rng(0).standard_normal((3, 8))
+    distance = Profile.fit(profiles).distance(profiles)
+    assert np.isfinite(distance).all() and (distance < 8**0.5).all()

@@ -55,30 +55,20 @@ def test_images_with_holes_are_no_quieter_for_them(detector):
     assert found(detector, new) < 0.25
 
 
-def test_another_colour_is_strange_where_a_darker_image_is_not():
-    def colours(n, seed):
-        grey = fields(n, seed)
-        rng = np.random.default_rng(seed + 50)
-        return np.stack([grey + 0.1 * rng.standard_normal(grey.shape) for _ in range(3)], 3)
+def colours(n, seed):
+    """Return fields in three channels that are nearly the same."""
+    grey, rng = fields(n, seed), np.random.default_rng(seed + 50)
+    return np.stack([grey + 0.1 * rng.standard_normal(grey.shape) for _ in range(3)], 3)
 
+
+def test_colour_is_judged_where_light_is_not_and_defects_are_seen_that_all_channels_show():
+    """The differences of the channels, which vary least, are blind to what is in all of them."""
     detector = ImageDetector(threshold=FalseAlarmRate(0.05)).fit(colours(80, 0))
     new = colours(40, 1)
     assert found(detector, new + np.array([0, 2, 0])) > 0.9
     assert found(detector, new - 2) < 0.25
-
-
-def test_a_defect_in_all_of_three_alike_channels_is_seen():
-    """The differences of the channels, which vary least, are blind to it."""
-
-    def colours(n, seed):
-        grey = fields(n, seed)
-        rng = np.random.default_rng(seed + 50)
-        return np.stack([grey + 0.1 * rng.standard_normal(grey.shape) for _ in range(3)], 3)
-
-    detector = ImageDetector(threshold=FalseAlarmRate(0.05)).fit(colours(80, 0))
-    bad = colours(40, 1)
-    bad[:, 14:17, 5:28] += 2.0
-    assert found(detector, bad) > 0.9
+    new[:, 14, 5:25] += 2
+    assert found(detector, new) > 0.9
 
 
 def test_profiles_do_not_depend_on_light():

@@ -10,10 +10,10 @@ from diffad.defects.profile import Profile, profile_of
 SIZE = 32
 
 
-def fields(n, seed):
+def fields(n, seed, width=2):
     """Return smooth textures under a little noise: nothing has a place."""
     rng = np.random.default_rng(seed)
-    smooth = np.stack([gaussian_filter(rng.standard_normal((SIZE, SIZE)), 2, mode="wrap") for _ in range(n)])
+    smooth = np.stack([gaussian_filter(rng.standard_normal((SIZE, SIZE)), width, mode="wrap") for _ in range(n)])
     return smooth / smooth.std() + 0.1 * rng.standard_normal(smooth.shape)
 
 
@@ -57,7 +57,7 @@ def test_images_with_holes_are_no_quieter_for_them(detector):
 
 def colours(n, seed):
     """Return fields in three channels that are nearly the same."""
-    grey, rng = fields(n, seed), np.random.default_rng(seed + 50)
+    grey, rng = fields(n, seed, width=1), np.random.default_rng(seed + 50)
     return np.stack([grey + 0.1 * rng.standard_normal(grey.shape) for _ in range(3)], 3)
 
 

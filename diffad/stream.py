@@ -67,7 +67,7 @@ class Stream:
     """Row-by-row scorer of a detector with ``context="past"``; see `SeriesDetector.stream`.
 
     Memory is one longest window, whatever the number of rows. It follows its detector through `adapt` and
-    `recalibrate`, and through a new `fit` on the same channels and period.
+    `recalibrate`, and through a new `fit` on the same channels and period. One thread at a time may update it.
 
     Examples
     --------
@@ -131,6 +131,11 @@ class Stream:
             self._last_alarm = number
         shares = dict(zip(self.detector.channel_names_, share.tolist(), strict=True))
         return StreamResult(score, alarm, self._event if alarm else None, number, shares)
+
+    def restart(self) -> None:
+        """Forget the rows and the clock, as after a wrong time or a long standstill; events and rows count on."""
+        self._rows, self._time = self._rows[:0], None
+        self._last_alarm = None
 
     def save(self, file: str | Path) -> None:
         """Write the detector and the state, so that `Stream.load` goes on where this stopped.
@@ -224,7 +229,10 @@ class Stream:
             raise ValueError(f"{stamp} and {self._time} before it must both have a time zone, or neither")
         seconds = (stamp - self._time).total_seconds()
         if seconds <= 0:
-            raise ValueError(f"the clock goes backwards: {stamp} after {self._time}; rows must come in order")
+            raise ValueError(
+                f"the clock goes backwards: {stamp} after {self._time}; rows must come in order. If that time was wrong, "
+                "restart() begins a new window"
+            )
         rows = self._rows_until(stamp, seconds)
         if rows == 0:
             raise ValueError(

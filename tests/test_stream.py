@@ -492,6 +492,20 @@ def test_a_broken_file_is_named(tmp_path, content):
         Stream.load(path)
 
 
+def test_a_stream_begins_anew_after_a_wrong_time(detector, live):
+    stream, fresh = detector.stream(), detector.stream()
+    for time, row in live[:5].iterrows():
+        stream.update(row, time=time)
+    rows = stream.update(live.iloc[5], time=pd.Timestamp("2036-01-01")).row
+    with pytest.raises(ValueError, match=r"clock goes backwards.*restart\(\)"):
+        stream.update(live.iloc[6], time=live.index[6])
+    stream.restart()
+    for time, row in live[6:30].iterrows():
+        found, expected = stream.update(row, time=time), fresh.update(row, time=time)
+        assert found.score == expected.score
+    assert found.row == rows + 24
+
+
 def test_a_missing_file_is_no_broken_one(tmp_path):
     with pytest.raises(FileNotFoundError):
         Stream.load(tmp_path / "state")

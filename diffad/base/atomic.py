@@ -10,9 +10,10 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def all_or_nothing(method: Method) -> Method:
-    """Undo the attributes that a method has set where it ends with an error, an interrupt included.
+    """Keep the attributes that a method sets only once it is done; not after an error, an interrupt included.
 
-    The method has to replace attributes, not to change them in place.
+    It works on a copy, whose attributes the estimator takes over at once: another thread that scores meanwhile has the old
+    ones. The method has to replace attributes, not to change them in place.
 
     Examples
     --------
@@ -32,12 +33,10 @@ def all_or_nothing(method: Method) -> Method:
 
     @wraps(method)
     def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
-        before = dict(vars(self))
-        try:
-            return method(self, *args, **kwargs)
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
+        work = object.__new__(type(self))
+        vars(work).update(vars(self))
+        result = method(work, *args, **kwargs)
+        self.__dict__ = vars(work)
+        return self if result is work else result
 
     return cast(Method, guarded)

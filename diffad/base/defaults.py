@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,6 +14,19 @@ _lock = threading.Lock()
 _drawing = threading.RLock()
 #: The caller's default dtype, once for every block that is open in any thread.
 _theirs: list[torch.dtype] = []
+
+
+def _begin_anew() -> None:
+    """Forget what other threads hold: in a forked child there is but one, and none would ever let go."""
+    global _lock, _drawing
+    _lock, _drawing = threading.Lock(), threading.RLock()
+    if _theirs:
+        torch.set_default_dtype(_theirs[0])
+        _theirs.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 @contextmanager

@@ -51,6 +51,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     ['a.txt']
     """
     place = Path(path).resolve()
+    if place.exists() and not place.is_file():
+        raise ValueError(f"{path} is no file that could be replaced, but a folder or a device; name a file")
     draft = place.with_name(f"{place.stem}.partial-{secrets.token_hex(4)}{ending(place)}")
     try:
         yield draft

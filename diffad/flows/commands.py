@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -140,15 +141,20 @@ def _score(log: Path, model: FlowModel, output: Path, limits: Limits, format: st
 
 
 def _follow(log: Path, model: FlowModel, output: Path, limits: Limits, format: str, state: Path, timezone: str) -> None:
-    from diffad.flows.follow import Follower
+    from diffad.flows.follow import Follower, only_follower
 
     if output.suffix == ".csv":
         raise ValueError(f"--follow appends JSON lines; {output} is named like a CSV file, give it another ending")
     if not log.exists() and not state.exists() and format == "auto":
         raise FileNotFoundError(f"there is no file {log}; say --format zeek or another to wait for it")
-    follower = Follower(log, model, output, limits, format, state, timezone)
-    typer.echo(f"following {log}; alerts go to {output}; stop with Ctrl-C or SIGTERM")
-    try:
-        follower.run()
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from here")
+    with only_follower(state):
+        follower = Follower(log, model, output, limits, format, state, timezone)
+        # To the first process of a container signals without a handler do nothing.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        typer.echo(f"following {log}; alerts go to {output}; stop with Ctrl-C or SIGTERM")
+        try:
+            follower.run()
+        except KeyboardInterrupt:
+            typer.echo("stopped; the same command goes on from here")
+        finally:
+            signal.signal(signal.SIGTERM, before)

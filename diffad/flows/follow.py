@@ -1,7 +1,7 @@
 """Alerts from a log that grows: every flow once, whatever happens to this process, or to a log that is renamed.
 
 What has been read, what its sources did and how far the output reached are written to one state
-file after every batch.  A process that died in between finds the state of the batch before, cuts
+file after every batch of alerts.  A process that died in between finds the state before, cuts
 the output back to it and reads on from there.
 """
 
@@ -12,11 +12,17 @@ import os
 import pickle
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
 
 from diffad.base.telling import tell
 from diffad.base.whole_files import replacing
@@ -29,6 +35,9 @@ from diffad.flows.table import ReadReport
 
 #: Bytes of the log that are read at a time; bounds memory.
 BATCH_BYTES = 4 << 20
+#: Times as long as it takes that pass between two states without an alert between them: a large one must not be written
+#: for every line.
+PAUSE = 10.0
 #: Bytes by which a log is known again.
 MARK_BYTES = 1 << 12
 GZIP_MAGIC = b"\x1f\x8b"
@@ -46,12 +55,12 @@ class State:
         The log that is being read (0: none yet), and how many of its bytes are done.
     before : bytes
         The last of these: another file may get the inode of one that is gone.
-    written : int
-        Bytes of output that belong to these.
+    output, written : int
+        Inode of the output (0: none yet), and how many of its bytes belong to these.
     format : str
         As of `diffad.flows.read_flows`; "auto" until a log has a first line.
     belongs_to : dict of str to str
-        What a restart must not change, by name: log, output, time zone and model.
+        By name: log, output and time zone, which a restart must not change, and model.
     parser, watch, incidents
         What they remember of lines and flows before.
     """
@@ -64,6 +73,7 @@ class State:
     inode: int = 0
     offset: int = 0
     before: bytes = b""
+    output: int = 0
     written: int = 0
 
 
@@ -80,13 +90,15 @@ class Follower:
         before.
     model : FlowModel
     output : Path
-        Appended to; cut back to the last complete batch at a restart.
+        Appended to; cut back to the last complete batch at a restart. Where it is renamed, as by rotation, or removed,
+        a new one is begun.
     limits : Limits
         As of `FlowModel.limits`.
     format : str
         As of `diffad.flows.read_flows`; "auto" waits for the log's first line.
     state : Path
-        Where to keep what a restart needs; belongs to one log, format, time zone, model and output.
+        Where to keep what a restart needs; belongs to one log, format, time zone and output. With another model, as one
+        fitted anew, reading goes on as well, but what sources did before is forgotten.
     timezone : str, default="UTC"
         As of `diffad.flows.read_flows`.
     """
@@ -103,6 +115,7 @@ class Follower:
     ) -> None:
         self.log, self.model, self.output = log, model, output
         self.limits, self.format, self.state_file, self.timezone = limits, format, state, timezone
+        self._saved_at = self._saving_took = 0.0
         self.state = self._restored()
         if not self.state_file.exists():
             self._save()  # how long the output was before, should the first batch be broken off
@@ -182,20 +195,34 @@ class Follower:
         if len(flows):
             alerts = state.incidents.assign(self.model.alerts(flows, state.watch, self.limits))
             text = "".join(line + "\n" for line in ecs_lines(alerts)).encode()
+        if text:
+            self._append(text)
+        state.offset += len(block)
+        state.before = (state.before + block)[-MARK_BYTES:]
+        if text or time.monotonic() - self._saved_at > PAUSE * self._saving_took:
+            self._save()
+
+    def _append(self, text: bytes) -> None:
         with self.output.open("ab") as file:
+            place = os.fstat(file.fileno())
+            if place.st_ino != self.state.output or place.st_size < self.state.written:
+                if self.state.output:
+                    tell(f"{self.output} is another file than before, or was cut; alerts are appended to it")
+                self.state.output, self.state.written = place.st_ino, place.st_size
+                self._save()  # how long it was before, should this batch be broken off
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        state.written += len(text)
-        state.offset += len(block)
-        state.before = (state.before + block)[-MARK_BYTES:]
-        self._save()
+        self.state.written += len(text)
 
     def _save(self) -> None:
+        began = time.monotonic()
         with replacing(self.state_file) as draft, draft.open("wb") as file:
             pickle.dump(self.state, file)
             file.flush()
             os.fsync(file.fileno())
+        self._saved_at = time.monotonic()
+        self._saving_took = self._saved_at - began
 
     def _belongs_to(self) -> dict[str, str]:
         # Not resolved: the name of a log may be a link that moves on.
@@ -203,9 +230,10 @@ class Follower:
         return {**paths, "timezone": self.timezone, "model": self.model.digest}
 
     def _restored(self) -> State:
-        size = self.output.stat().st_size if self.output.exists() else 0
+        place = _stat(self.output)
         if not self.state_file.exists():
-            return State(self.model.watch(), self.format, self._belongs_to(), written=size)
+            inode, size = (place.st_ino, place.st_size) if place else (0, 0)
+            return State(self.model.watch(), self.format, self._belongs_to(), output=inode, written=size)
         try:
             state = pickle.loads(self.state_file.read_bytes())
         except Exception as error:
@@ -217,27 +245,25 @@ class Follower:
                 f"state file {self.state_file} was written by another version of diffad; remove it to start anew"
             )
         self._check_same(state)
-        if size < state.written:
-            raise ValueError(
-                f"{self.output} has {size} bytes, but {state.written} were written; put it back, or remove "
-                f"{self.state_file} to start anew"
-            )
-        with self.output.open("ab") as file:
-            file.truncate(state.written)
+        if place and place.st_ino == state.output and place.st_size > state.written:
+            with self.output.open("ab") as file:
+                file.truncate(state.written)
         return state
 
     def _check_same(self, state: State) -> None:
-        """Refuse a state that belongs to something else, and say to what."""
+        """Refuse a state that belongs to something else, and say to what; another model begins to watch."""
         given, known = self._belongs_to(), dict(state.belongs_to)
         if self.format != "auto" and state.format != "auto":
             given, known = given | {"format": self.format}, known | {"format": state.format}
-        for name in known:
+        for name in known.keys() - {"model"}:
             if given[name] != known[name]:
-                what = "another model" if name == "model" else f"{name} {known[name]!r}, not {given[name]!r}"
                 raise ValueError(
-                    f"state file {self.state_file} belongs to {what}; give the {name} that it belongs to, or remove it "
-                    "to start anew"
+                    f"state file {self.state_file} belongs to {name} {known[name]!r}, not {given[name]!r}; give the "
+                    f"{name} that it belongs to, or remove it to start anew"
                 )
+        if given["model"] != known["model"]:
+            tell(f"{self.log} goes on with another model; what its sources did before is forgotten")
+            state.watch, state.belongs_to = self.model.watch(), self._belongs_to()
         if state.format == "auto":
             state.format = self.format
 
@@ -329,6 +355,28 @@ class Follower:
         if old == self.log:
             return False
         return _size(self.log if old is None else self._after(old)) > 0
+
+
+@contextmanager
+def only_follower(state: Path) -> Iterator[None]:
+    """Hold a state for this process alone: two followers would write over each other's alerts.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process holds it.
+    """
+    if fcntl is None:
+        yield
+        return
+    with state.with_name(f"{state.name}.lock").open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"another process follows with the state file {state}; stop it, or give another"
+            ) from None
+        yield
 
 
 def rotated_names(log: Path) -> re.Pattern[str]:

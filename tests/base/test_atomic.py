@@ -101,3 +101,19 @@ def test_a_frame_with_other_columns_does_not_rename_the_fitted_ones():
     with pytest.raises(ValueError, match="irregular"):
         model.fit(frame.rename(columns={"b": "c"}).drop(index=clock[5:9]))
     assert list(model.transform(frame).columns) == ["a", "b"]
+
+
+def test_who_looks_while_it_is_fitted_anew_sees_the_old_model(monkeypatch):
+    """Another thread may score while a detector learns: by the model before or the one after, none between."""
+    detector = TabularDetector(kinds=("nearest",)).fit(ROWS)
+    expected, seen = detector.score_samples(ROWS), []
+    honest = tracking.run_of
+
+    def looked_at(estimator, X):
+        seen.append(detector.score_samples(ROWS))
+        return honest(estimator, X)
+
+    monkeypatch.setattr(tracking, "run_of", looked_at)
+    detector.fit(3 * ROWS[::-1, :2] + 1)
+    np.testing.assert_array_equal(seen[0], expected)
+    assert detector.n_features_in_ == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -70,3 +72,39 @@ def test_a_seeded_block_draws_the_same_and_leaves_the_callers_streams_alone(monk
     assert torch.equal(*draws)
     assert torch.equal(draws[0], torch.randn(4, generator=torch.Generator().manual_seed(5)))
     assert reseeded == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_forked_while_another_thread_draws_neither_waits_for_it_nor_keeps_its_defaults():
+    """In the child there is no other thread that could let go of what it holds."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def other():
+        with pinned_defaults(), seeded(0):
+            entered.set()
+            leave.wait(30)
+
+    def child(told):
+        kept = torch.get_default_dtype()
+        with pinned_defaults(), seeded(0):
+            told.send(kept)
+
+    torch.set_default_dtype(torch.float64)
+    thread = threading.Thread(target=other)
+    try:
+        thread.start()
+        assert entered.wait(10)
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        process = multiprocessing.get_context("fork").Process(target=child, args=(sender,))
+        process.start()
+        try:
+            assert receiver.poll(20), "the child waits for ever"
+            assert receiver.recv() == torch.float64
+        finally:
+            process.kill()
+            process.join()
+    finally:
+        leave.set()
+        thread.join()
+        torch.set_default_dtype(torch.float32)

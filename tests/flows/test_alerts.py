@@ -718,11 +718,6 @@ def test_what_cannot_be_followed_is_refused(folder, model, tmp_path):
     assert done.exit_code == 1 and "JSON lines" in done.output
     log.write_text((folder / "new.log").read_text())
     follower(model, tmp_path).step()
-    (folder / "short.log").write_text(HEADER + "".join(normal(250)))
-    with pytest.warns(UserWarning, match="600s"):
-        other = FlowModel.fit(load_flows(folder / "short.log"))
-    with pytest.raises(ValueError, match="another model"):
-        follower(other, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -732,22 +727,20 @@ def test_what_cannot_be_followed_is_refused(folder, model, tmp_path):
         ({"format": "nfdump"}, "belongs to format 'zeek', not 'nfdump'"),
         ({"log": "other.log"}, "belongs to log '.*conn.log', not '.*other.log'"),
         ({"output": "other.jsonl"}, "belongs to output '.*out.jsonl', not '.*other.jsonl'"),
-        ({"model": "other"}, "belongs to another model; give the model"),
     ],
 )
 def test_a_restart_with_something_else_is_refused_by_name(folder, model, tmp_path, change, words):
     log, out = tmp_path / "conn.log", tmp_path / "out.jsonl"
     log.write_text((folder / "new.log").read_text())
-    other = dataclasses.replace(model, lasting=model.lasting | {"pair": model.lasting["source"]})
     limits = model.limits(20)
 
-    def start(log=log, model=model, output=out, format="auto", timezone="UTC"):
+    def start(log=log, output=out, format="auto", timezone="UTC"):
         return Follower(log, model, output, limits, format, tmp_path / "state", timezone)
 
     start().step()
     before = out.read_bytes()
     (tmp_path / "other.jsonl").write_bytes(before + b"of others")
-    given = {"log": tmp_path / "other.log", "output": tmp_path / "other.jsonl", "model": other}
+    given = {"log": tmp_path / "other.log", "output": tmp_path / "other.jsonl"}
     with pytest.raises(ValueError, match=words):
         start(**{name: given.get(name, value) for name, value in change.items()})
     assert out.read_bytes() == before and (tmp_path / "other.jsonl").read_bytes().endswith(b"of others")
@@ -815,14 +808,91 @@ def test_output_of_a_half_written_batch_is_cut_back(folder, model, tmp_path):
     assert (tmp_path / "out.jsonl").read_bytes() == whole
 
 
-def test_a_lost_output_or_state_is_said(folder, model, tmp_path):
-    log = tmp_path / "conn.log"
-    log.write_text((folder / "new.log").read_text())
+def test_another_model_goes_on_where_the_one_before_stopped(folder, model, tmp_path):
+    log, new = tmp_path / "conn.log", (folder / "new.log").read_text()
+    turn = new.index("\n", len(new) // 2) + 1
+    log.write_text(new[:turn])
+    catch_up(follower(model, tmp_path))
+    before = (tmp_path / "out.jsonl").read_text()
+    log.write_text(new)
+    other = dataclasses.replace(model, lasting=model.lasting | {"pair": model.lasting["source"]})
+    with pytest.warns(UserWarning, match="goes on with another model"):
+        watch = follower(other, tmp_path)
+    assert watch.state.watch.begin is None, "it has seen nothing yet"
+    assert sum(iter(watch.step, 0)) == new[turn:].count("\n"), "no line twice"
+    assert (tmp_path / "out.jsonl").read_text().startswith(before)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert follower(other, tmp_path).step() == 0, "it is known now"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("lost", ["renamed", "removed", "cut"])
+def test_alerts_go_on_in_a_new_file_where_theirs_is_gone(folder, model, expected, tmp_path, lost, restarted):
+    log, out, new = tmp_path / "conn.log", tmp_path / "out.jsonl", (folder / "new.log").read_text()
+    turn = new.index("\n", len(new) // 2) + 1
+    log.write_text(new[:turn])
     watch = follower(model, tmp_path)
     catch_up(watch)
-    (tmp_path / "out.jsonl").unlink()
-    with pytest.raises(ValueError, match="put it back"):
-        follower(model, tmp_path)
+    before = out.read_text().splitlines()
+    assert before
+    if lost == "cut":
+        out.write_text("")
+    else:
+        out.rename(tmp_path / "kept") if lost == "renamed" else out.unlink()
+    log.write_text(new)
+    watch = follower(model, tmp_path) if restarted else watch
+    with pytest.warns(UserWarning, match="another file than before, or was cut"):
+        catch_up(watch)
+    same(before + out.read_text().splitlines(), expected)
+    whole = out.read_bytes()
+    with out.open("ab") as file:
+        file.write(b'{"half": ')
+    assert follower(model, tmp_path).step() == 0
+    assert out.read_bytes() == whole
+
+
+def test_a_large_state_is_not_written_for_every_line(folder, model, tmp_path, monkeypatch):
+    log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
+    quiet = dataclasses.replace(model.limits(20), flow=np.inf, source=np.inf, pair=np.inf)
+    watch = Follower(log, model, tmp_path / "out", quiet, "zeek", tmp_path / "state")
+    saved = []
+    honest = watch._save
+    monkeypatch.setattr(watch, "_save", lambda: saved.append(honest()))
+    monkeypatch.setattr("diffad.flows.follow.PAUSE", 1e9)
+    for line in lines[:30]:
+        with log.open("a") as file:
+            file.write(line)
+        watch.step()
+    assert not saved
+    monkeypatch.setattr("diffad.flows.follow.PAUSE", 0)
+    with log.open("a") as file:
+        file.write(lines[30])
+    watch.step()
+    assert len(saved) == 1
+    assert Follower(log, model, tmp_path / "out", quiet, "zeek", tmp_path / "state").step() == 0
+
+
+def test_a_second_follower_is_refused_and_sigterm_is_a_stop(folder, tmp_path):
+    log, out = tmp_path / "conn.log", tmp_path / "out.jsonl"
+    log.write_text((folder / "new.log").read_text())
+    command = [sys.executable, "-m", "diffad.cli", "flows", "score", str(log), "--model", str(folder / "traffic.model")]
+    command += ["--follow", "-o", str(out)]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert "following" in first.stdout.readline()
+        second = subprocess.run(command, capture_output=True, text=True)
+        assert second.returncode == 1 and "another process follows" in second.stderr + second.stdout
+        first.send_signal(signal.SIGTERM)
+        said, _ = first.communicate(timeout=30)
+        assert first.returncode == 0 and "stopped" in said
+    finally:
+        first.kill()
+
+
+def test_a_lost_state_is_said(folder, model, tmp_path):
+    (tmp_path / "conn.log").write_text((folder / "new.log").read_text())
+    catch_up(follower(model, tmp_path))
     (tmp_path / "state").write_bytes(b"x")
     with pytest.raises(ValueError, match="broken"):
         follower(model, tmp_path)

@@ -64,8 +64,10 @@ class ImageDetector(Detector):
        sees a part twice at the same place.
     3. Residuals are measured in units of cross-fitted normal ones. The hottest 1 % of the pixels, relative to
        the image's own texture, are evidence of a defect, all pixels together evidence of another part
-       altogether, as is, of small images, the distance to the nearest good one; all become minus log
-       probabilities, whose squares are added.
+       altogether, as is, of small images, the distance to the nearest good one, and, where no training image has
+       missing pixels, how rough an image is all over and how bright its channels are beside each other: too quiet,
+       as a blank or blurred image, is strange as well. All become minus log probabilities, whose squares are added.
+       Brightness of all channels together is no evidence.
     4. Of cloth, wood or ground metal no two images share what lies where. Where drawn defects say so, matched filters
        in one Gaussian of all patches (texture) join scores and maps, or take over.
     5. Heat maps take a second look: the hottest places and their surroundings are hidden, and compared with
@@ -162,7 +164,8 @@ class ImageDetector(Detector):
         Parameters
         ----------
         X : array of shape (n, height, width) or (n, height, width, channels)
-            Float or integer; NaN is a missing pixel. In the order of taking: it tells which images may be alike, as
+            Float or integer; NaN is a missing pixel. What hardly an image shows is not judged; where all images
+            miss the same part, more of those that show it alarm than asked for. In the order of taking: it tells which images may be alike, as
             frames of a film or several pictures of a part are, and must not judge each other. Where near-copies
             are shuffled, most of what is new alarms.
         y : ignored

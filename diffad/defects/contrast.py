@@ -76,6 +76,22 @@ class Contrast:
             centre[i], scale[i] = c, s
         return result, centre, scale
 
+    def drawn(self, prior: SpanPrior, images: Images) -> Images:
+        """Return images in units of their contrast, with missing pixels drawn given the others.
+
+        A draw of everything is moved by what the visible pixels make of its being off (Hoffman and Ribak 1991).
+        """
+        result = self.completed(prior, images)[0]
+        for i in np.flatnonzero(np.isnan(images).any((1, 2, 3))):
+            hidden = np.isnan(images[i]).ravel()
+            generator = torch.Generator().manual_seed(int(i))
+            weight = torch.randn(len(prior.rows), generator=generator) @ prior.rows.cpu()
+            noise = prior.ridge**0.5 * torch.randn(hidden.size, generator=generator)
+            draw = (prior.mean.cpu() + weight + noise).to(prior.mean)
+            off = (draw - prior.given(torch.from_numpy(~hidden).to(draw.device))(draw)).cpu().numpy()
+            result[i].reshape(-1)[hidden] += off[hidden]
+        return result
+
     def _of_whole(self, fillings: Fillings, image: Images, centre: Images, scale: Images) -> tuple[Array, Array]:
         """Return centre and scale (1, 1, channels) of an image once filled, from those of its visible part.
 

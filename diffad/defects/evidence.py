@@ -111,6 +111,10 @@ class Priors:
         """Fit to good images (n, height, width, channels) and altered copies of them."""
         x = learnt_from(contrast, images, recipe)
         still = SpanPrior.fit(x.flatten(1).to(recipe.device))
+        if np.isnan(images).any():
+            # What is missing counted as average so far: drawn given what is seen it varies as it does in whole images.
+            x = enlarged(torch.from_numpy(contrast.drawn(still, images)), recipe.augmentation)
+            still = SpanPrior.fit(x.flatten(1).to(recipe.device))
         if not recipe.shifts:
             return cls(still, still)
         some = x[torch.linspace(0, len(x) - 1, min(len(x), MOST_SHIFTED)).long()]
@@ -306,7 +310,8 @@ class ImageModel:
 
     def looks(self, judged: Judged) -> tuple[Images, Images]:
         """Return the heat at first sight and the surprise at a second look, (n, height, width) each."""
-        visible, energies = seen(judged.images), self._energies(judged.residual)
+        visible = seen(judged.images)
+        energies = self._energies(judged.residual)
         fine: Images = np.mean([_smoothed(e, SMOOTH) for e in energies[:FINE]], 0)
         hot = relative_to_texture(fine, visible)
         # A defect has the scale at which it stands out most (Lindeberg 1998).  Not relative to anything: inside
@@ -356,6 +361,13 @@ def _shifted(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
 
 def _smoothed(maps: NDArray[Any], width: float) -> Images:
     return blur(np.asarray(maps, np.float32)[..., None], width)[..., 0]
+
+
+def share_seen(visible: NDArray[np.bool_], width: float) -> Images:
+    """Return which part of the energy of a blob's answer visible pixels (n, height, width) have, at least a tenth."""
+    if visible.all():
+        return np.ones(visible.shape, np.float32)
+    return np.asarray(np.maximum(_smoothed(visible, width / 2**0.5), 0.1))
 
 
 def blur(images: Images, width: float) -> Images:

@@ -37,10 +37,12 @@ from diffad.defects.evidence import (
     judged,
     learnt_from,
     seen,
+    share_seen,
 )
 from diffad.defects.profile import Profile
 from diffad.defects.second_look import SecondLook
 from diffad.defects.texture import Texture, side_of
+from diffad.images.fitting import complete_images
 from diffad.images.folds import fold_of
 from diffad.tails import LogTail
 
@@ -58,6 +60,8 @@ Use: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
 SAYS, SHOWS = ((1.0, 0.0), (1.0, 1.0), (0.0, 1.0)), ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0))
 #: Least normal size of residuals, in an image's contrast: what no camera resolves.
 LEAST_UNIT = 1e-4
+#: Images that must show a pixel, at least, for units of its own, and what counts for none.
+LEAST_SHOWN, LEAST_COUNT = 0.5, 1e-3
 #: Side of a patch below which there is no texture to speak of.
 LEAST_SIDE = 5
 
@@ -75,22 +79,36 @@ def fit_images(
     unseen = [
         judged(contrast, Priors.fit(contrast, images[fold != f], recipe), images[fold == f]) for f in range(n_folds)
     ]
-    residual = _in_order([found.residual for found in unseen], fold)
-    model = ImageModel(contrast, Priors.fit(contrast, images, recipe), _scales(residual))
+    residual, visible = _in_order([found.residual for found in unseen], fold), seen(images)
+    model = ImageModel(contrast, Priors.fit(contrast, images, recipe), _scales(residual, visible))
     # Each image in units of the other folds': a few would pull their own units up, and the hottest places are means
     # over many pixels, of little spread.
-    by_fold = [replace(model, scales=_scales(residual[fold != f])) for f in range(n_folds)]
+    by_fold = [replace(model, scales=_scales(residual[fold != f], visible[fold != f])) for f in range(n_folds)]
     if not np.isnan(images).any():
         profiles = _in_order([model.profiles(found) for found in unseen], fold)
         by_fold = [replace(m, profile=Profile.fit(profiles[fold != f])) for f, m in enumerate(by_fold)]
         model = replace(model, profile=Profile.fit(profiles))
     if use is not None:
-        textures, whole = _textures(contrast, images, fold, recipe, use)
+        complete = _complete(contrast, images, device)
+        textures, whole = _textures(contrast, images, complete, fold, recipe, use)
         by_fold = [replace(m, texture=textures[f % len(textures)]) for f, m in enumerate(by_fold)]
         model = replace(model, texture=whole)
     evidence = _in_order([judge.evidence(found) for judge, found in zip(by_fold, unseen, strict=True)], fold)
+    if use is not None and complete is not images:
+        plain, visible = contrast.plain(complete), seen(complete)
+        parts = [textures[f % len(textures)].evidence(plain[fold == f], visible[fold == f]) for f in range(n_folds)]
+        evidence[:, -1] = np.maximum(evidence[:, -1], _in_order(parts, fold))
     model = replace(model, look=_second_look(model, images, fold, recipe), tails=LogTail.fit(evidence))
     return model, model.together(evidence)
+
+
+def _complete(contrast: Contrast, images: Images, device: torch.device) -> Images:
+    """Return images with missing pixels drawn from the texture around: beside holes its filters answer less."""
+    if not np.isnan(images).any():
+        return images
+    centre, scale = contrast.moments(images)
+    x = torch.from_numpy(((images - centre) / scale).astype(np.float32))
+    return (complete_images(x, device).numpy() * scale + centre).astype(images.dtype)
 
 
 def _in_order(parts: list[NDArray[Any]], fold: NDArray[np.int64]) -> NDArray[Any]:
@@ -102,30 +120,37 @@ def _in_order(parts: list[NDArray[Any]], fold: NDArray[np.int64]) -> NDArray[Any
 
 
 def _textures(
-    contrast: Contrast, images: Images, fold: NDArray[np.int64], recipe: ImageRecipe, use: Use
+    contrast: Contrast, images: Images, complete: Images, fold: NDArray[np.int64], recipe: ImageRecipe, use: Use
 ) -> tuple[list[OfTexture], OfTexture]:
-    """Return filters and units for every `TEXTURE_FOLDS`-th fold, which have seen none of these, and of all images."""
-    plain, visible = contrast.plain(images), seen(images)
+    """Return filters and units for every `TEXTURE_FOLDS`-th fold, which have seen none of these, and of all images.
+
+    They are learnt from the completed images; the level of heat is that of the images as they are.
+    """
+    plain, visible = contrast.plain(complete), seen(complete)
     groups = [fold % TEXTURE_FOLDS == g for g in range(min(TEXTURE_FOLDS, int(fold.max()) + 1))]
-    filters = [Texture.fit(learnt_from(contrast, images[~group], recipe), recipe.device) for group in groups]
+    filters = [Texture.fit(learnt_from(contrast, complete[~group], recipe), recipe.device) for group in groups]
     sums = [_squares(t, plain[group], visible[group]) for group, t in zip(groups, filters, strict=True)]
     total, count = (np.sum(part, 0) for part in zip(*sums, strict=True))
-    of_others = [(total - s) / np.maximum(count - c, 1) for s, c in sums]
-    by_group = [OfTexture(t, _units(m), *use) for t, m in zip(filters, of_others, strict=True)]
+    of_others = [(total - s, count - c) for s, c in sums]
+    by_group = [OfTexture(t, _units(*m), *use) for t, m in zip(filters, of_others, strict=True)]
     heat, pixels = 0.0, 0
     for group, texture in zip(groups, by_group, strict=True):
-        some = np.flatnonzero(group)[:LOOKED]
-        heat += float(texture.heat(plain[some], visible[some]).sum())
-        pixels += int(visible[some].sum())
-    of_all = Texture.fit(learnt_from(contrast, images, recipe), recipe.device)
-    return by_group, OfTexture(of_all, _units(total / np.maximum(count, 1)), *use, heat / max(pixels, 1) or 1.0)
+        some = images[np.flatnonzero(group)[:LOOKED]]
+        heat += float(texture.heat(contrast.plain(some), seen(some)).sum())
+        pixels += int(seen(some).sum())
+    of_all = Texture.fit(learnt_from(contrast, complete, recipe), recipe.device)
+    return by_group, OfTexture(of_all, _units(total, count), *use, heat / max(pixels, 1) or 1.0)
 
 
-def _scales(residual: Images) -> dict[float, Images]:
-    """Return the root mean square (height, width, channels) of residuals under each blob that images have room for."""
+def _scales(residual: Images, visible: NDArray[np.bool_]) -> dict[float, Images]:
+    """Return the root mean square (height, width, channels) of residuals under each blob that images have room for.
+
+    Over the images that show a pixel.
+    """
     scales = {}
     for blob in [b for b in BLOBS if b <= max(1.0, WIDEST * min(residual.shape[1:3]))]:
-        scales[blob] = _units((blur(residual, blob) ** 2).mean(0))
+        squares = (blur(residual, blob) ** 2 * visible[..., None]).sum(0)
+        scales[blob] = _units(squares, (share_seen(visible, blob) * visible).sum(0)[..., None])
     return scales
 
 
@@ -135,12 +160,18 @@ def _squares(texture: Texture, plain: Images, visible: NDArray[np.bool_]) -> tup
     return total, visible.sum(0)[..., None, None]
 
 
-def _units(squares: Images) -> Images:
-    """Return the root of mean squares (height, width, ...) per pixel."""
-    size = np.sqrt(squares)
+def _units(squares: Images, count: NDArray[Any]) -> Images:
+    """Return the root of mean squares (height, width, ...) per pixel, from sums over so many images, which may be 0."""
+    size = np.sqrt(squares / np.maximum(count, LEAST_COUNT))
     # Neighbouring pixels have similar residuals; a few hundred images leave the estimate rough.
-    smooth = gaussian_filter(size, (2, 2, *[0] * (size.ndim - 2)))
-    return np.maximum(smooth, max(1e-3 * float(smooth.max()), LEAST_UNIT)).astype(np.float32)
+    width = (2, 2, *[0] * (size.ndim - 2))
+    count = np.broadcast_to(count, size.shape).astype(np.float64)
+    near = gaussian_filter(count, width)
+    smooth = gaussian_filter(size * count, width) / np.maximum(near, LEAST_COUNT)
+    # What no image shows cannot be judged.
+    smooth = np.where(near >= LEAST_SHOWN, smooth, np.inf)
+    largest = float(smooth.max(initial=0, where=near >= LEAST_SHOWN))
+    return np.maximum(smooth, max(1e-3 * largest, LEAST_UNIT)).astype(np.float32)
 
 
 class Trial(NamedTuple):
@@ -196,9 +227,8 @@ def _use_of_texture(judges: list[DefectTrial], recipe: ImageRecipe) -> Use | Non
         return None
     says, shows = [], []
     for judge in judges:
-        both = judge.with_texture(
-            Texture.fit(learnt_from(judge.model.contrast, judge.trial.train, recipe), recipe.device)
-        )
+        train = _complete(judge.model.contrast, judge.trial.train, recipe.device)
+        both = judge.with_texture(Texture.fit(learnt_from(judge.model.contrast, train, recipe), recipe.device))
         says.append([both.separation(both.model.says(*ways)) for ways in SAYS])
         shows.append(both.sharpness())
     use = admitted(SAYS, np.mean(says, 0), GATE_WORTH), admitted(SHOWS, np.mean(shows, 0), GATE_WORTH)
@@ -218,12 +248,12 @@ class DefectTrial:
     def of(cls, contrast: Contrast, priors: Priors, trial: Trial) -> Self:
         """Hold the images of a trial against priors."""
         good, damaged = (judged(contrast, priors, images) for images in (trial.good, trial.drawn))
-        return cls(trial, good, damaged, ImageModel(contrast, priors, _scales(good.residual)))
+        return cls(trial, good, damaged, ImageModel(contrast, priors, _scales(good.residual, seen(good.images))))
 
     def with_texture(self, texture: Texture) -> DefectTrial:
         """Return a judge that looks at texture as well."""
         squares, count = _squares(texture, self.model.contrast.plain(self.trial.good), seen(self.trial.good))
-        of_texture = OfTexture(texture, _units(squares / np.maximum(count, 1)))
+        of_texture = OfTexture(texture, _units(squares, count))
         return replace(self, model=replace(self.model, texture=of_texture))
 
     def separation(self, says: Sequence[float]) -> float:

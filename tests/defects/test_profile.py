@@ -71,6 +71,16 @@ def test_colour_is_judged_where_light_is_not_and_defects_are_seen_that_all_chann
     assert found(detector, new) > 0.9
 
 
+def test_whole_images_are_normal_to_what_learnt_from_incomplete_ones():
+    train = fields(80, 0)
+    train[np.random.default_rng(1).random(train.shape) < 0.5] = np.nan
+    detector = ImageDetector(threshold=FalseAlarmRate(0.05)).fit(train)
+    new = fields(100, 2)
+    assert found(detector, new) < 0.15
+    new[:, 14:18, 14:18] += 4
+    assert found(detector, new) > 0.8
+
+
 def test_profiles_do_not_depend_on_light():
     rng = np.random.default_rng(0)
     residuals, brightness = [rng.standard_normal((4, 8, 8, 2))], rng.standard_normal((4, 2))

@@ -544,6 +544,21 @@ def test_text_that_is_hardly_meant_as_categories_is_told(texts, message):
         TabularImputer(prior="gaussian").fit(X)
 
 
+def test_many_columns_of_numbers_as_text_are_told_once(recwarn):
+    X = pd.DataFrame(np.random.default_rng(0).integers(0, 4, (200, 9)).astype(str), columns=list("abcdefghi"))
+    TabularImputer(prior="gaussian").fit(X)
+    (said,) = [str(w.message) for w in recwarn if "as text" in str(w.message)]
+    assert all(repr(name) in said for name in X.columns)
+
+
+@pytest.mark.filterwarnings("error:invalid value:RuntimeWarning")
+def test_missing_values_of_other_programs_are_no_invalid_ones():
+    """R marks them by a NaN that processors complain of."""
+    X = np.random.default_rng(0).standard_normal((60, 3))
+    X.view(np.uint64)[4:9, 1] = 0x7FF00000000007A2
+    assert not np.isnan(TabularImputer(prior="gaussian").fit_transform(X)).any()
+
+
 def test_named_categories_are_taken_as_they_are(recwarn):
     x = np.random.default_rng(0).integers(0, 5, 200)
     TabularImputer(prior="gaussian", categorical_features=["code"]).fit(

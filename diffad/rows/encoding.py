@@ -56,6 +56,8 @@ class Columns:
         """
         names = [str(c) for c in table.columns]
         chosen = _categorical(table, categorical)
+        if categorical is None:
+            _warn_of_no_categories([table.iloc[:, k] for k in sorted(chosen)])
         centre, scale = np.zeros(len(names)), np.ones(len(names))
         categories: dict[int, dict[Any, int]] = {}
         for k, name in enumerate(names):
@@ -63,8 +65,6 @@ class Columns:
             if column.isna().all():
                 raise ValueError(f"column {name!r} holds no value at all; leave it out")
             if k in chosen:
-                if categorical is None:
-                    _warn_of_no_category(column, name)
                 try:
                     counts = column.value_counts()
                     counts = counts[counts > 0].iloc[:MOST_CATEGORIES]
@@ -176,25 +176,37 @@ def _is_category(column: pd.Series) -> bool:
     return not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind)
 
 
-def _warn_of_no_category(column: pd.Series, name: str) -> None:
-    """Warn of text that is read as categories and hardly means them: numbers, dates, or names of rows."""
-    if not (pd.api.types.is_object_dtype(column.dtype) or pd.api.types.is_string_dtype(column.dtype)):
-        return
-    texts = column[column.map(lambda value: isinstance(value, str))].astype(str)
-    if texts.empty:
-        return
-    numbers = pd.to_numeric(texts.str.replace(",", ".", regex=False), errors="coerce").notna()
-    if numbers.mean() > MOSTLY:
-        rest = f", but for {texts[~numbers].iloc[0]!r}" if not numbers.all() else ""
+def _warn_of_no_categories(columns: Sequence[pd.Series]) -> None:
+    """Warn once of texts that are read as categories and hardly mean them: numbers, and names of rows or dates."""
+    numbers: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    for column in columns:
+        if not (pd.api.types.is_object_dtype(column.dtype) or pd.api.types.is_string_dtype(column.dtype)):
+            continue
+        texts = column[column.map(lambda value: isinstance(value, str))].astype(str)
+        if texts.empty:
+            continue
+        is_number = pd.to_numeric(texts.str.replace(",", ".", regex=False), errors="coerce").notna()
+        if is_number.mean() > MOSTLY:
+            rest = f", but for {texts[~is_number].iloc[0]!r}" if not is_number.all() else ""
+            numbers[str(column.name)] = f"{texts.iloc[0]!r}{rest}"
+        elif len(texts) >= NAMES and texts.nunique() > MOSTLY * len(texts):
+            labels[str(column.name)] = f"{texts.iloc[0]!r}, {texts.iloc[1]!r}, ..."
+    if numbers:
         tell(
-            f"column {name!r} holds numbers as text ({texts.iloc[0]!r}{rest}) and is read as categories; make it numbers, as "
-            "by pandas.to_numeric, or name it in categorical_features"
+            f"{_named(numbers)} numbers as text ({next(iter(numbers.values()))}) and is read as categories; make it "
+            "numbers, as by pandas.to_numeric, or name it in categorical_features"
         )
-    elif len(texts) >= NAMES and texts.nunique() > MOSTLY * len(texts):
+    if labels:
         tell(
-            f"column {name!r} holds another text in nearly every row ({texts.iloc[0]!r}, {texts.iloc[1]!r}, ...), from which "
-            "nothing can be learnt; drop it, or make dates and the like numbers"
+            f"{_named(labels)} another text in nearly every row ({next(iter(labels.values()))}), from which nothing can be "
+            "learnt; drop it, or make dates and the like numbers"
         )
+
+
+def _named(columns: Mapping[str, str]) -> str:
+    first = next(iter(columns))
+    return f"column {first!r} holds" if len(columns) == 1 else f"each of the columns {list(columns)} holds"
 
 
 def _without_gross(values: Matrix) -> Matrix:
@@ -220,4 +232,6 @@ def _numbers(column: pd.Series, name: str) -> Matrix:
         ) from None
     if np.isinf(values).any():
         raise ValueError(f"column {name!r} holds infinity; replace it by NaN or by the largest value that is possible")
-    return values
+    # What other programs call missing, as R's NA, may be a NaN that arithmetic complains of.
+    missing = np.isnan(values)
+    return np.where(missing, np.nan, values) if missing.any() else values

@@ -556,7 +556,7 @@ def test_missing_values_of_other_programs_are_no_invalid_ones():
     """R marks them by a NaN that processors complain of."""
     X = np.random.default_rng(0).standard_normal((60, 3))
     X.view(np.uint64)[4:9, 1] = 0x7FF00000000007A2
-    assert not np.isnan(TabularImputer(prior="gaussian").fit_transform(X)).any()
+    assert not TabularImputer(prior="gaussian").fit_transform(pd.DataFrame(X)).isna().any(axis=None)
 
 
 def test_named_categories_are_taken_as_they_are(recwarn):

@@ -19,7 +19,8 @@ from diffad.base.arguments import is_number
 from diffad.base.atomic import all_or_nothing
 from diffad.base.holds_parameters import HoldsParameters
 from diffad.base.telling import tell
-from diffad.thresholds import AlarmsPerDay, FalseAlarmRate, NormalScores, Threshold, drifted
+from diffad.drift import drifted
+from diffad.thresholds import AlarmsPerDay, FalseAlarmRate, NormalScores, Threshold
 
 Scores = NDArray[np.float64]
 

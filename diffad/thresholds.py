@@ -30,6 +30,8 @@ SHAPE_SPREAD = 0.2
 EVENTS_LEAST = 50
 #: Most normal rows that events may take up: an alarm that hardly ends tells nothing.
 EVENTS_SHARE = 0.1
+#: What rounding may add to an adjusted p-value, as a part of it.
+ROUNDING = 1e-12
 #: Rounds of leaving out the strangest where `contamination` says that there are faults among the training data.
 TRIMMING = 2
 
@@ -324,27 +326,3 @@ def benjamini_hochberg(p_values: ArrayLike, rate: float = 0.1) -> NDArray[np.boo
         raise ValueError(f"p_values must lie between 0 and 1, got {p[~((p >= 0) & (p <= 1))][0]}")
     # Conformal p-values are whole parts of n + 1, and often lie on the bound but for rounding.
     return np.asarray(stats.false_discovery_control(p) <= rate * (1 + ROUNDING))
-
-
-#: What rounding may add to an adjusted p-value, as a part of it.
-ROUNDING = 1e-12
-#: Blocks from which on a sign test can tell, and a p-value of half of the rows that needs no test.
-LEAST_BLOCKS, FAR = 7, 0.01
-#: Rows of a block.
-DRIFT_BLOCK = 64
-
-
-def drifted(p_values: Scores) -> bool:
-    """Return whether the bulk of p-values is too small for data like those calibrated on.
-
-    Faults are few: the median of block means does not see them, drift moves it.  Blocks count as
-    one observation each, since neighbours share windows.  Half of a block's rows far out is enough.
-    """
-    n = len(p_values) // DRIFT_BLOCK
-    if n and float(np.median(p_values)) < FAR:
-        return True
-    if n < LEAST_BLOCKS:
-        return False
-    means = p_values[: n * DRIFT_BLOCK].reshape(n, DRIFT_BLOCK).mean(1)
-    low = int((means < 0.5).sum())
-    return float(np.median(means)) < 0.4 and stats.binomtest(low, n, 0.5, alternative="greater").pvalue < 0.01

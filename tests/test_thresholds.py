@@ -12,6 +12,7 @@ from scipy import stats
 from scipy.ndimage import maximum_filter1d
 
 from diffad import SeriesDetector
+from diffad.drift import drifted
 from diffad.thresholds import (
     MERGE,
     TAIL_LEAST,
@@ -20,7 +21,6 @@ from diffad.thresholds import (
     FalseAlarmRate,
     NormalScores,
     benjamini_hochberg,
-    drifted,
     merge,
 )
 

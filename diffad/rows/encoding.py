@@ -21,6 +21,8 @@ Matrix = NDArray[np.float64]
 GROSS = 1e4
 #: Categories with an indicator of their own, the commonest first; the rest count as unseen.
 MOST_CATEGORIES = 60
+#: What the indicator of a category is: two different ones are one unit apart.
+HOT = float(1 / np.sqrt(2))
 #: Share of a column's texts from which on they are numbers, or names of rows where there are so many rows.
 MOSTLY, NAMES = 0.9, 50
 
@@ -104,9 +106,8 @@ class Columns:
                 parts.append(_numbers(column, name)[:, None])
                 continue
             codes = _as_bools(column, self.categories[k]).map(self.categories[k]).to_numpy(float)
-            # Two different categories are one unit apart, and an unseen one is from all.
-            hot = (codes[:, None] == np.arange(len(self.categories[k]) + 1)) / np.sqrt(2)
-            hot[np.isnan(codes), -1] = 1 / np.sqrt(2)
+            hot = HOT * (codes[:, None] == np.arange(len(self.categories[k]) + 1))
+            hot[np.isnan(codes), -1] = HOT  # an unseen one is one unit from all
             hot[column.isna().to_numpy()] = np.nan
             parts.append(hot)
         return np.concatenate(parts, 1) if parts else np.empty((len(table), 0))
@@ -116,6 +117,11 @@ class Columns:
         """Column number behind each encoded entry."""
         widths = [len(self.categories[k]) + 1 if k in self.categories else 1 for k in range(len(self.names))]
         return np.repeat(np.arange(len(self.names)), widths)
+
+
+def indicators(codes: NDArray[np.int64], width: int) -> Matrix:
+    """Return the encoded entries (n, width) of categories by their codes (n,)."""
+    return np.asarray(HOT * np.eye(width)[codes])
 
 
 def _categorical(table: pd.DataFrame, chosen: Sequence[str | int] | None) -> set[int]:

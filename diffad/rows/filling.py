@@ -19,6 +19,7 @@ from scipy.special import ndtr
 from diffad.calibration import Bands
 from diffad.priors.conditional_rows import MixtureMarginals, RowConditional, pool
 from diffad.rows.column_scale import ColumnScale
+from diffad.rows.encoding import HOT, indicators
 
 Matrix = NDArray[np.float64]
 #: Numbers of rows and what was said of them, chunk by chunk.
@@ -109,7 +110,7 @@ class Filler:
             Of each category; of what is known 0 or 1.  Numeric entries mean nothing.
         """
         values = np.repeat(rows[None], len(levels), 0)
-        probabilities = rows * np.sqrt(2)
+        probabilities = rows / HOT
         for part, conditional in said or self.conditionals(rows):
             row, entry = (~conditional.known).numpy().nonzero()
             marginals = conditional.marginals()
@@ -126,7 +127,7 @@ class Filler:
                     power = 1 + (self.sharpness - 1) * (1 - left).clip(0, 1)
                     chance = _chances(mean[here].reshape(len(gap), len(block)), power)
                     probabilities[np.ix_(gap, block)] = chance
-                    values[:, gap[:, None], block] = np.eye(len(block))[chance.argmax(1)] / np.sqrt(2)
+                    values[:, gap[:, None], block] = indicators(chance.argmax(1), len(block))
         return values, probabilities
 
     def sample(self, rows: Matrix, n_samples: int, seed: int) -> Matrix:
@@ -144,7 +145,7 @@ class Filler:
                 continue
             chance = self.fill(drawn[:, gap].reshape(-1, rows.shape[1]), (0.5,))[1][:, block]
             pick = (chance.cumsum(1) < uniform[:, gap, 1 + b].reshape(-1, 1)).sum(1).clip(max=len(block) - 2)
-            hot = np.eye(len(block))[pick] / np.sqrt(2)
+            hot = indicators(pick, len(block))
             drawn[np.ix_(np.arange(n_samples), np.flatnonzero(gap), block)] = hot.reshape(n_samples, -1, len(block))
         return drawn
 
@@ -171,7 +172,7 @@ class Filler:
 
 def _chances(mean: Matrix, power: Matrix) -> Matrix:
     """Turn expected indicators (n, categories + 1) into probabilities by powers (n, 1); the last, unseen, has none."""
-    chance = np.clip(mean * np.sqrt(2), 1e-6, 1.0) ** power
+    chance = np.clip(mean / HOT, 1e-6, 1.0) ** power
     chance[:, -1] = 0.0
     return np.asarray(chance / chance.sum(1, keepdims=True))
 

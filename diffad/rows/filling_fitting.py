@@ -22,6 +22,7 @@ from diffad.priors.conditional_rows import pool
 from diffad.priors.kernel import KernelPrior
 from diffad.priors.mixture import MixturePrior
 from diffad.priors.wide import WideGaussian
+from diffad.rows.encoding import HOT
 from diffad.rows.filling import Filler, Matrix, Pool, Said, Space
 
 #: Learns a model of rows from complete rows and which of their entries are known.
@@ -232,7 +233,7 @@ def loss(filler: Filler, holes: Matrix, truth: Matrix, said: Said | None = None)
     for block in filler.space.blocks:
         here = gap[:, block[0]]
         if here.any():
-            hot = truth[np.ix_(here, block)] * np.sqrt(2)
+            hot = truth[np.ix_(here, block)] / HOT
             found.append(0.5 * ((chances[np.ix_(here, block)] - hot) ** 2).sum(1).mean())
     return float(np.mean(found))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from diffad.base.caching import ForgetsCaches
 from diffad.priors.covariance import ledoit_wolf
 from diffad.priors.gaussian import NUGGET, fill_missing
+from diffad.rows.encoding import indicators
 
 Matrix = NDArray[np.float64]
 
@@ -65,7 +66,7 @@ class GaussianFill(ForgetsCaches):
         for block in self.blocks:
             gap = np.isnan(rows[:, block[0]])
             if len(block) > 1 and gap.any():
-                filled[np.ix_(gap, block)] = np.eye(len(block))[filled[np.ix_(gap, block)].argmax(1)] / np.sqrt(2)
+                filled[np.ix_(gap, block)] = indicators(filled[np.ix_(gap, block)].argmax(1), len(block))
         return filled
 
     @cached_property

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.signal import lfilter
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from diffad import AlarmsPerDay, FalseAlarmRate, SeriesDetector, SeriesImputer, Training
 from diffad.detection import DriftWarning
@@ -407,6 +407,27 @@ def test_a_combination_never_met_is_found_though_no_plane_holds_it():
     for name, kinds in (("all", None), ("linear", [k for k in KINDS if k != "nearest"])):
         found[name] = roc_auc_score(faulty, -SeriesDetector(kinds=kinds).fit(pump(3000, 0)).score_samples(x))
     assert found["all"] > found["linear"] + 0.05, found
+
+
+@pytest.mark.parametrize("context", ["both", "past"])
+def test_a_level_that_a_lone_channel_never_had_is_strange_by_itself(context):
+    """A random walk within bounds moves as little there as elsewhere: no shape, and hardly a Gaussian, tells."""
+
+    def tank(n, seed):
+        rng = np.random.default_rng(seed)
+        level = np.clip(np.cumsum(0.2 * rng.standard_normal(n)) % 8 - 4, -3.5, 3.5)
+        return (np.abs(level) + 0.05 * rng.standard_normal(n))[:, None]
+
+    x = tank(1500, 1)
+    faulty = np.zeros(len(x), bool)
+    for start in range(100, 1400, 150):
+        faulty[start : start + 40] = True
+        x[start : start + 40] += 4 + np.linspace(0, 0.2, 40)[:, None] * np.sign(start % 4 - 1)
+    found = {}
+    for name, kinds in (("all", None), ("others", [k for k in KINDS if k != "nearest"])):
+        detector = SeriesDetector(kinds=kinds, context=context).fit(tank(3000, 0))
+        found[name] = average_precision_score(faulty, -detector.score_samples(x))
+    assert found["all"] > found["others"] + 0.05, found
 
 
 def test_a_line_between_channels_holds_where_their_level_has_never_been():

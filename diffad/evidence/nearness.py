@@ -1,4 +1,4 @@
-"""Evidence that nothing like it was ever met: the nearest shape of a channel, the nearest row of all channels.
+"""Evidence that nothing like it was ever met: the nearest shape of a channel, the nearest rows of all channels.
 
 Both are small-noise limits of a kernel prior's ideal denoiser: the distance to the nearest thing remembered.
 """
@@ -139,16 +139,16 @@ class ShapeModel(ForgetsCaches):
 
 
 @dataclass(frozen=True)
-class NearestRow(ForgetsCaches):
-    """Distance of each row to the nearest row of training: a combination of readings never met.
+class NearestRows(ForgetsCaches):
+    """Distance of a few rows to the nearest ones of training: a combination of readings, or a level, never met.
 
     Relations between channels that are no plane, as a product, a square or what a state forbids, are nowhere in a
     Gaussian.  The distance is the small-noise limit of the kernel prior's denoiser (Livernoche et al. 2024).
 
     Attributes
     ----------
-    references : Tensor of shape (n, channels)
-        Complete training rows, standardised.
+    references : Tensor of shape (n, length * channels)
+        Complete training windows, standardised.
     """
 
     references: Tensor
@@ -156,23 +156,24 @@ class NearestRow(ForgetsCaches):
     #: References kept.  Neighbours in time are much the same, so that fewer lose little; and fewer make a lone row
     #: count less.
     MOST = 4000
-    #: Rows compared at once; bounds memory.
+    #: Windows compared at once; bounds memory.
     TOGETHER = 256
     #: Distance, in standard deviations, below which rows are the same: small differences of large squares have no digits.
     SAME = 0.01
 
     @classmethod
-    def fit(cls, rows: Tensor, device: torch.device) -> NearestRow:
-        """Keep rows (n, channels) without missing entries, evenly spread."""
-        complete = rows[~rows.isnan().any(1)]
+    def fit(cls, windows: Tensor, device: torch.device) -> NearestRows:
+        """Keep windows (n, length, channels) without missing entries, evenly spread."""
+        flat = windows.flatten(1)
+        complete = flat[~flat.isnan().any(1)]
         return cls(complete[:: max(1, -(-len(complete) // cls.MOST))].to(device))
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Return distances (n, 1) of rows (n, channels); -inf where something is missing, or nothing was learnt."""
+    def __call__(self, windows: Tensor) -> Tensor:
+        """Return distances (n, 1) of windows (n, length, channels); -inf where something is missing, or nothing was learnt."""
         if not len(self.references):
-            return torch.full((len(rows), 1), -torch.inf)
+            return torch.full((len(windows), 1), -torch.inf)
         # Comparing with NaN yields NaN.
-        rows = rows.to(self.references.device)
+        rows = windows.flatten(1).to(self.references.device)
         parts = rows.split(self.TOGETHER)
         nearest = [torch.addmm(self._size, part, self.references.mT, alpha=-2).amin(1) for part in parts]
         squared = (torch.cat(nearest) + rows.square().sum(1)) / rows.shape[1]

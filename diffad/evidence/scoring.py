@@ -18,7 +18,7 @@ from scipy.ndimage import binary_opening
 
 from diffad.base.caching import ForgetsCaches
 from diffad.evidence.combination import combine
-from diffad.evidence.nearness import NearestRow, ShapeModel
+from diffad.evidence.nearness import NearestRows, ShapeModel
 from diffad.evidence.window_model import (
     BEREFT,
     CHUNK,
@@ -43,6 +43,8 @@ LENGTHS = (4, 8, 16, 32, 45)
 QUIET_LENGTHS = (8, 16)
 MISSING_LENGTHS = (16,)
 SHAPE_LENGTHS = (32, 64, 96)
+#: Those of what is nearest: of several channels a row is a combination, of a lone one it takes some rows.
+NEAREST_LENGTHS, NEAREST_ALONE = (1,), (1, 4, 16)
 #: Window length behind the expected value of a row.
 EXPECTED_LENGTH = 32
 #: Entries of a window (rows x channels) a dense precision may have.
@@ -73,7 +75,7 @@ class Lengths:
             tuple(n for n in QUIET_LENGTHS if n <= room and "quiet" in kinds),
             tuple(n for n in MISSING_LENGTHS if n <= room and "missing" in kinds),
             tuple(n for n in SHAPE_LENGTHS if n <= room and "shape" in kinds),
-            (1,) if "nearest" in kinds and channels > 1 else (),
+            tuple(n for n in (NEAREST_LENGTHS if channels > 1 else NEAREST_ALONE) if n <= room and "nearest" in kinds),
         )
 
     @property
@@ -93,7 +95,7 @@ class Models:
 
     windows: dict[int, WindowModel]
     shapes: dict[int, ShapeModel]
-    nearest: NearestRow | None
+    nearest: dict[int, NearestRows]
     lengths: Lengths
     centred: bool
 
@@ -102,7 +104,7 @@ class Models:
         """Fit to contiguous runs of standardised normal rows (n, channels), NaN = missing."""
         windows = {n: WindowModel.fit(_cut(runs, n), _after(n, centred), device) for n in lengths.gaussian}
         shapes = {n: ShapeModel.fit(_cut(runs, n), device) for n in lengths.shape}
-        nearest = NearestRow.fit(torch.from_numpy(np.concatenate(runs)), device) if lengths.nearest else None
+        nearest = {n: NearestRows.fit(_cut(runs, n), device) for n in lengths.nearest}
         return cls(windows, shapes, nearest, lengths, centred)
 
     def __call__(self, rows: Array) -> dict[tuple[str, int], Array]:
@@ -133,8 +135,8 @@ class Models:
             yield "missing", missingness(windows)
         if length in self.shapes:
             yield "shape", self.shapes[length](windows)
-        if self.nearest is not None and length in self.lengths.nearest:
-            yield "nearest", self.nearest(windows[:, 0])
+        if length in self.nearest:
+            yield "nearest", self.nearest[length](windows)
 
     def each_by_itself(self, rows: Array) -> dict[tuple[str, int], Array]:
         """Return the linear evidence of all complete windows inside rows, each channel judged by itself."""

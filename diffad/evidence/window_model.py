@@ -38,7 +38,7 @@ KINDS = (*GAUSSIAN, *BESIDE_GAUSSIAN, "nearest")
 #: Those of all channels together, with one column.
 WHOLE = ("window", "nearest")
 #: Kinds that compare channels with each other: of a single one they say nothing.
-AMONG_CHANNELS = ("decoupled", "missing", "nearest")
+AMONG_CHANNELS = ("decoupled", "missing")
 
 #: Rows of the short block of "local" evidence.
 LOCAL = 8

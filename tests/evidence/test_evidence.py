@@ -18,7 +18,7 @@ from scipy.signal import lfilter
 from scipy.spatial import cKDTree
 from scipy.stats import binomtest, multivariate_normal
 
-from diffad.evidence.nearness import NearestRow, ShapeModel
+from diffad.evidence.nearness import NearestRows, ShapeModel
 from diffad.evidence.window_model import (
     BOXES,
     CHUNK,
@@ -428,19 +428,19 @@ def test_the_nearest_row_is_that_of_a_tree(n):
     rng = np.random.default_rng(0)
     train, new = rng.standard_normal((n, 3)).astype(np.float32), rng.standard_normal((300, 3)).astype(np.float32)
     new[:3] = train[0]
-    model = NearestRow.fit(torch.from_numpy(train), torch.device("cpu"))
-    kept = train[:: -(-n // NearestRow.MOST)]
-    expected = (cKDTree(kept).query(new)[0] / np.sqrt(3)).clip(min=NearestRow.SAME)
+    model = NearestRows.fit(torch.from_numpy(train), torch.device("cpu"))
+    kept = train[:: -(-n // NearestRows.MOST)]
+    expected = (cKDTree(kept).query(new)[0] / np.sqrt(3)).clip(min=NearestRows.SAME)
     np.testing.assert_allclose(model(torch.from_numpy(new))[:, 0], expected, rtol=1e-3)
 
 
 def test_rows_with_a_gap_have_no_nearest_one_and_none_are_learnt():
     train = np.array([[0, 0], [np.nan, 5], [1, 1]], np.float32)
     new = torch.tensor([[np.nan, 5.0], [0.0, 5.0]])
-    found = NearestRow.fit(torch.from_numpy(train), torch.device("cpu"))(new)[:, 0]
+    found = NearestRows.fit(torch.from_numpy(train), torch.device("cpu"))(new)[:, 0]
     assert found[0] == -torch.inf
     assert found[1].item() == pytest.approx(np.sqrt((1 + 16) / 2))
-    nothing = NearestRow.fit(torch.full((4, 2), torch.nan), torch.device("cpu"))
+    nothing = NearestRows.fit(torch.full((4, 2), torch.nan), torch.device("cpu"))
     assert (nothing(new) == -torch.inf).all()
 
 

@@ -264,7 +264,8 @@ class ImageModel:
         # A channel that is constant as a rule is no measure of light.
         varies = size > 0
         brightness = (judged.centre[:, 0, 0] - middle)[:, varies] / size[varies]
-        return profile_of(brightness, [blur(judged.residual, width) for width in self.scales])
+        mean = self.priors.still.mean.cpu().numpy().reshape(judged.filled.shape[1:])
+        return profile_of(brightness, [blur(judged.filled - mean, width) for width in self.scales])
 
     def says(self, of_residual: float, of_texture: float) -> list[float]:
         """Return what each kind of `evidence` counts, given what the hottest places of residual and texture do."""

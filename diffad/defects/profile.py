@@ -2,7 +2,8 @@
 
 Other evidence is relative to an image's own brightness and contrast, and large alone is strange to it.  A blank or a
 blurred image leaves nothing over and would be the most normal of all; noise or another material looks like rough texture,
-and a part in another colour like the right one.
+and a part in another colour like the right one.  What is measured is how the image differs from the mean image: what a
+Gaussian leaves over of images that it was fitted to is too little as well.
 """
 
 from __future__ import annotations
@@ -17,24 +18,26 @@ Array = NDArray[np.float64]
 
 #: Least standard deviation of an entry: lamps and sensors vary as much.
 LEAST_SPREAD = 0.05
-#: Least energy of what is left over, in units of the contrast: logarithms end there.
+#: Least energy, in units of the contrast: logarithms end there.
 LEAST_ENERGY = 1e-6
 
 
-def profile_of(brightness: NDArray[np.floating], residuals: list[NDArray[np.floating]]) -> Array:
+def profile_of(brightness: NDArray[np.floating], off: list[NDArray[np.floating]]) -> Array:
     """Return the profiles (n, entries) of images.
 
     Parameters
     ----------
     brightness : array (n, channels)
         In units of the usual contrast. Only differences count: light may change.
-    residuals : list of array (n, height, width, channels)
-        What priors leave over, unfiltered and under wider and wider blobs.
+    off : list of array (n, height, width, channels)
+        How the images, in units of their contrast, differ from the mean image: as they are, and under wider and wider
+        blobs.
     """
-    finest = residuals[0].astype(np.float64)
-    # Of the same energy, a few large residuals are another thing than many small ones.
+    finest = off[0].astype(np.float64)
+    # Of the same energy, a few large differences are another thing than many small ones.
     mild, wild = np.abs(finest).mean((1, 2, 3)) ** 2, np.sqrt((finest**4).mean((1, 2, 3)))
-    energy = np.stack([*((r.astype(np.float64) ** 2).mean((1, 2, 3)) for r in residuals), mild, wild], 1)
+    steps = [(np.diff(finest, axis=axis) ** 2).mean((1, 2, 3)) for axis in (1, 2) if finest.shape[axis] > 1]
+    energy = np.stack([*((o.astype(np.float64) ** 2).mean((1, 2, 3)) for o in off), mild, wild, *steps], 1)
     colour = brightness[:, 1:] - brightness[:, :1]
     return np.concatenate([colour, np.log(np.maximum(energy, LEAST_ENERGY))], 1)
 

@@ -147,7 +147,7 @@ def _follow(log: Path, model: FlowModel, output: Path, limits: Limits, format: s
         raise ValueError(f"--follow appends JSON lines; {output} is named like a CSV file, give it another ending")
     if not log.exists() and not state.exists() and format == "auto":
         raise FileNotFoundError(f"there is no file {log}; say --format zeek or another to wait for it")
-    with only_follower(state):
+    with only_follower(output):
         follower = Follower(log, model, output, limits, format, state, timezone)
         # To the first process of a container signals without a handler do nothing.
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)

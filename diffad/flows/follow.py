@@ -116,6 +116,8 @@ class Follower:
         self.log, self.model, self.output = log, model, output
         self.limits, self.format, self.state_file, self.timezone = limits, format, state, timezone
         self._saved_at = self._saving_took = 0.0
+        # Whether lines were judged since, and whether some are being judged: then no state tells what is done.
+        self._unsaved = self._judging = False
         self.state = self._restored()
         if not self.state_file.exists():
             self._save()  # how long the output was before, should the first batch be broken off
@@ -123,9 +125,13 @@ class Follower:
 
     def run(self, stop: Callable[[], bool] = lambda: False, wait: float = 1.0) -> None:
         """Follow the log until `stop` says so; looks every `wait` seconds for new lines."""
-        while not stop():
-            if not self.step():
-                time.sleep(wait)
+        try:
+            while not stop():
+                if not self.step():
+                    time.sleep(wait)
+        finally:
+            if self._unsaved and not self._judging:
+                self._save()
 
     def step(self) -> int:
         """Judge the lines that are there, at most a batch of them; return how many."""
@@ -134,7 +140,7 @@ class Follower:
         if self._file is None:
             self._file = self._open()
         if self._file is None:
-            return 0
+            return self._rest()
         over = self._is_over()  # asked first: what is written until the next log begins is read below
         lines, block = self._lines(over)
         if lines:
@@ -142,7 +148,16 @@ class Follower:
         elif over:
             self._close()
             return self.step()
-        return len(lines)
+        return len(lines) or self._rest()
+
+    def _rest(self) -> int:
+        """Save what was judged since the last state, if that is long enough ago; return 0."""
+        if self._unsaved and self._may_save():
+            self._save()
+        return 0
+
+    def _may_save(self) -> bool:
+        return time.monotonic() - self._saved_at > PAUSE * self._saving_took
 
     def _lines(self, over: bool) -> tuple[list[str], bytes]:
         """Return the next complete lines, without and with their ends; the last of a log that is over may lack its own."""
@@ -184,7 +199,9 @@ class Follower:
         return True
 
     def _judge(self, lines: list[str], block: bytes) -> None:
-        state = self.state
+        # Before anything is judged: what a state tells must all be done, or none of it.
+        self._find_output()
+        self._judging, state = True, self.state
         state.parser = state.parser or line_parser(state.format, ReadReport(), self.timezone)
         state.parser.report = ReadReport()
         flows = state.parser.parse(lines)
@@ -196,24 +213,27 @@ class Follower:
             alerts = state.incidents.assign(self.model.alerts(flows, state.watch, self.limits))
             text = "".join(line + "\n" for line in ecs_lines(alerts)).encode()
         if text:
-            self._append(text)
+            with self.output.open("ab") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        state.written += len(text)
         state.offset += len(block)
         state.before = (state.before + block)[-MARK_BYTES:]
-        if text or time.monotonic() - self._saved_at > PAUSE * self._saving_took:
+        self._judging, self._unsaved = False, True
+        if text or self._may_save():
             self._save()
 
-    def _append(self, text: bytes) -> None:
+    def _find_output(self) -> None:
+        """Begin a new output where the one before was renamed, removed or cut, and remember how long it is."""
         with self.output.open("ab") as file:
             place = os.fstat(file.fileno())
-            if place.st_ino != self.state.output or place.st_size < self.state.written:
-                if self.state.output:
-                    tell(f"{self.output} is another file than before, or was cut; alerts are appended to it")
-                self.state.output, self.state.written = place.st_ino, place.st_size
-                self._save()  # how long it was before, should this batch be broken off
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        self.state.written += len(text)
+        if place.st_ino == self.state.output and place.st_size >= self.state.written:
+            return
+        if self.state.output:
+            tell(f"{self.output} is another file than before, or was cut; alerts are appended to it")
+        self.state.output, self.state.written = place.st_ino, place.st_size
+        self._save()
 
     def _save(self) -> None:
         began = time.monotonic()
@@ -221,7 +241,7 @@ class Follower:
             pickle.dump(self.state, file)
             file.flush()
             os.fsync(file.fileno())
-        self._saved_at = time.monotonic()
+        self._unsaved, self._saved_at = False, time.monotonic()
         self._saving_took = self._saved_at - began
 
     def _belongs_to(self) -> dict[str, str]:
@@ -245,8 +265,9 @@ class Follower:
                 f"state file {self.state_file} was written by another version of diffad; remove it to start anew"
             )
         self._check_same(state)
-        if place and place.st_ino == state.output and place.st_size > state.written:
-            with self.output.open("ab") as file:
+        written = _by_inode(self.output, state.output) if state.output else None
+        if written and _size(written) > state.written:
+            with written.open("ab") as file:
                 file.truncate(state.written)
         return state
 
@@ -282,6 +303,7 @@ class Follower:
         if not goes_on:
             self.state.inode, self.state.offset = os.fstat(file.fileno()).st_ino, 0
             self.state.before, self.state.parser = b"", None
+            self._save()  # by its inode a log is found again, whatever it is called by then
         return file
 
     def _close(self) -> None:
@@ -293,7 +315,7 @@ class Follower:
         """Return which log to read, and whether it is the one read so far."""
         if not self.state.inode:
             return self.log, False
-        old = self._by_inode(self.state.inode)
+        old = _by_inode(self.log, self.state.inode)
         if old is None:
             tell(
                 f"the log read until byte {self.state.offset} is gone; lines written to it after that are lost",
@@ -337,11 +359,6 @@ class Follower:
         for path in takewhile(lambda path: path != after, self._later(old)):
             tell(f"{path} was packed before it was read; its lines are left out")
 
-    def _by_inode(self, inode: int) -> Path | None:
-        """Return the file in the log's folder with this inode: the log itself, or where it was moved."""
-        places = chain([self.log], self.log.parent.iterdir())
-        return next((path for path in places if (found := _stat(path)) and found.st_ino == inode), None)
-
     def _is_over(self) -> bool:
         """Return whether the log was cut, or another one came after it and has bytes.
 
@@ -351,15 +368,15 @@ class Follower:
         here = os.fstat(self._file.fileno())
         if here.st_size < self.state.offset:
             return True
-        old = self._by_inode(here.st_ino)
+        old = _by_inode(self.log, here.st_ino)
         if old == self.log:
             return False
         return _size(self.log if old is None else self._after(old)) > 0
 
 
 @contextmanager
-def only_follower(state: Path) -> Iterator[None]:
-    """Hold a state for this process alone: two followers would write over each other's alerts.
+def only_follower(output: Path) -> Iterator[None]:
+    """Hold an output for this process alone: two followers would cut off each other's alerts.
 
     Raises
     ------
@@ -369,12 +386,12 @@ def only_follower(state: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    with state.with_name(f"{state.name}.lock").open("ab") as file:
+    with output.with_name(f"{output.name}.lock").open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BlockingIOError(
-                f"another process follows with the state file {state}; stop it, or give another"
+                f"another process writes its alerts to {output}; stop it, or name another file"
             ) from None
         yield
 
@@ -404,6 +421,12 @@ def _stat(path: Path) -> os.stat_result | None:
         return path.stat()
     except FileNotFoundError:
         return None
+
+
+def _by_inode(name: Path, inode: int) -> Path | None:
+    """Return the file with this inode that has a name, or had it and was renamed in its folder."""
+    places = chain([name], name.parent.iterdir())
+    return next((path for path in places if (found := _stat(path)) and found.st_ino == inode), None)
 
 
 def _is_packed(path: Path) -> bool:

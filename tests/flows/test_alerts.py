@@ -864,13 +864,50 @@ def test_a_large_state_is_not_written_for_every_line(folder, model, tmp_path, mo
         with log.open("a") as file:
             file.write(line)
         watch.step()
-    assert not saved
+    assert len(saved) == 2, "for the log and for the output, once"
+    saved.clear()
     monkeypatch.setattr("diffad.flows.follow.PAUSE", 0)
     with log.open("a") as file:
         file.write(lines[30])
     watch.step()
     assert len(saved) == 1
     assert Follower(log, model, tmp_path / "out", quiet, "zeek", tmp_path / "state").step() == 0
+
+
+@pytest.mark.parametrize("nth", range(1, 9))
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_crash_at_any_moment_of_writing_loses_and_repeats_nothing(
+    folder, model, expected, tmp_path, monkeypatch, nth, rotated
+):
+    """The output may have been renamed before, and again before the restart."""
+    log, out, new = tmp_path / "conn.log", tmp_path / "out.jsonl", (folder / "new.log").read_text()
+    turn = new.index("\n", len(new) // 2) + 1
+    log.write_text(new[:turn])
+    catch_up(follower(model, tmp_path))
+    parts = [tmp_path / "kept.0", tmp_path / "kept.1", out]
+    if rotated:
+        out.rename(parts[0])
+    log.write_text(new)
+    calls, honest = [], os.fsync
+
+    def crashing(number):
+        calls.append(number)
+        if len(calls) == nth:
+            raise SystemError("power is gone")
+        honest(number)
+
+    monkeypatch.setattr("diffad.flows.follow.os.fsync", crashing)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        watch = follower(model, tmp_path)
+        try:
+            catch_up(watch)
+        except SystemError:
+            monkeypatch.setattr("diffad.flows.follow.os.fsync", honest)
+            if rotated and out.exists():
+                out.rename(parts[1])
+            catch_up(follower(model, tmp_path))
+    same([line for part in parts if part.exists() for line in part.read_text().splitlines()], expected)
 
 
 def test_a_second_follower_is_refused_and_sigterm_is_a_stop(folder, tmp_path):
@@ -882,7 +919,7 @@ def test_a_second_follower_is_refused_and_sigterm_is_a_stop(folder, tmp_path):
     try:
         assert "following" in first.stdout.readline()
         second = subprocess.run(command, capture_output=True, text=True)
-        assert second.returncode == 1 and "another process follows" in second.stderr + second.stdout
+        assert second.returncode == 1 and "another process writes" in second.stderr + second.stdout
         first.send_signal(signal.SIGTERM)
         said, _ = first.communicate(timeout=30)
         assert first.returncode == 0 and "stopped" in said

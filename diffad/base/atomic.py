@@ -13,7 +13,7 @@ def all_or_nothing(method: Method) -> Method:
     """Keep the attributes that a method sets only once it is done; not after an error, an interrupt included.
 
     It works on a copy, whose attributes the estimator takes over at once: another thread that scores meanwhile has the old
-    ones. The method has to replace attributes, not to change them in place.
+    ones. The method has to replace attributes, not to change them in place, and nobody else may set any meanwhile.
 
     Examples
     --------

@@ -12,17 +12,18 @@ import torch
 _lock = threading.Lock()
 #: Held while torch's own stream is another: what two threads draw from it must not interleave.
 _drawing = threading.RLock()
-#: The caller's default dtype, once for every block that is open in any thread.
-_theirs: list[torch.dtype] = []
+#: The caller's default dtype, and the thread, of every block that is open.
+_theirs: list[tuple[torch.dtype, int]] = []
 
 
 def _begin_anew() -> None:
-    """Forget what other threads hold: in a forked child there is but one, and none would ever let go."""
+    """Forget what other threads hold: in a forked child there is but the one that forked."""
     global _lock, _drawing
     _lock, _drawing = threading.Lock(), threading.RLock()
-    if _theirs:
-        torch.set_default_dtype(_theirs[0])
-        _theirs.clear()
+    open_here = [block for block in _theirs if block[1] == threading.get_ident()]
+    if _theirs and not open_here:
+        torch.set_default_dtype(_theirs[0][0])
+    _theirs[:] = open_here
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
@@ -37,7 +38,8 @@ def pinned_defaults() -> Iterator[None]:
     back.
     """
     with _lock:
-        _theirs.append(_theirs[0] if _theirs else torch.get_default_dtype())
+        block = (_theirs[0][0] if _theirs else torch.get_default_dtype(), threading.get_ident())
+        _theirs.append(block)
         torch.set_default_dtype(torch.float32)
     # torch asks a device block about every call: one is opened only where it changes something.
     elsewhere = torch.get_default_device().type != "cpu"
@@ -46,9 +48,9 @@ def pinned_defaults() -> Iterator[None]:
             yield
     finally:
         with _lock:
-            dtype = _theirs.pop()
+            _theirs.remove(block)
             if not _theirs:
-                torch.set_default_dtype(dtype)
+                torch.set_default_dtype(block[0])
 
 
 @contextmanager

@@ -111,8 +111,9 @@ class Priors:
         """Fit to good images (n, height, width, channels) and altered copies of them."""
         x = learnt_from(contrast, images, recipe)
         still = SpanPrior.fit(x.flatten(1).to(recipe.device))
-        if np.isnan(images).any():
+        if np.isnan(images).any() and locality(images.shape[1:3]):
             # What is missing counted as average so far: drawn given what is seen it varies as it does in whole images.
+            # The distance to the nearest good image, which counts for small ones, would be one to draws.
             x = enlarged(torch.from_numpy(contrast.drawn(still, images)), recipe.augmentation)
             still = SpanPrior.fit(x.flatten(1).to(recipe.device))
         if not recipe.shifts:

@@ -168,10 +168,10 @@ def _units(squares: Images, count: NDArray[Any]) -> Images:
     count = np.broadcast_to(count, size.shape).astype(np.float64)
     near = gaussian_filter(count, width)
     smooth = gaussian_filter(size * count, width) / np.maximum(near, LEAST_COUNT)
-    # What no image shows cannot be judged.
-    smooth = np.where(near >= LEAST_SHOWN, smooth, np.inf)
-    largest = float(smooth.max(initial=0, where=near >= LEAST_SHOWN))
-    return np.maximum(smooth, max(1e-3 * largest, LEAST_UNIT)).astype(np.float32)
+    shown = near >= LEAST_SHOWN
+    if not shown.all():
+        smooth = np.where(shown, smooth, np.median(smooth[shown]) if shown.any() else 1.0)
+    return np.maximum(smooth, max(1e-3 * float(smooth.max()), LEAST_UNIT)).astype(np.float32)
 
 
 class Trial(NamedTuple):

@@ -76,6 +76,28 @@ def test_a_seeded_block_draws_the_same_and_leaves_the_callers_streams_alone(monk
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_forked_inside_a_block_goes_on_in_it():
+    def child(told):
+        told.send(torch.get_default_dtype())
+        with pinned_defaults():
+            pass
+        told.send(torch.get_default_dtype())
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        with pinned_defaults():
+            process = multiprocessing.get_context("fork").Process(target=child, args=(sender,))
+            process.start()
+            assert receiver.poll(20)
+            assert [receiver.recv(), receiver.recv()] == [torch.float32] * 2
+            process.join()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_process_forked_while_another_thread_draws_neither_waits_for_it_nor_keeps_its_defaults():
     """In the child there is no other thread that could let go of what it holds."""
     entered, leave = threading.Event(), threading.Event()

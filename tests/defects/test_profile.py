@@ -81,6 +81,25 @@ def test_whole_images_are_normal_to_what_learnt_from_incomplete_ones():
     assert found(detector, new) > 0.8
 
 
+def test_images_fitted_on_are_normal():
+    """A Gaussian leaves less over of them than of new ones: too little, to whom takes that for roughness."""
+    train = fields(80, 0)
+    assert found(ImageDetector(threshold=FalseAlarmRate(0.05)).fit(train), train) < 0.05
+    assert 0 < (ImageDetector(contamination=0.1).fit_predict(train) == -1).mean() <= 0.1
+
+
+def test_what_no_training_image_shows_is_not_judged():
+    train, new = fields(80, 0), fields(100, 1)
+    train[:, 10:16, 10:16] = np.nan
+    detector = ImageDetector(threshold=FalseAlarmRate(0.05)).fit(train)
+    told = detector.explain(new)
+    assert not told.heat[:, 10:16, 10:16].any() and np.isfinite(told.lower).all()
+    score = detector.score_samples(new)
+    new[:, 12:14, 12:14] += 9
+    np.testing.assert_array_equal(detector.score_samples(new), score)
+    assert (score < detector.offset_).mean() < 0.2
+
+
 def test_profiles_do_not_depend_on_light():
     rng = np.random.default_rng(0)
     residuals, brightness = [rng.standard_normal((4, 8, 8, 2))], rng.standard_normal((4, 2))

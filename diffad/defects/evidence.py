@@ -230,8 +230,8 @@ class ImageModel:
     def evidence(self, judged: Judged) -> NDArray[np.float64]:
         """Return how strange the hottest places of images are, relative to texture, and the whole of them; (n, kinds).
 
-        Of small images the distance to the nearest good one is evidence, too, as is the profile; last come the hottest places of the
-        texture, where it is looked at.
+        Of small images the distance to the nearest good one is evidence, too, as is the profile of whole ones; last come
+        the hottest places of the texture, where it is looked at.
         """
         images, residual = judged.images, judged.residual
         visible = seen(images)
@@ -312,8 +312,7 @@ class ImageModel:
 
     def looks(self, judged: Judged) -> tuple[Images, Images]:
         """Return the heat at first sight and the surprise at a second look, (n, height, width) each."""
-        visible = seen(judged.images)
-        energies = self._energies(judged.residual)
+        visible, energies = seen(judged.images), self._energies(judged.residual)
         fine: Images = np.mean([_smoothed(e, SMOOTH) for e in energies[:FINE]], 0)
         hot = relative_to_texture(fine, visible)
         # A defect has the scale at which it stands out most (Lindeberg 1998).  Not relative to anything: inside

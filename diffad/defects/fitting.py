@@ -274,6 +274,8 @@ class DefectTrial:
         )
         seen_there = seen(damaged.images)
         truth = self.trial.where[some][seen_there]
+        if not truth.any():
+            return [0.0] * len(SHOWS)
         return [
             float(average_precision_score(truth, (residual**own * texture**further)[seen_there]))
             for own, further in SHOWS

@@ -88,6 +88,13 @@ def test_images_fitted_on_are_normal():
     assert 0 < (ImageDetector(contamination=0.1).fit_predict(train) == -1).mean() <= 0.1
 
 
+def test_a_channel_may_be_missing_in_half_of_the_images():
+    train = colours(60, 0)
+    train[:30, ..., 1] = np.nan
+    detector = ImageDetector(threshold=FalseAlarmRate(0.05)).fit(train)
+    assert np.isfinite(detector.score_samples(colours(10, 1))).all()
+
+
 def test_what_no_training_image_shows_is_not_judged():
     train, new = fields(80, 0), fields(100, 1)
     train[:, 10:16, 10:16] = np.nan

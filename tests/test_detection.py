@@ -151,7 +151,7 @@ def test_a_share_of_the_training_rows_is_one_of_those_that_show_something():
 
 def test_a_model_can_judge_a_single_channel_beside_kinds_that_cannot(prior_only):
     rows = np.random.default_rng(0).standard_normal((800, 1)).cumsum(0) * 0.1
-    detector = SeriesDetector(kinds=("nearest",), model=prior_only()).fit(rows)
+    detector = SeriesDetector(kinds=("decoupled",), model=prior_only()).fit(rows)
     assert set(detector.weights_) == {"model"}
 
 

@@ -918,7 +918,7 @@ def test_a_second_follower_is_refused_and_sigterm_is_a_stop(folder, tmp_path):
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert "following" in first.stdout.readline()
-        second = subprocess.run(command, capture_output=True, text=True)
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert second.returncode == 1 and "another process writes" in second.stderr + second.stdout
         first.send_signal(signal.SIGTERM)
         said, _ = first.communicate(timeout=30)

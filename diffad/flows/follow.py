@@ -266,7 +266,9 @@ class Follower:
             )
         self._check_same(state)
         written = _by_inode(self.output, state.output) if state.output else None
-        if written and _size(written) > state.written:
+        # A file of another name may have got the inode of one that is gone: it must not be cut.
+        own = written == self.output or (written and rotated_names(self.output).fullmatch(written.name))
+        if written and own and not _is_packed(written) and _size(written) > state.written:
             with written.open("ab") as file:
                 file.truncate(state.written)
         return state

@@ -852,6 +852,17 @@ def test_alerts_go_on_in_a_new_file_where_theirs_is_gone(folder, model, expected
     assert out.read_bytes() == whole
 
 
+def test_a_file_that_got_the_inode_of_alerts_that_are_gone_is_left_alone(folder, model, tmp_path):
+    (tmp_path / "conn.log").write_text((folder / "new.log").read_text())
+    catch_up(follower(model, tmp_path))
+    out, other = tmp_path / "out.jsonl", tmp_path / "letter.txt"
+    out.rename(other)  # what a reused inode looks like
+    other.write_bytes(other.read_bytes() + b"of another")
+    before = other.read_bytes()
+    assert follower(model, tmp_path).step() == 0
+    assert other.read_bytes() == before
+
+
 def test_a_large_state_is_not_written_for_every_line(folder, model, tmp_path, monkeypatch):
     log, lines = tmp_path / "conn.log", (folder / "new.log").read_text().splitlines(keepends=True)
     quiet = dataclasses.replace(model.limits(20), flow=np.inf, source=np.inf, pair=np.inf)
@@ -884,7 +895,7 @@ def test_a_crash_at_any_moment_of_writing_loses_and_repeats_nothing(
     turn = new.index("\n", len(new) // 2) + 1
     log.write_text(new[:turn])
     catch_up(follower(model, tmp_path))
-    parts = [tmp_path / "kept.0", tmp_path / "kept.1", out]
+    parts = [tmp_path / "out.jsonl.2", tmp_path / "out.jsonl.1", out]
     if rotated:
         out.rename(parts[0])
     log.write_text(new)

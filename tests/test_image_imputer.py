@@ -714,3 +714,12 @@ def test_new_images_vary_as_those_fitted_on(reach):
     X = gaussian_filter(np.random.default_rng(0).standard_normal((80, 12, 12)), (0, reach, reach), mode="wrap")
     new = ImageImputer().fit(X).generate(300)
     assert 0.85 < new.var() / X.var() < 1.15
+
+
+@pytest.mark.parametrize(("prior", "size"), [("field", (16, 16)), ("field", (40, 24)), ("gaussian", (40, 24))])
+def test_new_images_differ_in_brightness_as_those_fitted_on(prior, size):
+    rng = np.random.default_rng(0)
+    X = 10 + 2 * rng.standard_normal((200, 1, 1)) + rng.standard_normal((200, 16, 16))
+    new = ImageImputer(prior=prior).fit(X).generate(300, shape=size)
+    assert 0.85 < new.mean((1, 2)).std() / X.mean((1, 2)).std() < 1.15
+    assert 0.9 < (new - new.mean((1, 2), keepdims=True)).std() < 1.1

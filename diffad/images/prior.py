@@ -2,8 +2,8 @@
 
 Covariance of an image of the training size: ``a X'X / n + T``, with the centred training images as
 rows of X and T the stationary covariance of what *other* images leave over of each (cross-fitted:
-in-sample nothing would be left over); a is such that pixels vary as they do.  Images of another size share no position with the training
-images; they have the stationary covariance of the images themselves.
+in-sample nothing would be left over); a is such that pixels vary as they do.  Images of another size
+share no position with the training images; they have the stationary covariance of the images themselves.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffad.augmentation import Augmentation, enlarged
 from diffad.images.folds import fold_of
-from diffad.priors.field import autocovariance, covariance_matrix, sample_field
+from diffad.priors.field import StationaryField, autocovariance
 from diffad.priors.linear import LinearGaussian
 
 #: Entries of an image up to which its covariance is dense; larger images are tiled.
@@ -43,18 +43,18 @@ class ImagePrior:
     mean : Tensor of shape (height * width * channels,)
     rows : Tensor of shape (n, height * width * channels)
         Centred training images over the root of their number, as far as others explain them; none for a stationary prior.
-    rest : Tensor of shape (channels, channels, 2 * height, 2 * width)
-        Autocovariance of what rows leave over.
-    lags : Tensor of the same shape
-        Autocovariance of the images themselves.
+    rest : StationaryField
+        What rows leave over.
+    field : StationaryField
+        The images themselves, wherever they lie.
     device : torch.device
     """
 
     shape: tuple[int, int, int]
     mean: Tensor
     rows: Tensor
-    rest: Tensor
-    lags: Tensor
+    rest: StationaryField
+    field: StationaryField
     device: torch.device
 
     @classmethod
@@ -74,20 +74,22 @@ class ImagePrior:
         """
         _, height, width, channels = images.shape
         shape = (height, width, channels)
-        lags = autocovariance(images)
         if kind is None:
-            lags = torch.zeros_like(lags)
-            for channel in range(shape[2]):
-                lags[channel, channel, 0, 0] = 1.0
+            lags = torch.zeros(channels, channels, 2 * height, 2 * width, dtype=torch.float64)
+            lags[:, :, 0, 0] = torch.eye(channels)
+            field = StationaryField.without_level(lags)
+        else:
+            field = StationaryField.of(images)
         nothing = torch.zeros(0, images[0].numel(), dtype=torch.float64)
-        prior = cls(shape, torch.zeros(nothing.shape[1], dtype=torch.float64), nothing, lags, lags, device)
+        prior = cls(shape, torch.zeros(nothing.shape[1], dtype=torch.float64), nothing, field, field, device)
         if kind != "gaussian" or len(prior.mean) > DENSE_LIMIT or len(images) < 2:
             return prior
         flat = enlarged(images, augmentation).double().flatten(1)
         mean = flat.mean(0)
-        rows, rest = (flat - mean) / len(flat) ** 0.5, _left_over(images, augmentation)
+        rest = StationaryField.without_level(_left_over(images, augmentation))
+        rows = (flat - mean) / len(flat) ** 0.5
         # What other images leave over is part of X'X / n, too, and must not count twice.
-        left = float(rest.diagonal(0, 0, 1)[0, 0].mean() / rows.square().sum(0).mean().clamp(min=1e-12))
+        left = float(rest.variance.mean() / rows.square().sum(0).mean().clamp(min=1e-12))
         return replace(prior, mean=mean, rows=max(0.0, 1 - left) ** 0.5 * rows, rest=rest)
 
     def whole_fits(self, height: int, width: int) -> bool:
@@ -97,34 +99,34 @@ class ImagePrior:
     @cached_property
     def whole(self) -> LinearGaussian:
         """The Gaussian of an image of the training size."""
-        covariance = covariance_matrix(self.rest, *self.shape[:2]) + self.rows.T @ self.rows
+        covariance = self.rest.covariance(*self.shape[:2]) + self.rows.T @ self.rows
         return self._gaussian(covariance, self.mean)
 
     def tile(self, height: int, width: int) -> LinearGaussian:
         """Return the Gaussian of a tile of any size, wherever it lies."""
-        covariance = covariance_matrix(self.lags, height, width)
+        covariance = self.field.covariance(height, width)
         return self._gaussian(covariance, torch.zeros(len(covariance), dtype=torch.float64))
 
     def spread(self, height: int, width: int) -> Tensor:
         """Return the standard deviation (height, width, channels) of pixels of which nothing is known."""
         whole = self.whole_fits(height, width)
-        field = (self.rest if whole else self.lags).diagonal(0, 0, 1)[0, 0]
-        variance = (field + self._nugget).expand(height, width, -1)
+        field = self.rest if whole else self.field
+        variance = (field.variance + self._nugget).expand(height, width, -1)
         return (variance + self.rows.square().sum(0).view(self.shape) if whole else variance).sqrt()
 
     def draw(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
         """Draw n deviations from the mean, (n, height, width, channels), float64, on the CPU."""
         whole = self.whole_fits(height, width)
-        field = sample_field(self.rest if whole else self.lags, n, height, width, generator)
+        drawn = (self.rest if whole else self.field).sample(n, height, width, generator)
         if whole:
             weight = torch.randn(n, len(self.rows), generator=generator, dtype=torch.float64)
-            field = field + (weight @ self.rows).view(field.shape)
+            drawn = drawn + (weight @ self.rows).view(drawn.shape)
         # The nugget is part of the covariance that everything else is computed with.
-        return field + self._nugget**0.5 * torch.randn(field.shape, generator=generator, dtype=torch.float64)
+        return drawn + self._nugget**0.5 * torch.randn(drawn.shape, generator=generator, dtype=torch.float64)
 
     @property
     def _nugget(self) -> float:
-        variance = float(self.lags.diagonal(0, 0, 1)[0, 0].mean())
+        variance = float(self.field.variance.mean())
         return NUGGET * (variance or 1.0)
 
     def _gaussian(self, covariance: Tensor, mean: Tensor) -> LinearGaussian:

@@ -1,15 +1,72 @@
-"""Stationary Gaussian fields on a grid: covariance from lag alone, estimated by FFT.
+"""Stationary Gaussian fields on a grid: covariance from lag alone, estimated by FFT, and a level of their own.
 
 The autocovariance is the biased estimate (sums over pairs divided by all pixels), which is positive
 semidefinite; missing pixels are left out of the sums and the spectrum is clipped at zero, so that
-every covariance matrix made of it is one (circulant embedding; Dietrich and Newsam 1997).  Filling by
-its conditional mean is what biharmonic filling is for the field of squared Laplacians.
+every covariance matrix made of it is one (circulant embedding; Dietrich and Newsam 1997).  It fades
+with the lag, and would take half the variance off what is alike in all of a field; the level is apart
+for that.  Filling by the conditional mean is what biharmonic filling is for the field of squared Laplacians.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Self
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class StationaryField:
+    """A centred Gaussian field: a level, the same everywhere, plus what varies from place to place.
+
+    Parameters
+    ----------
+    lags : Tensor of shape (channels, channels, 2 * height, 2 * width)
+        From :func:`autocovariance`; beyond its largest lag only the level is shared.
+    level : Tensor of shape (channels, channels)
+        Covariance of the levels.
+
+    Examples
+    --------
+    >>> field = StationaryField.of(torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 4, 4, 1))
+    >>> round(float(field.covariance(9, 9)[0, -1]), 6)
+    1.0
+    """
+
+    lags: Tensor
+    level: Tensor
+
+    @classmethod
+    def of(cls, images: Tensor) -> Self:
+        """Estimate from centred images (n, height, width, channels), NaN = missing."""
+        known = (~images.isnan()).double().mean((1, 2))
+        levels = images.double().nanmean((1, 2)).nan_to_num()
+        # A level of few pixels says little.
+        level = (known * levels).T @ (known * levels) / (known.T @ known).clamp(min=1e-12)
+        return cls(autocovariance(images - levels[:, None, None]), _root(level) @ _root(level).mT)
+
+    @classmethod
+    def without_level(cls, lags: Tensor) -> Self:
+        """Return the field of an autocovariance alone."""
+        return cls(lags, lags.new_zeros(lags.shape[:2]))
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of a pixel, (channels,)."""
+        return (self.lags[:, :, 0, 0] + self.level).diagonal()
+
+    def covariance(self, height: int, width: int) -> Tensor:
+        """Return the covariance (d, d) of the entries of a field of any size, channels last."""
+        varying = covariance_matrix(self.lags, height, width)
+        pairs = (height * width, len(self.level)) * 2
+        return (varying.view(pairs) + self.level.to("cpu")[:, None, :]).view(varying.shape)
+
+    def sample(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        """Draw n fields of any size: (n, height, width, channels), float64, with a generator on the CPU."""
+        varying = sample_field(self.lags, n, height, width, generator)
+        weight = torch.randn(n, len(self.level), generator=generator, dtype=torch.float64)
+        return varying + (weight @ _root(self.level).to("cpu").mT)[:, None, None]
 
 
 def autocovariance(residuals: Tensor) -> Tensor:
@@ -103,3 +160,9 @@ def sample_field(lags: Tensor, n: int, height: int, width: int, generator: torch
     waves = torch.einsum("uvab,nuvb->nuva", root.conj(), noise)
     field = torch.fft.ifft2(waves, dim=(1, 2)).real * (torus.shape[2] * torus.shape[3]) ** 0.5
     return field[:, :height, :width]
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """Return R (c, c) with ``R R'`` the covariance, without its negative part: counts of pairs may differ."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0.0).sqrt()

@@ -10,12 +10,11 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
-from itertools import chain, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from diffad.flows.ecs import ecs_lines
 from diffad.flows.incidents import Incidents
 from diffad.flows.lines import line_parser
 from diffad.flows.readers import format_of, skip_zeros
+from diffad.flows.rotation import file_of, is_packed, later_logs, rotated_names, size_of, stat_of
 from diffad.flows.table import ReadReport
 
 #: Bytes of the log that are read at a time; bounds memory.
@@ -40,9 +40,6 @@ BATCH_BYTES = 4 << 20
 PAUSE = 10.0
 #: Bytes by which a log is known again.
 MARK_BYTES = 1 << 12
-GZIP_MAGIC = b"\x1f\x8b"
-#: What rotation adds to a name, before or after its suffix: .1, -20260131, .2026-01-31-00, .00:00:00-01:00:00.
-TURN = r"[._-]\d[\dTZ:+._-]*"
 
 
 @dataclass
@@ -250,7 +247,7 @@ class Follower:
         return {**paths, "timezone": self.timezone, "model": self.model.digest}
 
     def _restored(self) -> State:
-        place = _stat(self.output)
+        place = stat_of(self.output)
         if not self.state_file.exists():
             inode, size = (place.st_ino, place.st_size) if place else (0, 0)
             return State(self.model.watch(), self.format, self._belongs_to(), output=inode, written=size)
@@ -265,10 +262,10 @@ class Follower:
                 f"state file {self.state_file} was written by another version of diffad; remove it to start anew"
             )
         self._check_same(state)
-        written = _by_inode(self.output, state.output) if state.output else None
+        written = file_of(self.output, state.output) if state.output else None
         # A file of another name may have got the inode of one that is gone: it must not be cut.
         own = written == self.output or (written and rotated_names(self.output).fullmatch(written.name))
-        if written and own and not _is_packed(written) and _size(written) > state.written:
+        if written and own and not is_packed(written) and size_of(written) > state.written:
             with written.open("ab") as file:
                 file.truncate(state.written)
         return state
@@ -295,7 +292,7 @@ class Follower:
         path, goes_on = self._next()
         if not path.exists():
             return None
-        if _is_packed(path):
+        if is_packed(path):
             raise ValueError(f"{path} is compressed; a log that is followed must be plain")
         file = path.open("rb")
         if goes_on and not self._is_continued(file):
@@ -317,7 +314,7 @@ class Follower:
         """Return which log to read, and whether it is the one read so far."""
         if not self.state.inode:
             return self.log, False
-        old = _by_inode(self.log, self.state.inode)
+        old = file_of(self.log, self.state.inode)
         if old is None:
             tell(
                 f"the log read until byte {self.state.offset} is gone; lines written to it after that are lost",
@@ -327,7 +324,7 @@ class Follower:
             return old, True
         after = self._after(old)
         # In this order: what was written to the old log before the new one had bytes is there to be read.
-        if not _size(after) or self.state.offset < old.stat().st_size:
+        if not size_of(after) or self.state.offset < old.stat().st_size:
             return old, True
         self._tell_of_packed(old, after)
         return after, False
@@ -340,21 +337,10 @@ class Follower:
 
     def _after(self, old: Path) -> Path:
         """Return the log that followed a rotated one: the log itself, unless it was rotated more than once."""
-        return next((path for path in self._later(old) if not _is_packed(path)), self.log)
+        return next((path for path in self._later(old) if not is_packed(path)), self.log)
 
     def _later(self, old: Path) -> list[Path]:
-        """Return the rotated logs that were written to after another one, in this order, packed or not."""
-        own, rotated = {self.output, self.state_file}, rotated_names(self.log)
-        named = [p for p in self.log.parent.iterdir() if rotated.fullmatch(p.name) and p not in own and p.is_file()]
-        times = {path: path.stat().st_mtime_ns for path in (old, *named)}
-        return sorted((p for p in named if times[p] > times[old] and self._is_log(p)), key=times.__getitem__)
-
-    def _is_log(self, path: Path) -> bool:
-        """Return whether a file is a log such as the one that is followed."""
-        try:
-            return format_of(path) == self.state.format
-        except ValueError:
-            return False
+        return later_logs(self.log, old, self.state.format, {self.output, self.state_file})
 
     def _tell_of_packed(self, old: Path, after: Path) -> None:
         """Name the logs between two that cannot be read."""
@@ -370,10 +356,10 @@ class Follower:
         here = os.fstat(self._file.fileno())
         if here.st_size < self.state.offset:
             return True
-        old = _by_inode(self.log, here.st_ino)
+        old = file_of(self.log, here.st_ino)
         if old == self.log:
             return False
-        return _size(self.log if old is None else self._after(old)) > 0
+        return size_of(self.log if old is None else self._after(old)) > 0
 
 
 @contextmanager
@@ -396,44 +382,6 @@ def only_follower(output: Path) -> Iterator[None]:
                 f"another process writes its alerts to {output}; stop it, or name another file"
             ) from None
         yield
-
-
-def rotated_names(log: Path) -> re.Pattern[str]:
-    """Return the names that a log may get by rotation; logs of other sensors begin like it, too.
-
-    Examples
-    --------
-    >>> names = rotated_names(Path("conn.log"))
-    >>> [name for name in ("conn.log.1", "conn-20260131.log", "conn_dmz.log") if names.fullmatch(name)]
-    ['conn.log.1', 'conn-20260131.log']
-    """
-    stem, suffix = re.escape(log.stem), re.escape(log.suffix)
-    return re.compile(rf"{stem}(?:{suffix}{TURN}|{TURN}{suffix})(?:\.gz)?")
-
-
-def _size(path: Path) -> int:
-    """Return how many bytes a file has, 0 where there is none."""
-    found = _stat(path)
-    return found.st_size if found else 0
-
-
-def _stat(path: Path) -> os.stat_result | None:
-    """Return what is known of a file, None where there is none: it may be renamed at any moment."""
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None
-
-
-def _by_inode(name: Path, inode: int) -> Path | None:
-    """Return the file with this inode that has a name, or had it and was renamed in its folder."""
-    places = chain([name], name.parent.iterdir())
-    return next((path for path in places if (found := _stat(path)) and found.st_ino == inode), None)
-
-
-def _is_packed(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == GZIP_MAGIC
 
 
 def _is_current(kept: Any) -> bool:

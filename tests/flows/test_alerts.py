@@ -22,9 +22,10 @@ from diffad.datasets import load_traffic
 from diffad.flows import load_flows, read_flows
 from diffad.flows.alerts import FlowModel, Limits
 from diffad.flows.ecs import ecs_lines
-from diffad.flows.follow import Follower, rotated_names
+from diffad.flows.follow import Follower
 from diffad.flows.incidents import Incidents, incidents
 from diffad.flows.reasons import why
+from diffad.flows.rotation import rotated_names
 from diffad.flows.thinning import Latest, Thinned
 
 HEADER = (

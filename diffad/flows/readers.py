@@ -27,6 +27,7 @@ from diffad.flows.formats import FORMATS
 from diffad.flows.lines import SeparatedLines, line_parser
 from diffad.flows.table import ReadReport, flow_table, joined
 
+GZIP_MAGIC = b"\x1f\x8b"
 #: First bytes of pcap in both byte orders and resolutions, and of pcapng.
 PCAP_MAGIC = tuple(map(bytes.fromhex, ("a1b2c3d4", "d4c3b2a1", "a1b23c4d", "4d3cb2a1", "0a0d0d0a")))
 #: Characters after which a line is cut in two, lest a file without line ends fill the memory.
@@ -132,7 +133,7 @@ def _finished(tables: Iterable[pd.DataFrame], path: Path, format: str, report: R
 def _sample(path: Path) -> tuple[bytes, bool]:
     """Return the beginning of a file, unzipped and behind a hole of zeros, and whether it is zipped."""
     with path.open("rb") as file:
-        if not file.peek(2).startswith(b"\x1f\x8b"):
+        if not file.peek(2).startswith(GZIP_MAGIC):
             skip_zeros(file)
             return file.read(SAMPLE_BYTES), False
         head, unzip = b"", zlib.decompressobj(wbits=31)

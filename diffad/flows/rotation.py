@@ -7,9 +7,8 @@ import re
 from itertools import chain
 from pathlib import Path
 
-from diffad.flows.readers import format_of
+from diffad.flows.readers import GZIP_MAGIC, format_of
 
-GZIP_MAGIC = b"\x1f\x8b"
 #: What rotation adds to a name, before or after its suffix: .1, -20260131, .2026-01-31-00, .00:00:00-01:00:00.
 TURN = r"[._-]\d[\dTZ:+._-]*"
 

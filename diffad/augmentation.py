@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -61,6 +62,9 @@ class Augmentation(Parameters):
     copies: int = 4
 
     def __post_init__(self) -> None:
+        for name in ("horizontal", "vertical"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         check_count(self.shift, "shift", least=0)
         check_count(self.copies, "copies")
         if not is_number(self.crop) or not 0 < float(self.crop) <= 1:

@@ -329,7 +329,8 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         array of shape (height / 4, width / 4, latent)
         """
         check_is_fitted(self)
-        start, end = (self.class_means_[class_number(self.classes_, label)] for label in (source, target))
+        named = {"source": source, "target": target}
+        start, end = (self.class_means_[class_number(self.classes_, label, name)] for name, label in named.items())
         return np.asarray(end - start)
 
     def edit(self, X: Any, direction: Any, strength: float = 1.0) -> Decoded:

@@ -145,7 +145,7 @@ class Injected(NamedTuple):
     Attributes
     ----------
     X : DataFrame or array of shape (n_timestamps, n_features)
-        As given, with faults.
+        As given, in floats, with faults.
     y : array of shape (n_timestamps,)
         1 where a value was changed by a fault; of what is stuck also the reading that is repeated, and readings between
         that are the same by chance.

@@ -79,8 +79,8 @@ class ImageDetector(Detector):
     Parameters
     ----------
     threshold : FalseAlarmRate or None, default=None
-        When to alarm; None is ``FalseAlarmRate(0.01)``, or the share `contamination` of the
-        training images.
+        When to alarm; None is ``FalseAlarmRate(0.01)`` or, with `contamination`, the score that this share of the
+        training images exceeds for models that have not seen them; for the final one, which has, fewer of them do.
     contamination : float, default=0.0
         Share of the training images that may be defective: the strangest are left out of the fit. Defects that are
         alike and in one place are a kind of part, and stay.

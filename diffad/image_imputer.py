@@ -263,7 +263,7 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         Returns
         -------
         array of X's shape
-            float32 where X is, or holds whole numbers of up to 16 bits; else float64.
+            float64 where X is, or holds whole numbers of more than 16 bits; else float32.
         """
         filled = self._mean(self._observed(X, 1, 0.0))
         return self._close(_keep_seen(filled, X), X)

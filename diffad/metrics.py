@@ -45,11 +45,12 @@ def crps(samples: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
 
 
 def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> float:
-    """Return the share of entries inside ``[lower, upper]``.
+    """Return the share of entries inside ``[lower, upper]``, of those whose truth is known.
 
     Parameters
     ----------
     lower, upper, truth : array-like of one shape
+        Entries with a truth of NaN do not count; NaN where all are.
 
     Returns
     -------
@@ -60,8 +61,10 @@ def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> float:
     >>> coverage([0.0, 0.0], [1.0, 1.0], [0.5, 2.0])
     0.5
     """
-    y = np.asarray(truth)
-    return float(np.mean((np.asarray(lower) <= y) & (y <= np.asarray(upper))))
+    y = np.asarray(truth, dtype=float)
+    known = ~np.isnan(y)
+    inside = (np.asarray(lower) <= y) & (y <= np.asarray(upper))
+    return float(inside[known].mean()) if known.any() else float("nan")
 
 
 def vus_pr(y: ArrayLike, strangeness: ArrayLike, buffer: int) -> float:
@@ -74,21 +77,24 @@ def vus_pr(y: ArrayLike, strangeness: ArrayLike, buffer: int) -> float:
     Parameters
     ----------
     y : array-like of shape (n,)
-        1 = anomalous.
+        1 or True = anomalous, 0 or False = normal.
     strangeness : array-like of shape (n,)
         Larger = stranger.
     buffer : int
-        Longest buffer in rows, about the length of an event or a period; 0 is the plain area under the curve.
+        Longest buffer in rows, about the length of an event or a period; 0 is the area under the curve of the rows
+        themselves.
 
     Returns
     -------
     float
-        1 at best; of random scores about the share of anomalous rows.
+        1 at best. Of random scores about the share of anomalous rows without a buffer, and more the longer it is. As in
+        the authors' program there are 250 thresholds, at equal shares of the rows: where fewer than one row in 250 is
+        anomalous, even a perfect ranking earns less than 1.
 
     Raises
     ------
     ValueError
-        For labels without an anomaly, rows without a score, or a buffer that is no number of rows.
+        For labels without an anomaly or other than 0 and 1, rows without a score, or a buffer that is no number of rows.
 
     References
     ----------
@@ -102,7 +108,13 @@ def vus_pr(y: ArrayLike, strangeness: ArrayLike, buffer: int) -> float:
     (1.0, True)
     """
     check_count(buffer, "buffer", least=0)
-    truth = np.asarray(y).astype(bool)
+    labels = np.asarray(y)
+    if not np.isin(labels, (0, 1)).all():
+        other = labels[~np.isin(labels, (0, 1))].flat[0]
+        raise ValueError(
+            f"y must hold 1 for anomalous rows and 0 for the others, got {other!r}; of predict take y == -1"
+        )
+    truth = labels.astype(bool)
     score = np.asarray(strangeness, dtype=float)
     if truth.shape != score.shape or truth.ndim != 1:
         raise ValueError(f"y and strangeness must be of equal length, got shapes {truth.shape} and {score.shape}")

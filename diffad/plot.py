@@ -72,6 +72,7 @@ def plot_imputation(
     """
     from matplotlib.figure import Figure
 
+    median, lower, upper = map(np.asarray, (median, lower, upper))
     n = observed.shape[1]
     figure = Figure(figsize=(10, 1.2 + 1.35 * n), layout="constrained")
     axes = figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0]

@@ -53,7 +53,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
     Parameters
     ----------
     window : int, default=48
-        Time steps the model sees at once, but at most a quarter of the rows, and no more than the longest series has.
+        Time steps the model sees at once, but at most a quarter of the rows (at least 2), and no more than the longest series has.
         Longer windows see more context and cost more.
     prior : {"auto", "gaussian", "lowrank", None}, default="auto"
         Closed-form model below the network. ``"gaussian"`` is dense up to 1,536 entries per
@@ -204,8 +204,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         a window rest on a few draws of what comes before them: the same for the same recording, slightly others when
         any of its values is another.
         Observed values, index, columns and dtypes of tables come back as they were: nullable integers and truth values are
-        filled with the nearest, objects become floats, arrays are floats. Fitted on an array, the imputer knows no names but ``x0``,
-        ``x1`` and on.
+        filled with the nearest, objects with gaps become floats, arrays are floats. Fitted on an array, the imputer knows no names
+        but ``x0``, ``x1`` and on; with `set_output` they stand for names that are no strings, too.
 
         Parameters
         ----------

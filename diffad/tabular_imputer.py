@@ -68,7 +68,7 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
     prior_ : str
         Scale and model in use, such as ``"scores mixture-12 + kernel-0.5"``.
     losses_ : dict of str to float
-        Held-out loss of every candidate; empty for fewer than 40 rows or a single
+        Held-out loss of every candidate; empty for fewer than 40 rows with a value or a single
         column, where a Gaussian is used.
     history_ : list of dict
         Step, seconds, training and held-out loss of the network; empty without one.
@@ -176,7 +176,7 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
         """Fill every gap with the median of its distribution, or the most likely category.
 
         Observed values, index, columns and dtypes of tables come back as they were, but for sparse columns, which
-        become dense; arrays of numbers are floats, those with text objects. What is filled in a column of objects that are numbers is a float.
+        become dense (with `set_output`, names that are no strings become ``x0``, ``x1`` and on); arrays of numbers are floats, those with text objects. What is filled in a column of objects that are numbers is a float.
 
         Parameters
         ----------
@@ -283,6 +283,7 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
         """Return the table, and its rows with gaps, or all, encoded."""
         check_is_fitted(self)
         table = self._table(X, reset=False)
+        self.columns_.check(table)
         return table, self.columns_.raw(table if everything else table[table.isna().any(axis=1)])
 
     def _quantiles(self, X: Any, levels: Sequence[float]) -> list[Any]:

@@ -146,3 +146,9 @@ def test_a_network_learns_from_copies_and_is_judged_without():
     model = ImageImputer(augmentation=Augmentation(horizontal=True), training=training).fit(train)
     assert len(model.history_) == 2
     assert np.isfinite(model.transform(np.where(train > 0.9, np.nan, train))).all()
+
+
+@pytest.mark.parametrize("name", ["horizontal", "vertical"])
+def test_flips_are_true_or_false(name):
+    with pytest.raises(ValueError, match=f"{name} must be True or False, got 'no'"):
+        Augmentation(**{name: "no"})

@@ -153,7 +153,7 @@ def test_other_mistakes_are_refused(fitted):
     images, _ = stripes(20, 0)
     for call, word in [
         (lambda: fitted.encode(np.zeros((2, 9, 8))), "resize"),
-        (lambda: fitted.direction(0, 5), "y must be one of"),
+        (lambda: fitted.direction(0, 5), "target must be one of"),
         (lambda: DiffusionVAE(beta=-1).fit(images), "beta"),
         (lambda: DiffusionVAE(adversarial=np.nan).fit(images), "adversarial"),
         (lambda: DiffusionVAE(beta="1").fit(images), "beta must be a number, 0 or more, got '1'"),
@@ -161,7 +161,7 @@ def test_other_mistakes_are_refused(fitted):
         (lambda: DiffusionVAE(adversarial=None).fit(images), "adversarial must be a number"),
         (lambda: DiffusionVAE(adversarial=0.1).fit(images[:, :1]), r"at least 2 pixels .* \(1, 8\); use adversarial=0"),
         (lambda: DiffusionVAE(adversarial=0.1).fit(images[:, :, :1]), r"\(8, 1\); use adversarial=0"),
-        (lambda: DiffusionVAE(training=Training(max_steps=1)).fit(images).direction(0, 1), "y must be one of"),
+        (lambda: DiffusionVAE(training=Training(max_steps=1)).fit(images).direction(0, 1), "source must be one of"),
         (lambda: DiffusionVAE(training=Training(max_steps=0)).fit(images), "max_steps of at least 1"),
     ]:
         with pytest.raises(ValueError, match=word):

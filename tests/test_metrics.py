@@ -65,6 +65,11 @@ def test_coverage_counts_the_edges_as_inside():
     assert coverage([0, 0, 0, 0], [1, 1, 1, 1], [0.0, 1.0, 1.1, -0.1]) == 0.5
 
 
+def test_entries_without_a_truth_do_not_count_for_coverage():
+    assert coverage([0, 0, 0], [1, 1, 1], [0.5, np.nan, 2.0]) == 0.5
+    assert np.isnan(coverage([0.0], [1.0], [np.nan]))
+
+
 def test_coverage_of_true_intervals_is_nominal():
     y = np.random.default_rng(0).standard_normal(100_000)
     edge = stats.norm.ppf(0.95)
@@ -77,6 +82,14 @@ def test_a_row_without_a_score_is_refused():
     y[10:15] = 1
     with pytest.raises(ValueError, match="strangeness holds NaN in 1 rows"):
         vus_pr(y, np.where(np.arange(50) == 3, np.nan, y), buffer=2)
+
+
+@pytest.mark.parametrize("wrong", [-1, 2, np.nan, "1"])
+def test_labels_other_than_0_and_1_are_refused(wrong):
+    """As -1 of predict, which is true where rows are anomalous, as 1 is where they are not."""
+    y = [*[1, 1, 1], wrong] if wrong == -1 else [0, 0, 1, wrong]
+    with pytest.raises(ValueError, match="y must hold 1 for anomalous rows and 0"):
+        vus_pr(y, [0.0, 0.1, 0.2, 0.3], buffer=0)
 
 
 @pytest.mark.parametrize("buffer", [-1, 1.5, True])

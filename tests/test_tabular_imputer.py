@@ -353,11 +353,18 @@ def test_bad_tables_are_refused_by_name(imputer, table, gaps):
     refused(lambda: imputer.transform(gaps.drop(columns="line")), "line")
     refused(lambda: TabularImputer().fit(table[:0]), "no row")
     refused(lambda: imputer.transform(gaps.assign(power="much")), "'power'", "text")
+    whole = table.dropna()
+    refused(lambda: imputer.transform(whole.assign(power="much")), "'power'", "text")
+    refused(lambda: imputer.transform(whole.assign(power=np.inf)), "'power'", "infinity")
 
 
 def test_wrong_parameters_are_refused_by_name(imputer, table, gaps):
     refused(lambda: TabularImputer(prior="magic").fit(table), "prior", "magic", "mixture")
     refused(lambda: TabularImputer(categorical_features=["colour"]).fit(table), "colour")
+    for wrong in ([True], np.zeros(table.shape[1] + 1, bool)):
+        refused(lambda wrong=wrong: TabularImputer(categorical_features=wrong).fit(table), f"mask of {len(wrong)}")
+    for wrong in (5, "line"):
+        refused(lambda wrong=wrong: TabularImputer(categorical_features=wrong).fit(table), "a list of columns")
     for wrong in (0, 1, -0.5, float("nan")):
         refused(lambda wrong=wrong: imputer.quantile(gaps, wrong), "q must")
         refused(lambda wrong=wrong: imputer.interval(gaps, wrong), "coverage")
@@ -593,3 +600,11 @@ def test_nullable_numbers_may_be_categories(dtype):
     filled = TabularImputer(prior="gaussian", categorical_features=["c"]).fit_transform(correlated(c=codes))["c"]
     assert filled.dtype == dtype and set(filled) == set(labels)
     pd.testing.assert_series_equal(filled[codes.notna()], codes[codes.notna()], check_names=False)
+
+
+def test_an_array_of_texts_is_a_table():
+    X = np.array([["red", "small"], ["blue", "large"]] * 30)
+    objects = X.astype(object)
+    objects[::5, 0] = None
+    fitted = TabularImputer().fit(X)
+    np.testing.assert_array_equal(fitted.transform(objects), X)

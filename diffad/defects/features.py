@@ -129,7 +129,7 @@ def _evaluating(features: Features, device: torch.device) -> Iterator[None]:
 def _joined(result: Any, n: int) -> Tensor:
     """Return one map (n, features, height, width) of several: all at the size of the finest."""
     several = [*result.values()] if isinstance(result, Mapping) else result
-    several = several if isinstance(several, list | tuple) else [several]
+    several = several if isinstance(several, list | tuple) and len(several) else [several]
     try:
         maps = [torch.as_tensor(m) for m in several]
     except (TypeError, ValueError, RuntimeError):

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from diffad.base.arguments import check_count, is_number
 from diffad.flows.context import SourceContext
 from diffad.flows.rhythm import Rhythm
-from diffad.flows.table import COLUMNS
+from diffad.flows.table import COLUMNS, COUNTERS, PORTS
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -181,9 +181,20 @@ class FlowFeatures(TransformerMixin, BaseEstimator):
         check_count(self.max_flows, "max_flows")
         try:
             inside = tuple(ip_network(network) for network in (PRIVATE if self.inside is None else self.inside))
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"inside must hold networks such as '192.0.2.0/24': {error}") from error
         return FlowStream(tuple(map(float, windows)), int(self.max_flows), inside, columns)
+
+
+def _check_dtypes(flows: pd.DataFrame) -> None:
+    """Raise where columns are not what their names say, as of a table that was written as CSV and read again."""
+    if not pd.api.types.is_datetime64_any_dtype(flows["start"]):
+        raise ValueError(
+            f"start holds {flows['start'].dtype}, not timestamps; make it some: pd.to_datetime(flows['start'], utc=True)"
+        )
+    for name in (*COUNTERS, *PORTS):
+        if not pd.api.types.is_numeric_dtype(flows[name]):
+            raise ValueError(f"{name} holds {flows[name].dtype}, not numbers; give it in the unit of load_flows")
 
 
 class FlowStream:
@@ -201,6 +212,7 @@ class FlowStream:
         lacking = [name for name in COLUMNS if name not in flows] if isinstance(flows, pd.DataFrame) else list(COLUMNS)
         if lacking:
             raise ValueError(f"this is no flow table as of diffad.flows.load_flows: it lacks {lacking}")
+        _check_dtypes(flows)
         if flows["start"].isna().any():
             raise ValueError("start is missing in some flows; drop them: flows = flows.dropna(subset='start')")
         lately = pd.concat([self.sources.update(flows), self._visits(flows), self.rhythm.update(flows)], axis=1)

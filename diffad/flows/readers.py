@@ -85,7 +85,7 @@ def read_flows(
         raise ValueError("report holds the counts of another file; give each file a new ReadReport()")
     try:
         ZoneInfo(timezone)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+    except (ZoneInfoNotFoundError, TypeError, ValueError, OSError) as error:
         raise ValueError(f"timezone must be a name such as 'Europe/Berlin', got {timezone!r}") from error
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")

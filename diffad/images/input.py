@@ -110,11 +110,11 @@ def read_classes(y: Any, n: int) -> tuple[NDArray[Any], Tensor]:
     return classes, torch.from_numpy(index.astype(np.int64))
 
 
-def class_number(classes: NDArray[Any], y: Any) -> int:
-    """Return the number of a class."""
+def class_number(classes: NDArray[Any], y: Any, name: str = "y") -> int:
+    """Return the number of a class, given as the parameter of a name."""
     found = np.flatnonzero(classes == y)
     if len(found) != 1:
-        raise ValueError(f"y must be one of the classes {classes.tolist()} given to fit, got {y!r}")
+        raise ValueError(f"{name} must be one of the classes {classes.tolist()} given to fit, got {y!r}")
     return int(found[0])
 
 

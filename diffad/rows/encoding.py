@@ -93,6 +93,11 @@ class Columns:
             rows[:, entry[k]] = np.clip((rows[:, entry[k]] - self.centre[k]) / self.scale[k], -FARTHEST, FARTHEST)
         return rows
 
+    def check(self, table: pd.DataFrame) -> None:
+        """Raise ValueError where a numeric column of a table holds something else, or infinity."""
+        for k in set(range(len(self.names))) - set(self.categories):
+            _numbers(table.iloc[:, k], self.names[k])
+
     def raw(self, table: pd.DataFrame) -> Matrix:
         """Return rows (n, width): numbers as they are, and indicators of categories.
 
@@ -142,8 +147,12 @@ def _categorical(table: pd.DataFrame, chosen: Sequence[str | int] | None) -> set
 def _chosen(table: pd.DataFrame, names: list[Any], chosen: Sequence[str | int] | None) -> set[int]:
     if chosen is None:
         return {k for k in range(len(names)) if _is_category(table.iloc[:, k])}
+    if isinstance(chosen, str) or not np.iterable(chosen):
+        raise ValueError(f"categorical_features must be a list of columns, or a mask of all of them, got {chosen!r}")
     chosen = list(chosen)
-    if len(chosen) == len(names) and all(isinstance(c, bool | np.bool_) for c in chosen):
+    if chosen and all(isinstance(c, bool | np.bool_) for c in chosen):
+        if len(chosen) != len(names):
+            raise ValueError(f"categorical_features is a mask of {len(chosen)} columns, X has {len(names)}")
         return {k for k, marked in enumerate(chosen) if marked}
     unknown = [c for c in chosen if c not in names and not (isinstance(c, Integral) and 0 <= c < len(names))]
     if unknown:

@@ -46,11 +46,11 @@ class TableInput(BaseEstimator):
 
 
 def _with_text(X: Any) -> NDArray[Any] | None:
-    """Return an array of objects, or nested lists, as an array of objects if it is a table that holds text, else None.
+    """Return an array of objects or texts, or nested lists, as an array of objects if it is a table with text, else None.
 
     Text of numbers alone is none: scikit-learn reads it as these.
     """
-    if not isinstance(X, list | tuple) and (not isinstance(X, np.ndarray) or X.dtype != object):
+    if not isinstance(X, list | tuple) and (not isinstance(X, np.ndarray) or X.dtype.kind not in "OUT"):
         return None
     try:
         # Of lists NumPy would make text of the numbers, too.

@@ -119,7 +119,15 @@ def as_floats(X: Any) -> Rows:
     if isinstance(X, pd.DataFrame):
         columns = [_column_of_floats(column) for _, column in X.items()]
         return np.array(columns, dtype=np.float64).reshape(X.shape[1], len(X)).T.copy()
-    return np.array(unmasked(X), dtype=np.float64)
+    return np.array(_no_times(unmasked(X)), dtype=np.float64)
+
+
+def _no_times(X: Any) -> Any:
+    """Return X if it holds numbers: as such, times would be nanoseconds, and NaT one of them."""
+    kind = np.asarray(X).dtype.kind
+    if kind in "mMc":
+        raise ValueError(f"X holds {'complex numbers' if kind == 'c' else 'times'}; give what is measured, as floats")
+    return X
 
 
 def _column_of_floats(column: pd.Series) -> Rows:
@@ -135,7 +143,9 @@ def _column_of_floats(column: pd.Series) -> Rows:
 
 
 def _floats(array: Any) -> Rows:
-    checked: Rows = check_array(array, dtype=np.float64, ensure_all_finite="allow-nan", copy=True, input_name="X")
+    checked: Rows = check_array(
+        _no_times(array), dtype=np.float64, ensure_all_finite="allow-nan", copy=True, input_name="X"
+    )
     return checked
 
 

@@ -28,7 +28,7 @@ def carried_forward(X: Any) -> NDArray[np.bool_]:
 
     Too long are 8 equal readings, and more where a channel often repeats itself: runs as long must be expected less
     than once in 1,000 such recordings. The first reading of a run is not marked, it was taken. Nor is anything in
-    channels that rest: more than a fifth of their readings lie in such runs. One that rests now and then cannot be told
+    channels that rest: more than a fifth of their readings would be. One that rests now and then cannot be told
     from one that hangs: look before you blank.
 
     Parameters

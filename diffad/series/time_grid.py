@@ -18,8 +18,6 @@ MONTH = DAYS_OF_MONTH * 86400
 SHORTEST_MONTH, LONGEST_MONTH = 28 * 86400, 31 * 86400
 #: Units of timestamps in a second.
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-#: Last day that every month has.
-COMMON_DAY = 28
 
 
 def _check_order(index: pd.Index) -> None:
@@ -73,12 +71,16 @@ def _of_months(index: pd.Index) -> bool:
     if not isinstance(index, pd.DatetimeIndex):
         return False
     steps = np.diff(_month_numbers(index))
-    same_day = bool((index.day == index.day[0]).all() or index.is_month_end.all())
-    return bool(steps.min() == steps.max() > 0) and same_day
+    return bool(steps.min() == steps.max() > 0) and _on_one_day(index)
+
+
+def _on_one_day(index: pd.DatetimeIndex) -> bool:
+    """Return whether timestamps come on one day of the month, as the 30th, or where a month lacks it on its last."""
+    return bool(index.is_month_end.all() or (index.day == np.minimum(index.day.max(), index.days_in_month)).all())
 
 
 def months_apart(index: pd.Index) -> int:
-    """Return how many months lie between most rows; 0 where they do not come on one day of the month, or the last.
+    """Return how many months lie between most rows; 0 where they do not come on one day of the month.
 
     Examples
     --------
@@ -89,8 +91,7 @@ def months_apart(index: pd.Index) -> int:
         index = index.to_timestamp()
     if not isinstance(index, pd.DatetimeIndex) or len(index) < 2:
         return 0
-    same_day = bool((index.day == index.day[0]).all()) and index.day[0] <= COMMON_DAY
-    return int(np.median(np.diff(_month_numbers(index)))) if same_day or index.is_month_end.all() else 0
+    return int(np.median(np.diff(_month_numbers(index)))) if _on_one_day(index) else 0
 
 
 def same_period(a: float, b: float) -> bool:
@@ -112,9 +113,12 @@ def _month_numbers(index: pd.DatetimeIndex) -> NDArray[np.int64]:
 
 def _grid_of_months(index: pd.DatetimeIndex, months: int, rows: int) -> pd.DatetimeIndex:
     """Return so many timestamps, so many months apart, from the first of an index on."""
-    first, at_end = index[0], bool(index.is_month_end.all())
-    later = [pd.offsets.MonthEnd(months * k) if at_end else pd.DateOffset(months=months * k) for k in range(rows)]
-    return pd.DatetimeIndex([first + offset for offset in later], name=index.name).as_unit(index.unit)
+    # Of the 30th, too, February has the last day.
+    day = 31 if index.is_month_end.all() else index.day.max()
+    begin = index[0] - pd.DateOffset(days=index[0].day - 1)
+    starts = [begin + pd.DateOffset(months=months * k) for k in range(rows)]
+    dates = [start + pd.DateOffset(days=min(day, start.days_in_month) - 1) for start in starts]
+    return pd.DatetimeIndex(dates, name=index.name).as_unit(index.unit)
 
 
 def _even_grid(index: pd.DatetimeIndex, nanoseconds: int, rows: int) -> pd.DatetimeIndex:

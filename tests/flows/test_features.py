@@ -337,6 +337,7 @@ def test_clone_and_unfitted():
     [
         ({"windows": ()}, "windows"), ({"windows": (0,)}, "windows"), ({"windows": (10, 10.0)}, "windows"),
         ({"windows": (np.nan,)}, "windows"), ({"inside": ["10.0.0.1/8"]}, "inside"), ({"inside": ["lan"]}, "inside"),
+        ({"inside": 5}, "inside"),
         ({"max_flows": 0}, "max_flows"), ({"max_flows": 1.5}, "max_flows"),
     ],
 )  # fmt: skip
@@ -350,5 +351,13 @@ def test_other_tables_are_refused():
         FlowFeatures().fit(flows().drop(columns="bytes_out"))
     with pytest.raises(ValueError, match="no flow table"):
         FlowFeatures().fit(np.zeros((3, 13)))
+    for name, wrong in {
+        "start": flows()["start"].astype(str),
+        "duration": pd.to_timedelta(flows()["duration"], unit="s"),
+        "bytes_in": flows()["bytes_in"].astype(object),
+        "source_port": flows()["source_port"].astype("string"),
+    }.items():
+        with pytest.raises(ValueError, match=f"{name} holds"):
+            FlowFeatures().fit(flows().assign(**{name: wrong}))
     with pytest.raises(ValueError, match="start is missing"):
         FlowFeatures().fit(flows().assign(start=lambda t: t["start"].mask(t["start"].notna())))

@@ -121,3 +121,17 @@ def test_fit_does_not_warn_of_one_stuck_sensor_nor_of_labelled_rows():
     assert not fit_warnings(X)
     X[200:230] = X[200]
     assert not fit_warnings(X, y=np.isin(np.arange(600), np.arange(200, 230)).astype(int))
+
+
+@pytest.mark.parametrize(
+    ("X", "what"),
+    [
+        (np.array([["2026-01-01"], ["NaT"]], dtype="M8[s]"), "times"),
+        (np.array([[1], [2]], dtype="m8[s]"), "times"),
+        (np.array([[1 + 2j], [0]]), "(?i)complex"),
+    ],
+)
+def test_what_is_no_number_has_no_readings(X, what):
+    for refusing in (carried_forward, SeriesDetector().fit):
+        with pytest.raises(ValueError, match=what):
+            refusing(X)

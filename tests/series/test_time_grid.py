@@ -97,6 +97,20 @@ def test_missing_months_are_put_back_where_the_calendar_has_them(freq, zone):
     come_back(pd.date_range("1990-01-15", periods=200, freq=freq, tz=zone), hole=slice(50, 150))
 
 
+@pytest.mark.parametrize("day", [28, 29, 30])
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_months_on_a_day_that_february_lacks(day, zone):
+    first = pd.Timestamp(2001, 1, day, 12, tz=zone)
+    full = pd.DatetimeIndex([first + pd.DateOffset(months=k) for k in range(60)])
+    come_back(full, hole=slice(11, 15))
+    from_february = full[1:]
+    come_back(from_february, hole=slice(20, 25))
+    X = pd.DataFrame({"x": np.arange(60.0)}, full)
+    recording, _ = read(X, regularize=True)
+    pd.testing.assert_frame_equal(recording.template, X, check_freq=False)
+    assert read(X[20:])[1] == pytest.approx(read(X)[1])
+
+
 @pytest.mark.parametrize("zone", [None, "Europe/Berlin", "America/Santiago"])
 @pytest.mark.parametrize("freq", ["D", "W", "2D"])
 def test_missing_days_are_put_back_at_their_local_time(freq, zone):

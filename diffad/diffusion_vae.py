@@ -285,8 +285,8 @@ class DiffusionVAE(TransformerMixin, HoldsParameters):
         if y is not None:
             self.latents_.warn_if_classless()
         label = None if y is None else class_number(self.classes_, y)
-        nothing = Observed(torch.full((1, *self.latents_.prior.shape), torch.nan))
         with pinned_defaults(), torch.no_grad():
+            nothing = Observed(torch.full((1, *self.latents_.prior.shape), torch.nan))
             generator = torch.Generator().manual_seed(self.seed_)
             z = self.latents_.sample(nothing, n, as_sampler(self.sampler), generator, label, guidance)
         return self.decode(z.numpy() * self.latent_scale_ + self.latent_centre_)

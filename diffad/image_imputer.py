@@ -389,8 +389,8 @@ class ImageImputer(TransformerMixin, HoldsParameters):
                 raise ValueError(f"latents are of images of {self.latent_.shape_[:2]} pixels, got shape={shape!r}")
             drawn = self.latent_.generate(n, y, guidance).reshape(n, *self.shape_).astype(self.dtype_)
             return drawn[..., 0] if self.flat_ else drawn
-        nothing = Observed(torch.full((1, height, width, self.shape_[2]), torch.nan))
         with pinned_defaults(), torch.no_grad():
+            nothing = Observed(torch.full((1, height, width, self.shape_[2]), torch.nan))
             generator = torch.Generator().manual_seed(self.seed_)
             label = None if y is None else class_number(self.classes_, y)
             if y is not None:

@@ -281,6 +281,7 @@ class _Loop:
             "best_loss": self.best_loss,
             "optimizers": [o.state_dict() for o in self.optimizers],
             "generator": self.generator.get_state(),
+            "device": self.generator.device.type,
             "step": self.step,
             "stale": self.stale,
             "seconds": seconds,
@@ -297,8 +298,8 @@ class _Loop:
         if path is None or not Path(path).exists():
             return
         try:
-            state = torch.load(path, weights_only=True)
-            found = state["training"], state["origin"]
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            found = state["training"], state["origin"], state["device"]
         except Exception as error:
             raise ValueError(f"checkpoint {path} is broken, or none of ours; remove it to start anew") from error
         if found[1] != self.origin:
@@ -308,11 +309,20 @@ class _Loop:
                 f"checkpoint {self.training.checkpoint} was written with {state['training']}; "
                 "give the same parameters or another file"
             )
+        here = self.generator.device.type
+        if found[2] != here:
+            raise ValueError(
+                f"checkpoint {path} was written on {found[2]!r}, and its random numbers do not go on on {here!r}; give that "
+                "device or another file"
+            )
         self.network.load_state_dict(state["network"])
         for optimizer, found in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(found)
-        self.generator.set_state(state["generator"].cpu())
-        for name in ("average", "best", "best_loss", "step", "stale", "seconds", "history"):
+        self.generator.set_state(state["generator"])
+        for name in ("average", "best"):
+            # A state takes the place of tensors that are where they should be.
+            setattr(self, name, {k: value.to(getattr(self, name)[k].device) for k, value in state[name].items()})
+        for name in ("best_loss", "step", "stale", "seconds", "history"):
             setattr(self, name, state[name])
 
     def _rate(self) -> float:

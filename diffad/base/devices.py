@@ -16,21 +16,26 @@ CPU = torch.device("cpu")
 def device_of(name: str) -> torch.device:
     """Return the device of a name; "auto" is CUDA where there is one.
 
+    Others that torch knows lack the double precision that priors are computed in, or were never tried.
+
     Examples
     --------
     >>> device_of("gpu")
     Traceback (most recent call last):
     ...
-    ValueError: device must be "auto", "cpu" or another device of torch, as "cuda", got 'gpu'
+    ValueError: device must be "auto", "cpu" or "cuda", as "cuda:1" with a number, got 'gpu'
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f'device must be "auto", "cpu" or another device of torch, as "cuda", got {name!r}') from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f'device={name!r}, but torch finds no CUDA device here; give "auto" or "cpu"')
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f'device must be "auto", "cpu" or "cuda", as "cuda:1" with a number, got {name!r}')
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise ValueError(f'device={name!r}, but torch finds {found} CUDA device(s) here; give "auto" or "cpu"')
     return device
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import torch
 from sklearn.base import BaseEstimator
 
-from diffad.base.devices import CPU, device_of, restored, stored
+from diffad.base.devices import device_of, restored, stored
 from diffad.base.parameters import Parameters
 from diffad.base.telling import tell
 from diffad.base.version import VERSION
@@ -49,8 +49,7 @@ class HoldsParameters(BaseEstimator):
                 f"diffad {VERSION}, which may fail or score otherwise; fit it anew, or install that version"
             )
         if state.get(AWAY):
-            device = device_of(state.get("device", "auto")) if torch.cuda.is_available() else CPU
-            self.__dict__.update(restored(self.__dict__, device))
+            self.__dict__.update(restored(self.__dict__, _nearest_to(state.get("device", "auto"))))
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters of this estimator and, as ``training__max_steps``, those of its parameter objects.
@@ -66,3 +65,11 @@ class HoldsParameters(BaseEstimator):
             whole = given if isinstance(given, Parameters) else self.stands_for[name](given)
             params[name] = whole.but(**values)
         return super().set_params(**params)
+
+
+def _nearest_to(name: str) -> torch.device:
+    """Return the device of a name, or what this machine has instead."""
+    try:
+        return device_of(name)
+    except ValueError:
+        return device_of("auto")

@@ -110,10 +110,11 @@ class ImageDiffusion:
     ) -> samplers.Denoise:
         def velocity(z: Tensor, theta: Tensor) -> Tensor:
             share = float(admitted(self.gate[way], theta))
-            angles = torch.full((len(z),), float(theta))
+            # Filled there: copied, it would be waited for at every step.
+            angles = torch.full((len(z),), float(theta), device=z.device)
             if label is None:
                 return share * context.velocity(network, z, angles)
-            told = context.velocity(network, z, angles, torch.full((len(z),), label))
+            told = context.velocity(network, z, angles, torch.full((len(z),), label, device=z.device))
             if guidance == 1:
                 return share * told
             untold = context.velocity(network, z, angles)

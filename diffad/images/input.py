@@ -94,7 +94,7 @@ def check_shape(images: Images, shape: tuple[int, int, int], fitted: str) -> Non
 def read_classes(y: Any, n: int) -> tuple[NDArray[Any], Tensor]:
     """Return the classes of n images, sorted, and each image's as a number; no class at all where y is None."""
     if y is None:
-        return np.empty(0), torch.zeros(n, dtype=torch.int64)
+        return np.empty(0), torch.from_numpy(np.zeros(n, np.int64))
     given = np.asarray(y)
     if given.shape != (n,):
         raise ValueError(f"y must hold one class for each of the {n} images, its shape is {given.shape}")

@@ -15,6 +15,8 @@ from torch.nn import functional
 
 #: Inputs per entry: value or conditional mean, surprise, noisy entry, log scale, centre, visible, hidden.
 N_INPUTS = 7
+#: Sequences that a fused kernel of CUDA takes at once: its grid ends at 65,535.
+MOST = 2**15
 
 
 class AxialTransformer(nn.Module):
@@ -107,7 +109,8 @@ class Attention(nn.Module):
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Average values (..., tokens, size) by the softmax of scaled products of queries and keys of that shape."""
     if query.device.type != "cpu":
-        return functional.scaled_dot_product_attention(query, key, value)
+        parts = zip(query.split(MOST), key.split(MOST), value.split(MOST), strict=True)
+        return torch.cat([functional.scaled_dot_product_attention(*part) for part in parts])
     # For a dozen tokens the fused kernel of the CPU is slow, and so is softmax: its sum comes as one more column of
     # the values. Logits of a network trained on ETTh1 reach 22; the bounds keep the exponentials finite.
     weight = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).float().clamp(-60, 60).exp()
@@ -117,7 +120,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def angle_features(theta: Tensor) -> Tensor:
     """Return sines and cosines of the noise angle at four frequencies: (n,) -> (n, 8)."""
-    phase = theta[:, None] * torch.tensor([1.0, 2.0, 4.0, 8.0], device=theta.device)
+    # A tensor made of numbers would be copied to the device, which the loops would wait for at every step.
+    phase = torch.stack([theta, 2 * theta, 4 * theta, 8 * theta], 1)
     return torch.cat([phase.sin(), phase.cos()], 1)
 
 

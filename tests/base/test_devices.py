@@ -24,8 +24,9 @@ from diffad import (
     Training,
 )
 from diffad.base import devices
-from diffad.base.devices import CPU, Away, restored, stored
+from diffad.base.devices import CPU, Away, device_of, restored, stored
 from diffad.base.holds_parameters import AWAY, HoldsParameters
+from diffad.rows import filling_fitting
 
 META = torch.device("meta")
 RNG = np.random.default_rng(0)
@@ -123,8 +124,21 @@ def test_what_is_shared_stays_shared(elsewhere):
     assert first is second and isinstance(first[0], Away)
 
 
+@pytest.mark.parametrize("name", ["mps", "meta", "cuda:99", "gpu", 3.5])
+def test_devices_that_are_not_there_or_cannot_compute_are_refused(name):
+    with pytest.raises(ValueError, match="device"):
+        device_of(name)
+
+
+def test_what_lay_on_a_gpu_that_is_not_here_is_read_where_there_is_one_or_not(estimator, elsewhere):
+    stored_there = type(estimator).__new__(type(estimator))
+    stored_there.__setstate__({**estimator.__getstate__(), "device": "cuda:99"})
+    assert places({k: v for k, v in vars(stored_there).items() if k.endswith("_")}) == {device_of("auto").type}
+
+
 @pytest.mark.gpu
 def test_fitted_on_a_gpu_and_read_without_one(estimator, monkeypatch):
+    monkeypatch.setattr(filling_fitting, "WORTH", -np.inf)  # a brief training is worth nothing
     there = type(estimator)(**(estimator.get_params(deep=False) | {"device": "cuda"})).fit(data(estimator))
     assert "cuda" in places(vars(there))
     file = pickle.dumps(there)

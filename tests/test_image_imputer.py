@@ -723,3 +723,15 @@ def test_new_images_differ_in_brightness_as_those_fitted_on(prior, size):
     new = ImageImputer(prior=prior).fit(X).generate(300, shape=size)
     assert 0.85 < new.mean((1, 2)).std() / X.mean((1, 2)).std() < 1.15
     assert 0.9 < (new - new.mean((1, 2), keepdims=True)).std() < 1.1
+
+
+@pytest.mark.parametrize("make", [ImageImputer, lambda: DiffusionVAE(training=Training(max_steps=2))])
+def test_a_default_device_of_the_caller_is_nothing_to_a_model_on_another(make):
+    X = np.random.default_rng(0).standard_normal((20, 8, 8))
+    expected = make().fit(X).generate(2)
+    torch.set_default_device("meta")
+    try:
+        found = make().fit(X).generate(2)
+    finally:
+        torch.set_default_device(None)
+    np.testing.assert_array_equal(found, expected)

@@ -139,6 +139,17 @@ def test_a_checkpoint_of_another_prior_is_refused(tmp_path, few_steps, gaps):
         other.fit(gaps)
 
 
+def test_a_checkpoint_of_another_device_is_kept_and_named(tmp_path):
+    path = tmp_path / "state.pt"
+    training = Training(max_steps=20, evaluate_every=10, checkpoint=str(path))
+    run(training)
+    torch.save(torch.load(path, weights_only=True) | {"device": "cuda"}, path)
+    kept = path.read_bytes()
+    with pytest.raises(ValueError, match=r"state\.pt was written on 'cuda', .* on 'cpu'"):
+        run(training)
+    assert path.read_bytes() == kept
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
 def test_a_broken_checkpoint_is_named(tmp_path, content):
     path = tmp_path / "state.pt"

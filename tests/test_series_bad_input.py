@@ -75,7 +75,7 @@ def test_reordered_and_renamed_columns_that_are_no_texts(prior_only, gaps, names
 
 
 def test_a_stray_timestamp_years_away_makes_no_grid_of_a_million_rows(prior_only, frame):
-    stray = frame.iloc[-1:].set_axis(frame.index[-1:] + pd.Timedelta("366d"))
+    stray = frame.iloc[-1:].set_axis(frame.index[-1:] + pd.Timedelta("366D"))
     X = pd.concat([frame, stray])
     refused(ValueError, lambda: prior_only(regularize=True).fit(X), str(stray.index[0]), "clock")
 

@@ -37,7 +37,7 @@ def process(n, seed):
 
 
 def table(x, start="2026-01-01", freq="10min"):
-    return pd.DataFrame(x, pd.date_range(start, periods=len(x), freq=freq), NAMES[: x.shape[1]])
+    return pd.DataFrame(x.copy(), pd.date_range(start, periods=len(x), freq=freq), NAMES[: x.shape[1]])
 
 
 @pytest.fixture(scope="module")

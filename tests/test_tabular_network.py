@@ -119,7 +119,7 @@ def test_gaps_and_categories_are_no_obstacle():
     new = mixed(100, 1)
     scores = detector.score_samples(new)
     assert np.isfinite(scores).all()
-    np.testing.assert_allclose(detector.explain(new).share.sum(1), -scores, rtol=1e-6)
+    np.testing.assert_allclose(detector.explain(new).share.sum(axis=1), -scores, rtol=1e-6)
     np.testing.assert_allclose(pickle.loads(pickle.dumps(detector)).score_samples(new), scores, rtol=1e-12)
 
 

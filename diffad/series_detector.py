@@ -51,6 +51,9 @@ class SeriesDetector(Detector, SeriesInput):
     4. The same cross-fitted scores set the threshold and give p-values. Scores of the second half by
        models of the first raise the threshold where the recording drifts.
 
+    A window that reaches into a fault is as strange as the fault. Of a single channel, windows around each row, rows
+    that are strange by themselves are therefore hidden, and those around them looked at a second time.
+
     Windows are judged by what they show; a few gaps are no fault. A channel that loses most of its readings (from about
     three in five on), or all of them, while others speak, is one (kind ``"missing"``) where training lost fewer: it
     alarms for as long as some come through, so that a dead sensor is told once and does not hide the others. These are

@@ -93,7 +93,7 @@ def fit_scorer(
         for block in _thinned(fold, len(folds)):
             judged.add(model, block)
     scorer = Scorer(Models.fit(whole, lengths, centred, device), judged.tails(kinds), kinds, weights)
-    normal = scorer.calibrated(judged.seen.joined()) or nothing(sum(len(r) for _, r in judged.rows))
+    normal = judged.evidence(scorer)
     new = np.concatenate([np.full(len(r), i >= old) for i, r in judged.rows])
     rows = [(i - old, r) for i, r in judged.rows if i >= old]
     residual = np.concatenate(judged.residual)[new]
@@ -206,6 +206,7 @@ class _Judged:
         self.residual: list[NDArray[np.float64]] = []
         self.seen, self._filled = _Gathered(), _Gathered()
         self._by_itself: dict[tuple[str, int], list[Array]] = {}
+        self._looks: list[tuple[Models, Array, slice, NDArray[np.bool_]]] = []
         self._series, self._whole = series, whole
         missing = float(np.mean(np.concatenate([np.isnan(s).ravel() for s in series])))
         self._holes, self._several = missing > MISSING, series[0].shape[1] > 1
@@ -219,6 +220,8 @@ class _Judged:
         known = np.asarray(~np.isnan(series[a:b]).all(1))
         context, inside = slice(first, last), slice(a - first, b - first)
         self.rows.append((i, np.arange(a, b)[known]))
+        if not self._several:
+            self._looks.append((model, series[context], inside, known))
         self.residual.append(model.residual(series[context])[inside][known])
         self.seen.add(model, series[context], inside, known)
         if self._holes:
@@ -226,6 +229,17 @@ class _Judged:
         if self._several:
             for key, values in model.each_by_itself(whole[a:b]).items():
                 self._by_itself.setdefault(key, []).append(values)
+
+    def evidence(self, scorer: Scorer) -> dict[str, Array]:
+        """Return the evidence of the judged rows, by a scorer's tails and the models that had not seen them."""
+        found = scorer.calibrated(self.seen.joined()) or nothing(sum(len(r) for _, r in self.rows))
+        if not self._looks or not scorer.models.centred or "nearest" not in found:
+            return found
+        parts = [
+            {kind: values[inside][known] for kind, values in replace(scorer, models=model).evidence(context).items()}
+            for model, context, inside, known in self._looks
+        ]
+        return {kind: np.concatenate([part[kind] for part in parts]) for kind in found}
 
     def tails(self, kinds: tuple[str, ...]) -> Tails:
         """Return what evidence of some kinds looks like in normal rows."""

@@ -19,6 +19,7 @@ from scipy.ndimage import binary_opening
 from diffad.base.caching import ForgetsCaches
 from diffad.evidence.combination import combine
 from diffad.evidence.nearness import NearestRows, ShapeModel
+from diffad.evidence.second_look import second_look
 from diffad.evidence.window_model import (
     BEREFT,
     CHUNK,
@@ -318,8 +319,15 @@ class Scorer:
     def evidence(self, rows: Array) -> dict[str, Array]:
         """Return, per kind, the root of -log p of each row and channel, averaged over window lengths.
 
-        Kinds of all channels together have one column, the others one per channel.
+        Kinds of all channels together have one column, the others one per channel. Around a row, windows also see what
+        came after: a lone channel is then looked at twice.
         """
+        found = self._at_first_sight(rows)
+        if rows.shape[1] > 1 or not self.models.centred:
+            return found
+        return second_look(rows, found, self._at_first_sight, max(self.models.reach(self.models.lengths.longest)))
+
+    def _at_first_sight(self, rows: Array) -> dict[str, Array]:
         return self.calibrated(self.models(rows)) or nothing(len(rows))
 
     def evidence_of_last(self, rows: Array) -> dict[str, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from diffad.base.arguments import check_count
@@ -61,9 +62,8 @@ def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> float:
     >>> coverage([0.0, 0.0], [1.0, 1.0], [0.5, 2.0])
     0.5
     """
-    y = np.asarray(truth, dtype=float)
-    known = ~np.isnan(y)
-    inside = (np.asarray(lower) <= y) & (y <= np.asarray(upper))
+    y = np.asarray(truth)
+    inside, known = np.broadcast_arrays((np.asarray(lower) <= y) & (y <= np.asarray(upper)), ~pd.isna(y))
     return float(inside[known].mean()) if known.any() else float("nan")
 
 
@@ -111,9 +111,8 @@ def vus_pr(y: ArrayLike, strangeness: ArrayLike, buffer: int) -> float:
     labels = np.asarray(y)
     if not np.isin(labels, (0, 1)).all():
         other = labels[~np.isin(labels, (0, 1))].flat[0]
-        raise ValueError(
-            f"y must hold 1 for anomalous rows and 0 for the others, got {other!r}; of predict take y == -1"
-        )
+        remedy = "; of predict take y == -1" if other == -1 else ""
+        raise ValueError(f"y must hold 1 for anomalous rows and 0 for the others, got {other!r}{remedy}")
     truth = labels.astype(bool)
     score = np.asarray(strangeness, dtype=float)
     if truth.shape != score.shape or truth.ndim != 1:

@@ -283,8 +283,11 @@ class TabularImputer(OneToOneFeatureMixin, TransformerMixin, TableInput, HoldsPa
         """Return the table, and its rows with gaps, or all, encoded."""
         check_is_fitted(self)
         table = self._table(X, reset=False)
-        self.columns_.check(table)
-        return table, self.columns_.raw(table if everything else table[table.isna().any(axis=1)])
+        if everything:
+            return table, self.columns_.raw(table)
+        gaps = table.isna().any(axis=1)
+        self.columns_.check(table[~gaps])
+        return table, self.columns_.raw(table[gaps])
 
     def _quantiles(self, X: Any, levels: Sequence[float]) -> list[Any]:
         table, rows = self._open(X)

@@ -299,7 +299,7 @@ class _Loop:
             return
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            found = state["training"], state["origin"], state["device"]
+            found = state["training"], state["origin"]
         except Exception as error:
             raise ValueError(f"checkpoint {path} is broken, or none of ours; remove it to start anew") from error
         if found[1] != self.origin:
@@ -310,9 +310,9 @@ class _Loop:
                 "give the same parameters or another file"
             )
         here = self.generator.device.type
-        if found[2] != here:
+        if (there := state.get("device", here)) != here:
             raise ValueError(
-                f"checkpoint {path} was written on {found[2]!r}, and its random numbers do not go on on {here!r}; give that "
+                f"checkpoint {path} was written on {there!r}, and its random numbers do not go on on {here!r}; give that "
                 "device or another file"
             )
         self.network.load_state_dict(state["network"])

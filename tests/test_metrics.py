@@ -70,6 +70,13 @@ def test_entries_without_a_truth_do_not_count_for_coverage():
     assert np.isnan(coverage([0.0], [1.0], [np.nan]))
 
 
+def test_coverage_takes_bands_of_several_draws_dates_and_large_integers():
+    assert coverage(np.full((3, 4), -1.0), np.full((3, 4), 1.0), [0.0, 0.5, np.nan, 2.0]) == pytest.approx(2 / 3)
+    assert coverage([2**60 + 1], [2**60 + 3], [2**60]) == 0
+    days = np.array(["2026-01-01", "2026-01-03"], dtype="M8[D]")
+    assert coverage(days[:1], days[1:], days[:1]) == 1
+
+
 def test_coverage_of_true_intervals_is_nominal():
     y = np.random.default_rng(0).standard_normal(100_000)
     edge = stats.norm.ppf(0.95)
@@ -88,7 +95,9 @@ def test_a_row_without_a_score_is_refused():
 def test_labels_other_than_0_and_1_are_refused(wrong):
     """As -1 of predict, which is true where rows are anomalous, as 1 is where they are not."""
     y = [*[1, 1, 1], wrong] if wrong == -1 else [0, 0, 1, wrong]
-    with pytest.raises(ValueError, match="y must hold 1 for anomalous rows and 0"):
+    with pytest.raises(
+        ValueError, match="y must hold 1 for anomalous rows and 0.*" + ("predict" if wrong == -1 else "")
+    ):
         vus_pr(y, [0.0, 0.1, 0.2, 0.3], buffer=0)
 
 

@@ -608,3 +608,7 @@ def test_an_array_of_texts_is_a_table():
     objects[::5, 0] = None
     fitted = TabularImputer().fit(X)
     np.testing.assert_array_equal(fitted.transform(objects), X)
+    numbers = np.array([["1", "2.5"], ["3", "nan"]] * 30)
+    np.testing.assert_array_equal(
+        TabularImputer().fit_transform(numbers), TabularImputer().fit_transform(numbers.astype(float))
+    )

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from diffad.base.arguments import check_count, is_number
 from diffad.flows.context import SourceContext
 from diffad.flows.rhythm import Rhythm
-from diffad.flows.table import COLUMNS, COUNTERS, PORTS
+from diffad.flows.table import COLUMNS, COUNTERS
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -192,9 +192,9 @@ def _check_dtypes(flows: pd.DataFrame) -> None:
         raise ValueError(
             f"start holds {flows['start'].dtype}, not timestamps; make it some: pd.to_datetime(flows['start'], utc=True)"
         )
-    for name in (*COUNTERS, *PORTS):
+    for name in COUNTERS:
         if not pd.api.types.is_numeric_dtype(flows[name]):
-            raise ValueError(f"{name} holds {flows[name].dtype}, not numbers; give it in the unit of load_flows")
+            raise ValueError(f"{name} holds {flows[name].dtype}, not numbers; give floats, seconds of durations")
 
 
 class FlowStream:

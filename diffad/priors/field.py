@@ -15,6 +15,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+#: Share of the variance within images that the noise of their means may be.
+MOST_NOISE = 0.9
+
 
 @dataclass(frozen=True)
 class StationaryField:
@@ -40,11 +43,20 @@ class StationaryField:
     @classmethod
     def of(cls, images: Tensor) -> Self:
         """Estimate from centred images (n, height, width, channels), NaN = missing."""
-        known = (~images.isnan()).double().mean((1, 2))
+        seen = (~images.isnan()).double().flatten(1, 2)
+        known = seen.mean(1)
         levels = images.double().nanmean((1, 2)).nan_to_num()
-        # A level of few pixels says little.
-        level = (known * levels).T @ (known * levels) / (known.T @ known).clamp(min=1e-12)
-        return cls(autocovariance(images - levels[:, None, None]), _root(level) @ _root(level).mT)
+        # A level of few pixels says little, and what it says is in part the noise of these.
+        weight = (known.T @ known).clamp(min=1e-12)
+        raw = (known * levels).T @ (known * levels) / weight
+        noise = ((seen.mT @ seen).sum(0) / seen.shape[1] ** 2 / weight).clamp(max=MOST_NOISE)
+        inside = autocovariance(images - levels[:, None, None])[:, :, 0, 0]
+        root = _root(raw - noise / (1 - noise) * inside)
+        level = root @ root.mT
+        true = (level.diagonal() / raw.diagonal().clamp(min=1e-300)).clamp(0.0, 1.0)
+        lags = autocovariance(images - (true * levels)[:, None, None]).clone()
+        lags[:, :, 0, 0] += torch.diag((1 - true) * level.diagonal())
+        return cls(lags, level)
 
     @classmethod
     def without_level(cls, lags: Tensor) -> Self:

@@ -31,6 +31,8 @@ class TableInput(BaseEstimator):
         if reset:
             self.__dict__.pop("_labels", None)
         X = unmasked(X)
+        if isinstance(X, np.ndarray) and X.dtype.kind in "UT":
+            X = X.astype(object)
         mixed = _with_text(X)
         if mixed is not None:
             validate_data(self, mixed, reset=reset, skip_check_array=True)
@@ -46,11 +48,11 @@ class TableInput(BaseEstimator):
 
 
 def _with_text(X: Any) -> NDArray[Any] | None:
-    """Return an array of objects or texts, or nested lists, as an array of objects if it is a table with text, else None.
+    """Return an array of objects, or nested lists, as an array of objects if it is a table that holds text, else None.
 
     Text of numbers alone is none: scikit-learn reads it as these.
     """
-    if not isinstance(X, list | tuple) and (not isinstance(X, np.ndarray) or X.dtype.kind not in "OUT"):
+    if not isinstance(X, list | tuple) and (not isinstance(X, np.ndarray) or X.dtype != object):
         return None
     try:
         # Of lists NumPy would make text of the numbers, too.

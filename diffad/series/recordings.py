@@ -123,8 +123,9 @@ def as_floats(X: Any) -> Rows:
 
 
 def _no_times(X: Any) -> Any:
-    """Return X if it holds numbers: as such, times would be nanoseconds, and NaT one of them."""
-    kind = np.asarray(X).dtype.kind
+    """Return X as an array if it holds numbers: as such, times would be nanoseconds, and NaT one of them."""
+    X = np.asarray(X)
+    kind = X.dtype.kind
     if kind in "mMc":
         raise ValueError(f"X holds {'complex numbers' if kind == 'c' else 'times'}; give what is measured, as floats")
     return X

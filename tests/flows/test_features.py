@@ -355,7 +355,6 @@ def test_other_tables_are_refused():
         "start": flows()["start"].astype(str),
         "duration": pd.to_timedelta(flows()["duration"], unit="s"),
         "bytes_in": flows()["bytes_in"].astype(object),
-        "source_port": flows()["source_port"].astype("string"),
     }.items():
         with pytest.raises(ValueError, match=f"{name} holds"):
             FlowFeatures().fit(flows().assign(**{name: wrong}))

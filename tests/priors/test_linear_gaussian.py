@@ -135,3 +135,14 @@ def test_a_level_that_some_images_do_not_show_is_learned_from_the_others():
     field = StationaryField.of(images)
     torch.testing.assert_close(field.level, torch.tensor([[4.0, 2.0], [2.0, 1.0]]).double(), atol=0.4, rtol=0)
     assert float(torch.linalg.eigvalsh(field.level).min()) > -1e-9
+
+
+@pytest.mark.parametrize(("size", "share"), [(12, 1.0), (12, 0.2), (12, 0.05), (3, 1.0)])
+def test_the_noise_of_few_pixels_is_no_level(size, share):
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((400, size, size, 1))
+    x[rng.random(x.shape) > share] = np.nan
+    field = StationaryField.of(torch.from_numpy(x))
+    bright = field.sample(4000, size, size, torch.Generator().manual_seed(0)).mean((1, 2)).std()
+    assert 0.8 < float(bright) * size < 1.25
+    assert float(field.variance) == pytest.approx(1.0, abs=0.1)

@@ -19,9 +19,9 @@ Array = NDArray[np.float32]
 STRANGE = 2.6
 #: Rows between strange ones that belong to them.
 BETWEEN = 24
-#: Share of the evidence of the first look that counts beside the second: the first rows of a drift are strange only by
-#: what comes after them.
-FIRST = 0.5
+#: Share of what the first look found more than the second that counts beside it, and the most of it: the first rows of
+#: a drift are strange only by what comes after them.
+FIRST, MOST_OF_FIRST = 0.5, 1.0
 #: Share of the rows from which on all are looked at again at once.
 MOST = 0.5
 
@@ -55,7 +55,8 @@ def second_look(
         # Readings that are missing are no less so for others being hidden.
         for kind in result.keys() - {"missing"}:
             before = first[kind][near]
-            fallen = FIRST * before + (1 - FIRST) * np.minimum(before, again[kind][inside])
+            least = np.minimum(before, again[kind][inside])
+            fallen = least + np.minimum(FIRST * (before - least), MOST_OF_FIRST)
             if result[kind] is first[kind]:
                 result[kind] = first[kind].copy()
             result[kind][near] = np.where(judged, fallen, before)

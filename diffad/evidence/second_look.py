@@ -2,7 +2,8 @@
 
 Windows that reach into a fault are as strange as the fault, so that the rows up to half a window around it would look as
 strange as it does.  Of a lone channel the nearest few rows tell, to the row, what was never met; the rest of a
-window must be strange without it to stay so.  Several channels have a fault's other channels for that.
+window must be strange without it to stay so.  Several channels are looked at once: what tells a row of theirs by itself
+also hides the ends of drifts, whose beginnings are then found no more.
 """
 
 from __future__ import annotations

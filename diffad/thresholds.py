@@ -20,9 +20,11 @@ Scores = NDArray[np.float64]
 
 #: Alarms at most this many rows apart are one event.
 MERGE = 16
-#: Exceedances a generalised Pareto tail is fitted to, and the fewest that carry one.
-TAIL_SHARE, TAIL_LEAST = 0.05, 50
-#: Normal rows above a threshold that need no tail.
+#: Share of the rows that a tail is fitted to, and of rows that fewer than `TAIL_EVENTS` independent events hold at most.
+TAIL_SHARE, TAIL_MOST, TAIL_EVENTS = 0.05, 0.3, 15
+#: The fewest exceedances that carry a generalised Pareto tail.
+TAIL_LEAST = 50
+#: Independent events above a threshold that need no tail.
 TAIL_ROWS = 10
 #: Standard deviation of the tail's shape before any exceedance is seen.
 SHAPE_SPREAD = 0.2
@@ -75,18 +77,20 @@ class NormalScores:
     def quantile(self, rate: float, doubt: bool = True) -> float:
         """Return the score that a share `rate` of normal rows exceeds.
 
-        Rates that hardly any row has shown are reached by the tail: a generalised Pareto law (peaks over threshold;
+        Rates that hardly any event has shown are reached by the tail: a generalised Pareto law (peaks over threshold;
         Siffer et al. 2017) where at least `TAIL_LEAST` exceedances carry it, else an exponential one.  What a few events
         tell of it is uncertain, and a threshold allows for it (Aitchison and Dunsmore 1975, "Statistical prediction
         analysis"): what counts is the next exceedance, over all laws that the others leave likely; of exponential ones
-        it is Lomax distributed.  Exceedances that come in runs count as fewer.  Without `doubt`, few rows give at most the largest score: to compare stretches.
+        it is Lomax distributed.  Exceedances that come in runs count as fewer: a hundred rows of one event say no more
+        of the next than a single one.  Without `doubt`, rows are counted instead, and few of them give at most the
+        largest score: to compare stretches.
         """
         n = len(self.scores)
         seen = float(np.quantile(self.scores, 1 - rate, method="higher"))
-        if rate * n >= TAIL_ROWS or rate >= TAIL_SHARE:
+        shown = self._independent(seen) if doubt and rate * n >= TAIL_ROWS else rate * n
+        if shown >= TAIL_ROWS or rate >= TAIL_SHARE:
             return seen
-        # A row's score: exceedances of a point between two rows would not be of the tail's law.
-        start = float(np.quantile(self.scores, 1 - TAIL_SHARE, method="lower"))
+        start = self._start() if doubt else self._level(TAIL_SHARE)
         over = self.scores[self.scores > start] - start
         if len(over) >= TAIL_LEAST:
             part = rate * n / len(over)
@@ -94,12 +98,24 @@ class NormalScores:
             likeliest = float(stats.genpareto.isf(part, shape, scale=scale))
             told = start + (_predicted(over, part, self._independent(start)) if doubt else likeliest)
             # A tail that does not fit must not undo what the rows show of less rare scores.
-            return max(told, float(np.quantile(self.scores, 1 - TAIL_ROWS / n, method="higher")))
+            return max(told, float(np.quantile(self.scores, 1 - max(rate, TAIL_ROWS / n), method="higher")))
         if not len(over) or not doubt:
             return seen
         part = min(1.0, rate * (n + 1) / (len(over) + 1))
         events = self._independent(start)
         return max(seen, start + float(stats.lomax.isf(part, events, scale=events * over.mean())))
+
+    def _start(self) -> float:
+        """Return where the tail starts: the highest level, of some, that enough independent events exceed."""
+        for share in np.geomspace(TAIL_SHARE, TAIL_MOST, 6):
+            level = self._level(share)
+            if self._independent(level) >= TAIL_EVENTS:
+                break
+        return level
+
+    def _level(self, share: float) -> float:
+        # A row's score: exceedances of a point between two rows would not be of the tail's law.
+        return float(np.quantile(self.scores, 1 - share, method="lower"))
 
     def event_quantile(self, rate: float, compared: bool = False) -> float:
         """Return the score that merged events exceed `rate` times a row.
@@ -133,15 +149,15 @@ class NormalScores:
         """Return how many independent events the rows above a level, at least one, are worth.
 
         Their number times the extremal index, by the times between them (Ferro and Segers 2003, "Inference for
-        clusters of extreme values", equation 9); no more than there are runs of them.
+        clusters of extreme values", equation 9); where these say nothing, the number of runs of them.
         """
         rows = [np.flatnonzero(block) for block in np.split(self.scores > level, self.breaks)]
+        n = sum(map(len, rows))
         between = np.concatenate([np.diff(block) for block in rows]).astype(float)
-        runs = int((between > 1).sum()) + sum(len(block) > 0 for block in rows)
         if not len(between) or between.max() <= 2:
-            return float(runs)
+            return float((between > 1).sum() + sum(len(block) > 0 for block in rows))
         index = 2 * (between - 1).mean() ** 2 / ((between - 1) * (between - 2)).mean()
-        return float(np.clip(index * sum(map(len, rows)), 1, runs))
+        return float(np.clip(index * n, 1, n))
 
     def _events(self, level: float) -> int:
         return sum(len(merge(a)) for a in np.split(self.scores > level, self.breaks))

@@ -163,6 +163,17 @@ def test_events_that_few_rows_cannot_show_come_as_often_as_asked(n):
     assert 0.5 < np.mean(seen) < 2
 
 
+@pytest.mark.parametrize("n", [500, 1000, 3000])
+@pytest.mark.parametrize("rate", [0.01, 0.001])
+def test_few_events_hold_a_rate_however_many_rows_they_last(n, rate):
+    # The largest of thirty exponential scores around each row: alarms last for thirty rows at least.
+    rng, seen = np.random.default_rng(0), []
+    for _ in range(300):
+        normal = NormalScores.of_blocks([maximum_filter1d(rng.exponential(size=n), 30, mode="wrap")])
+        seen.append(1 - (1 - np.exp(-normal.quantile(rate))) ** 30)
+    assert np.mean(seen) < 2 * rate
+
+
 def test_rows_that_come_in_runs_tell_less_of_a_tail():
     scores = np.random.default_rng(0).exponential(size=300)
     alone, runs = np.sort(scores)[np.random.default_rng(1).permutation(300)], np.sort(scores)

@@ -83,6 +83,10 @@ class Bands:
             for k in range(shape[1]):
                 here = channel == k
                 bands.table[:, k] *= _widening(z[here], block[here])
+            # Levels are widened each by itself: the farther one from the median is at least as wide.
+            half = len(LEVELS) // 2
+            bands.table[..., half:] = np.maximum.accumulate(bands.table[..., half:], -1)
+            bands.table[..., half::-1] = np.minimum.accumulate(bands.table[..., half::-1], -1)
         return bands
 
     def quantile(self, q: float, kind: NDArray[np.int64]) -> NDArray[np.float64]:

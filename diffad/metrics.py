@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from diffad.base.arguments import check_count
+from diffad.base.masked_arrays import unmasked
 
 #: Thresholds between which the volume under the surface is added up, as the authors do.
 N_THRESHOLDS = 250
@@ -36,12 +37,12 @@ def crps(samples: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
     >>> crps([[0.0], [2.0]], [1.0]).tolist()
     [0.0]
     """
-    s = np.sort(np.asarray(samples, dtype=float), axis=0)
+    s = np.sort(np.asarray(unmasked(samples), dtype=float), axis=0)
     m = len(s)
     if m < 2:
         raise ValueError(f"samples must hold at least 2 samples along the first axis, got {m}")
     rank = np.arange(1, m + 1).reshape(-1, *([1] * (s.ndim - 1)))
-    distance: NDArray[np.float64] = np.abs(s - np.asarray(truth)).mean(0)
+    distance: NDArray[np.float64] = np.abs(s - np.asarray(unmasked(truth))).mean(0)
     return distance - ((2 * rank - m - 1) * s).sum(0) / (m * (m - 1))
 
 
@@ -62,8 +63,8 @@ def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> float:
     >>> coverage([0.0, 0.0], [1.0, 1.0], [0.5, 2.0])
     0.5
     """
-    y = np.asarray(truth)
-    inside, known = np.broadcast_arrays((np.asarray(lower) <= y) & (y <= np.asarray(upper)), ~pd.isna(y))
+    low, high, y = (np.asarray(unmasked(values)) for values in (lower, upper, truth))
+    inside, known = np.broadcast_arrays((low <= y) & (y <= high), ~pd.isna(y))
     return float(inside[known].mean()) if known.any() else float("nan")
 
 
@@ -108,13 +109,13 @@ def vus_pr(y: ArrayLike, strangeness: ArrayLike, buffer: int) -> float:
     (1.0, True)
     """
     check_count(buffer, "buffer", least=0)
-    labels = np.asarray(y)
+    labels = np.asarray(unmasked(y))
     if not np.isin(labels, (0, 1)).all():
         other = labels[~np.isin(labels, (0, 1))].flat[0]
         remedy = "; of predict take y == -1" if other == -1 else ""
         raise ValueError(f"y must hold 1 for anomalous rows and 0 for the others, got {other!r}{remedy}")
     truth = labels.astype(bool)
-    score = np.asarray(strangeness, dtype=float)
+    score = np.asarray(unmasked(strangeness), dtype=float)
     if truth.shape != score.shape or truth.ndim != 1:
         raise ValueError(f"y and strangeness must be of equal length, got shapes {truth.shape} and {score.shape}")
     if np.isnan(score).any():

@@ -77,6 +77,14 @@ def test_coverage_takes_bands_of_several_draws_dates_and_large_integers():
     assert coverage(days[:1], days[1:], days[:1]) == 1
 
 
+def test_masked_entries_are_unknown():
+    hidden = np.ma.array([0.5, 0.5, 2.0], mask=[False, True, False])
+    assert coverage([0, 0, 0], [1, 1, 1], hidden) == 0.5
+    np.testing.assert_array_equal(np.isnan(crps(np.zeros((3, 3)), hidden)), hidden.mask)
+    with pytest.raises(ValueError, match="strangeness holds NaN in 1 rows"):
+        vus_pr([0, 0, 1], hidden, buffer=0)
+
+
 def test_coverage_of_true_intervals_is_nominal():
     y = np.random.default_rng(0).standard_normal(100_000)
     edge = stats.norm.ppf(0.95)

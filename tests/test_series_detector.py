@@ -695,6 +695,14 @@ def test_the_unit_of_a_constant_does_not_matter(unit):
     assert detector.explain(x).share.iloc[50].idxmax() == "4"
 
 
+@pytest.mark.parametrize("dtypes", [("float64", "float32"), ("float32", "float64")])
+def test_single_precision_is_no_move_of_a_constant(dtypes):
+    train, later = (np.column_stack([process(n, seed), np.full(n, 0.1)]) for n, seed in ((200, 0), (100, 1)))
+    detector = SeriesDetector(kinds=("quiet",)).fit(train.astype(dtypes[0]))
+    np.testing.assert_array_equal(detector.predict(later.astype(dtypes[1])), detector.predict(later.astype(dtypes[0])))
+    assert (detector.predict(later.astype(dtypes[1])) == 1).any()
+
+
 def test_where_nothing_ever_moved_moving_is_the_alarm():
     x = np.tile([3.0, 0.0], (80, 1))
     detector = SeriesDetector().fit(x)

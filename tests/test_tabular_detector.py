@@ -525,6 +525,29 @@ def test_a_change_in_a_constant_column_is_seen(value):
     assert (fitted.explain(changed).share.to_numpy().argmax(1) == 4).all()
 
 
+@pytest.mark.parametrize("value", [0.0, 1000.0])
+def test_the_unit_of_a_constant_column_does_not_matter(value):
+    X = np.c_[numbers(400, 0), np.full(400, value)]
+    changed = np.c_[numbers(30, 1), np.full(30, value + 5.0)]
+    unit = np.array([1, 1, 1, 1, 1e-6])
+    judged, other = TabularDetector().fit(X), TabularDetector().fit(X * unit)
+    np.testing.assert_array_equal(judged.score_samples(changed), other.score_samples(changed * unit))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_single_precision_is_no_change_of_a_constant_column(dtype):
+    X = np.c_[numbers(400, 0), np.full(400, 0.1)]
+    fitted = TabularDetector().fit(X.astype(dtype))
+    single, double = (fitted.score_samples(X.astype(d)) for d in ("float32", "float64"))
+    np.testing.assert_allclose(single, double, rtol=1e-4, atol=1e-4)
+
+
+def test_which_of_equally_common_categories_count_does_not_depend_on_the_order_of_rows():
+    X = pd.DataFrame({"port": np.repeat([f"p{k}" for k in range(90)], 4), "load": numbers(360, 0)[:, 0]})
+    same = X.iloc[np.random.default_rng(0).permutation(len(X))]
+    assert TabularDetector().fit(X).columns_.categories == TabularDetector().fit(same).columns_.categories
+
+
 def test_one_constant_column_alone():
     fitted = TabularDetector().fit(np.full((40, 1), 7.0))
     assert fitted.predict([[7.0], [9.0]]).tolist() == [1, -1]

@@ -21,6 +21,8 @@ Matrix = NDArray[np.float64]
 GROSS = 1e4
 #: Categories with an indicator of their own, the commonest first; the rest count as unseen.
 MOST_CATEGORIES = 60
+#: Part of the value of a column that never varied by which another may differ and be the same: what single precision does.
+SAME = 2e-7
 #: What the indicator of a category is: two different ones are one unit apart.
 HOT = float(1 / np.sqrt(2))
 #: Share of a column's texts from which on they are numbers, or names of rows where there are so many rows.
@@ -35,8 +37,8 @@ class Columns:
     ----------
     names : list of str
     centre, scale : array (n_columns,)
-        Mean and standard deviation of numeric columns, gross values aside; 1 where they do not vary, and the distance of
-        the two values of a column that has but two: it is a category in all but name, and in units of
+        Mean and standard deviation of numeric columns, gross values aside; the latter is 0 where they do not vary, and
+        the distance of the two values of a column that has but two: it is a category in all but name, and in units of
         its deviation a rare one would drown the rest.
     categories : dict of int to dict
         Per categorical column the code of each category.
@@ -68,9 +70,7 @@ class Columns:
                 raise ValueError(f"column {name!r} holds no value at all; leave it out")
             if k in chosen:
                 try:
-                    counts = column.value_counts()
-                    counts = counts[counts > 0].iloc[:MOST_CATEGORIES]
-                    categories[k] = {value: i for i, value in enumerate(counts.index)}
+                    categories[k] = {value: i for i, value in enumerate(_commonest(column))}
                 except TypeError:
                     raise ValueError(f"column {name!r} holds lists or other values that are no categories") from None
             else:
@@ -82,15 +82,22 @@ class Columns:
                 centre[k], spread = unit * (usual / unit).mean(), float(unit * (usual / unit).std())
                 if len(distinct := np.unique(values)) == 2:
                     spread = float(distinct[1] - distinct[0])
-                scale[k] = spread if spread > 1e-12 * abs(centre[k]) else 1.0
+                scale[k] = spread if spread > 1e-12 * abs(centre[k]) else 0.0
         return cls(names, centre, scale, categories)
 
     def encode(self, table: pd.DataFrame) -> Matrix:
-        """Return rows (n, width): standardised numbers, and indicators of categories; see `raw`."""
+        """Return rows (n, width): standardised numbers, and indicators of categories; see `raw`.
+
+        A number off a value that never varied is one unit from it in any unit, as an unseen category is.
+        """
         rows = self.raw(table)
         entry = np.searchsorted(self.owner, np.arange(len(self.names)))
         for k in set(range(len(self.names))) - set(self.categories):
-            rows[:, entry[k]] = np.clip((rows[:, entry[k]] - self.centre[k]) / self.scale[k], -FARTHEST, FARTHEST)
+            off = rows[:, entry[k]] - self.centre[k]
+            if self.scale[k]:
+                rows[:, entry[k]] = np.clip(off / self.scale[k], -FARTHEST, FARTHEST)
+            else:
+                rows[:, entry[k]] = np.where(np.abs(off) > SAME * abs(self.centre[k]), np.sign(off), 0.0 * off)
         return rows
 
     def check(self, table: pd.DataFrame) -> None:
@@ -158,6 +165,13 @@ def _chosen(table: pd.DataFrame, names: list[Any], chosen: Sequence[str | int] |
     if unknown:
         raise ValueError(f"categorical_features names {unknown}, X has the columns {names}")
     return {names.index(c) if c in names else int(c) for c in chosen}
+
+
+def _commonest(column: pd.Series) -> list[Any]:
+    """Return the categories that get an indicator; of equally common ones not those that happen to come first."""
+    counts = column.value_counts()
+    seen = [(-count, str(value), value) for value, count in counts.items() if count]
+    return [value for *_, value in sorted(seen, key=lambda entry: entry[:2])[:MOST_CATEGORIES]]
 
 
 def _as_bools(column: pd.Series, categories: Mapping[Any, int]) -> pd.Series:

@@ -11,8 +11,8 @@ from diffad.series.scaling import Scaling
 
 Rows = NDArray[np.float64]
 
-#: Part of the level by which a value may differ from it and be the same: what rounding does.
-SAME = 1e-9
+#: Part of the level by which a value may differ from it and be the same: what rounding to single precision does.
+SAME = 2e-7
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from diffad.images.input import (
     check_shape,
     class_number,
     float_type,
+    pixel_range,
     read_classes,
     read_images,
     refuse_empty,
@@ -108,6 +109,10 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         Height, width and channels of the training images.
     centre_, scale_ : array (channels,)
         Mean and standard deviation of the training pixels.
+    lower_, upper_ : array (channels,)
+        Between which values filled and denoised pixels and edges of bands are kept: black and white where training
+        pixels rest there, the range of whole numbers; else infinite. Draws may leave it, which cut would be too bright
+        or too dark on the whole, and so may what has to agree with averages.
     flat_, dtype_ : bool, dtype
         Whether images came without an axis of channels, and the floats that they are given back in.
     seed_ : int
@@ -235,6 +240,7 @@ class ImageImputer(TransformerMixin, HoldsParameters):
             self.shape_, self.seed_ = images.shape[1:], seed
             self.flat_, self.dtype_ = np.ndim(X) == 3, float_type(np.asarray(X).dtype)
             self.centre_, self.scale_ = centre_and_scale(images)
+            self.lower_, self.upper_ = pixel_range(images, np.asarray(X).dtype)
             standard = torch.from_numpy(self._standardise(images))
             copies = self.augmentation
             model = ImageDiffusion(fit_prior(standard, self.prior, device, copies))
@@ -354,7 +360,7 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         kind = kinds_of(self.model_.prior, observed, scale)
         edges = []
         for q in ((1 - coverage) / 2, (1 + coverage) / 2):
-            edge = self._restore(centre.numpy() + scale.numpy() * self.bands_.quantile(q, kind))
+            edge = self._in_range(self._restore(centre.numpy() + scale.numpy() * self.bands_.quantile(q, kind)))
             edges.append(self._close(_keep_seen(edge, X) if observed.exact else edge, X))
         return edges[0], edges[1]
 
@@ -440,7 +446,9 @@ class ImageImputer(TransformerMixin, HoldsParameters):
 
     def _mean(self, observed: Observed) -> NDArray[np.float64]:
         with pinned_defaults(), torch.no_grad():
-            return self._restore(self.model_.mean(observed)[0].numpy())
+            mean = self._restore(self.model_.mean(observed)[0].numpy())
+        # Clipped, averages would no longer be those observed.
+        return mean if observed.factor > 1 else self._in_range(mean)
 
     def _standardise(self, images: Images) -> Images:
         return ((images - self.centre_) / self.scale_).astype(np.float32)
@@ -448,6 +456,9 @@ class ImageImputer(TransformerMixin, HoldsParameters):
     def _restore(self, standard: NDArray[Any]) -> NDArray[np.float64]:
         result: NDArray[np.float64] = standard * self.scale_ + self.centre_
         return result
+
+    def _in_range(self, images: NDArray[Any]) -> NDArray[Any]:
+        return images.clip(self.lower_, self.upper_)
 
     def _close(self, images: NDArray[Any], X: Any) -> Array:
         """Give images (..., channels) the float dtype that holds X's values and, where X has none, no channel axis."""

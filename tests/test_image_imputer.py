@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 
 from diffad import DiffusionVAE, ImageImputer, Sampler, Training
@@ -354,6 +355,35 @@ def test_uint8_rgba(training):
     assert filled.dtype == np.float32
     np.testing.assert_allclose(filled[..., 3], 255, rtol=1e-4)
     assert fitted.generate(2).shape == (2, SIZE, SIZE, 4)
+
+
+def test_what_is_filled_is_no_darker_than_black_and_no_brighter_than_white():
+    digits = load_digits().images[:300]
+    imputer = ImageImputer(device="cpu").fit(digits[:250])
+    holes = digits[250:].copy()
+    holes[:, 2:6, 2:6] = np.nan
+    free = ImageImputer(device="cpu").fit(digits[:250])
+    free.lower_, free.upper_ = np.array([-np.inf]), np.array([np.inf])
+    images = [imputer.transform(holes), imputer.denoise(digits[250:], 3.0), *imputer.interval(holes)]
+    for image in images:
+        assert image.min() >= 0 and image.max() <= 16
+    np.testing.assert_array_equal(images[0], free.transform(holes).clip(0, 16))
+    assert free.transform(holes).min() < -1
+    small = digits[250:].reshape(-1, 4, 2, 4, 2).mean((2, 4))
+    again = imputer.super_resolve(small).reshape(-1, 4, 2, 4, 2).mean((2, 4))
+    np.testing.assert_allclose(again, small, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "least", "most"), [(np.uint8, 0, 255), (np.int16, -(2**15), 2**15 - 1), (bool, 0, 1)]
+)
+def test_whole_numbers_keep_to_their_range(training, dtype, least, most):
+    scaled = np.clip(100 + 60 * training[:40], 0, 255)
+    images = (scaled > 100) if dtype is bool else scaled.astype(dtype)
+    lower, upper = (
+        ImageImputer(prior="field", device="cpu").fit(images).interval(np.full((1, *images.shape[1:]), np.nan))
+    )
+    assert least <= lower.min() < upper.max() <= most
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

@@ -15,6 +15,9 @@ from diffad.base.masked_arrays import unmasked
 
 Images = NDArray[np.floating]
 
+#: Share of a channel's pixels at the least or the greatest value from which on nothing lies beyond it: black, saturated.
+AT_THE_END = 0.02
+
 
 def read_images(X: Any, channels: int | None = None) -> Images:
     """Return images as floats (n, height, width, channels); NaN is a missing pixel.
@@ -122,6 +125,33 @@ def check_guidance(guidance: float) -> None:
     """Raise ValueError unless guidance is a finite number."""
     if not is_number(guidance) or not np.isfinite(float(guidance)):
         raise ValueError(f"guidance must be a finite number, got {guidance!r}")
+
+
+def pixel_range(images: Images, given: np.dtype) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return between which values the pixels of each channel lie, (channels,) and (channels,); infinite where unknown.
+
+    Parameters
+    ----------
+    images : array (n, height, width, channels)
+        NaN = missing.
+    given : dtype
+        Of the images as they were given: whole numbers have its range at most.
+
+    Examples
+    --------
+    >>> images = np.zeros((2, 8, 8, 1))
+    >>> images[0, 0, 0] = 7.0
+    >>> pixel_range(images, np.dtype(float))
+    (array([0.]), array([inf]))
+    """
+    bounds = {"b": (0, 1), "f": (-np.inf, np.inf)}.get(given.kind) or (np.iinfo(given).min, np.iinfo(given).max)
+    least, most = np.nanmin(images, (0, 1, 2)), np.nanmax(images, (0, 1, 2))
+    enough = AT_THE_END * (images.shape[0] * images.shape[1] * images.shape[2] - np.isnan(images).sum((0, 1, 2)))
+    ends = (
+        np.where((least < most) & ((images == end).sum((0, 1, 2)) >= enough), end, bound).astype(np.float64)
+        for end, bound in zip((least, most), bounds, strict=True)
+    )
+    return next(ends), next(ends)
 
 
 def centre_and_scale(images: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

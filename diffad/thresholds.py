@@ -28,6 +28,8 @@ TAIL_LEAST = 50
 TAIL_ROWS = 10
 #: Standard deviation of the tail's shape before any exceedance is seen.
 SHAPE_SPREAD = 0.2
+#: What a law loses under which an exceedance is impossible.
+IMPOSSIBLE = 1e300
 #: Rows above the level at which the rarest events are counted.
 EVENTS_LEAST = 50
 #: Most normal rows that events may take up: an alarm that hardly ends tells nothing.
@@ -94,11 +96,9 @@ class NormalScores:
         over = self.scores[self.scores > start] - start
         if len(over) >= TAIL_LEAST:
             part = rate * n / len(over)
-            shape, scale = _tail(over)
-            likeliest = float(stats.genpareto.isf(part, shape, scale=scale))
-            told = start + (_predicted(over, part, self._independent(start)) if doubt else likeliest)
+            beyond = _predicted(over, part, self._independent(start)) if doubt else _likeliest(over, part)
             # A tail that does not fit must not undo what the rows show of less rare scores.
-            return max(told, float(np.quantile(self.scores, 1 - max(rate, TAIL_ROWS / n), method="higher")))
+            return max(start + beyond, float(np.quantile(self.scores, 1 - max(rate, TAIL_ROWS / n), method="higher")))
         if not len(over) or not doubt:
             return seen
         part = min(1.0, rate * (n + 1) / (len(over) + 1))
@@ -163,8 +163,8 @@ class NormalScores:
         return sum(len(merge(a)) for a in np.split(self.scores > level, self.breaks))
 
 
-def _tail(over: Scores) -> tuple[float, float]:
-    """Return shape and scale of the generalised Pareto law of exceedances (n,), those most probable a posteriori.
+def _likeliest(over: Scores, part: float) -> float:
+    """Return what a share `part` passes under the generalised Pareto law most probable given exceedances (n,).
 
     Dozens of exceedances hardly tell a heavy tail from a light one, and a threshold far beyond them depends on it:
     the shape has a prior (Martins and Stedinger 2000), normal around the exponential tail that scores, being
@@ -173,18 +173,20 @@ def _tail(over: Scores) -> tuple[float, float]:
 
     def loss(place: Scores) -> float:
         shape, scale = place[0], np.exp(place[1])
-        return float(-stats.genpareto.logpdf(over, shape, scale=scale).sum() + (shape / SHAPE_SPREAD) ** 2 / 2)
+        found = -stats.genpareto.logpdf(over, shape, scale=scale).sum() + (shape / SHAPE_SPREAD) ** 2 / 2
+        # Infinite where an exceedance is impossible: differences of losses must stay numbers.
+        return min(float(found), IMPOSSIBLE)
 
     # From a tail without an end: none of the exceedances is impossible.
     shape, scale = optimize.minimize(loss, [0.05, np.log(over.mean())], method="Nelder-Mead").x
     # A heavier tail than this has no variance: a few faults in the data, not the process.
-    return float(np.clip(shape, -0.5, 0.5)), float(np.exp(scale))
+    return float(stats.genpareto.isf(part, np.clip(shape, -0.5, 0.5), scale=np.exp(scale)))
 
 
 def _predicted(over: Scores, part: float, events: float) -> float:
     """Return what a share `part` of further exceedances passes, given exceedances (n,) worth so many independent ones.
 
-    The generalised Pareto laws are those of `_tail`, on a grid, each as likely as the exceedances and the prior say.
+    The generalised Pareto laws are those of `_likeliest`, on a grid, each as likely as the exceedances and the prior say.
     """
     shape = np.linspace(-0.5, 0.5, 22)[:, None]  # none is 0, where the law has a form of its own
     scale = np.exp(np.log(over.mean()) + np.linspace(-1, 1, 41))

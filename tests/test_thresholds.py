@@ -174,6 +174,16 @@ def test_few_events_hold_a_rate_however_many_rows_they_last(n, rate):
     assert np.mean(seen) < 2 * rate
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", range(6))
+def test_a_tail_with_an_end_is_found_without_a_warning(seed):
+    """Some of the laws that are tried make an exceedance impossible."""
+    scores = maximum_filter1d(np.random.default_rng(seed).exponential(size=829), 30)
+    normal = NormalScores.of_blocks([scores])
+    for rate in (0.01, 0.001, 1e-5):
+        assert scores.mean() < normal.quantile(rate, doubt=False) <= normal.quantile(rate) < np.inf
+
+
 def test_rows_that_come_in_runs_tell_less_of_a_tail():
     scores = np.random.default_rng(0).exponential(size=300)
     alone, runs = np.sort(scores)[np.random.default_rng(1).permutation(300)], np.sort(scores)

@@ -147,11 +147,11 @@ def pixel_range(images: Images, given: np.dtype) -> tuple[NDArray[np.float64], N
     bounds = {"b": (0, 1), "f": (-np.inf, np.inf)}.get(given.kind) or (np.iinfo(given).min, np.iinfo(given).max)
     least, most = np.nanmin(images, (0, 1, 2)), np.nanmax(images, (0, 1, 2))
     enough = AT_THE_END * (images.shape[0] * images.shape[1] * images.shape[2] - np.isnan(images).sum((0, 1, 2)))
-    ends = (
+    lower, upper = (
         np.where((least < most) & ((images == end).sum((0, 1, 2)) >= enough), end, bound).astype(np.float64)
         for end, bound in zip((least, most), bounds, strict=True)
     )
-    return next(ends), next(ends)
+    return lower, upper
 
 
 def centre_and_scale(images: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

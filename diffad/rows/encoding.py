@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from diffad.base.telling import tell
+from diffad.series.constant_channels import SAME
 from diffad.series.scaling import FARTHEST
 
 Matrix = NDArray[np.float64]
@@ -21,8 +22,6 @@ Matrix = NDArray[np.float64]
 GROSS = 1e4
 #: Categories with an indicator of their own, the commonest first; the rest count as unseen.
 MOST_CATEGORIES = 60
-#: Part of the value of a column that never varied by which another may differ and be the same: what single precision does.
-SAME = 2e-7
 #: What the indicator of a category is: two different ones are one unit apart.
 HOT = float(1 / np.sqrt(2))
 #: Share of a column's texts from which on they are numbers, or names of rows where there are so many rows.

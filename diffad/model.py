@@ -146,6 +146,8 @@ class MaskedDiffusion:
     local : LocalScale or None
         Scales the prior's spread by what surprised it nearby; None is the prior's own spread. A network
         sees the surprises itself, and its samples are left alone: what they may miss is for bands to add.
+    carrier : Prior or None
+        Carries what is known through gaps longer than a window; None is `prior`.
     """
 
     prior: Prior
@@ -155,6 +157,7 @@ class MaskedDiffusion:
     gate: Tensor = field(default_factory=lambda: torch.zeros(len(GAP_KINDS), GATE_LEVELS))
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     local: LocalScale | None = None
+    carrier: Prior | None = None
 
     def condition(self, visible: Tensor, hidden: Tensor) -> Conditional:
         """Condition the prior on masks (M, length, channels)."""

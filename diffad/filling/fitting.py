@@ -15,6 +15,7 @@ from torch import Tensor
 from diffad.calibration import Bands, spread
 from diffad.diffusion.masks import GAP_KINDS, gap_kinds, mixture
 from diffad.filling.completing import complete
+from diffad.filling.levels import wandering, with_free_levels
 from diffad.filling.prior_fitting import USUAL_GAPS, choose_closed_form, closed_form_of_few, fit_local, windows_of
 from diffad.learning import learn
 from diffad.model import MaskedDiffusion, Sampler
@@ -63,6 +64,9 @@ def fit_windows(
     held = held_out([len(s) for s in series], length)
     if not any(h.any() for h in held):
         alone = MaskedDiffusion(closed_form_of_few(prior).fit(whole, completed), length, channels, device=device)
+        if prior == "auto":
+            # Few rows do not tell a mean from a level that wanders.
+            alone.carrier = with_free_levels(alone.prior, length, np.ones(channels, bool))
         return Fitted(alone, Bands.gaussian(len(GAP_KINDS), channels), held_out=False)
 
     train = windows_of(split(series, held, False), length)
@@ -85,6 +89,8 @@ def fit_windows(
     bands = calibrate(model, test, sampler, seed)
     # What was held out has done its work: the prior may know it.
     model.prior = form.fit(whole, completed)
+    if prior == "auto":
+        model.carrier = with_free_levels(model.prior, length, wandering(completed, length))
     return Fitted(model, bands, history, gain)
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffad.model import MaskedDiffusion, Sampler
-from diffad.priors import Conditional, CyclicPrior
+from diffad.priors import Conditional, CyclicPrior, Prior
 from diffad.series.runs import in_runs
 
 Array = NDArray[np.float32]
@@ -215,8 +215,8 @@ class CachedClosedForm(MaskedDiffusion):
     met: OrderedDict[bytes, Conditional] = field(default_factory=OrderedDict)
 
     @classmethod
-    def of(cls, model: MaskedDiffusion) -> CachedClosedForm:
-        return cls(model.prior, model.length, model.channels, device=model.device, local=model.local)
+    def of(cls, model: MaskedDiffusion, prior: Prior) -> CachedClosedForm:
+        return cls(prior, model.length, model.channels, device=model.device, local=model.local)
 
     def condition(self, visible: Tensor, hidden: Tensor) -> Conditional:
         """Condition the prior on masks (M, length, channels)."""
@@ -235,19 +235,21 @@ def across(model: MaskedDiffusion, rows: Array, runs: Mask, noise: Array) -> tup
     The passes go through the closed form, at whose speed they can afford to draw; a network moves their middle by what
     it says about windows by themselves.
     """
-    closed = Passes(CachedClosedForm.of(model), rows, noise)
+    prior = model.carrier or model.prior
+    closed = Passes(CachedClosedForm.of(model, prior), rows, noise)
     alone = closed.alone()
     passes = [closed.carried(alone, runs, backward) for backward in (False, True)]
     by_itself, alone = alone, alone.doubted(*passes)
     shared = alone
-    if isinstance(model.prior, CyclicPrior):
-        of_entries = model.prior.covariance.diagonal().view(model.length, model.channels)
+    if isinstance(prior, CyclicPrior):
+        of_entries = prior.covariance.diagonal().view(model.length, model.channels)
         known = _phase_known(alone, passes, of_entries.mean(0).float().numpy())
         # Where a pass had nothing to carry, as at an end of the recording, it says what windows say by themselves.
         both = np.all([told.middle != by_itself.middle for told in passes], axis=0)
         shared = known.where(np.asarray(runs.all(1, keepdims=True) & both), alone)
     told = bridged(shared, *passes)
     if model.network is not None:
-        shift = Passes(model, rows, noise).middle() - alone.middle
+        without = Passes(CachedClosedForm.of(model, model.prior), rows, noise).middle()
+        shift = Passes(model, rows, noise).middle() - without
         told = replace(told, middle=told.middle + shift)
     return told, runs & (told.variance < FORGOTTEN * alone.variance)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from diffad import SeriesImputer, Training
+from diffad.filling.levels import with_free_levels
 from diffad.filling.long_gaps import across, long_runs, stretches
 from diffad.model import MaskedDiffusion
 from diffad.priors import CyclicPrior, GaussianPrior
@@ -152,12 +153,15 @@ class Shift(torch.nn.Module):
 
 
 @pytest.mark.parametrize("by", [0.0, 0.3])
-def test_a_network_moves_the_middle_by_what_it_says_about_windows(by):
+@pytest.mark.parametrize("free", [False, True])
+def test_a_network_moves_the_middle_by_what_it_says_about_windows(by, free):
     rows = walk(0.98, 120).astype(np.float32)
     rows[40:90] = np.nan
     noise = np.random.default_rng(1).standard_normal((40, 120, 1), dtype=np.float32)
     closed, learnt = model_of(0.98), model_of(0.98)
     learnt.network, learnt.gate = Shift(by), torch.ones_like(learnt.gate)
+    if free:
+        closed.carrier = learnt.carrier = with_free_levels(closed.prior, WINDOW, np.array([True]))
     (plain, _), (moved, _) = (across(m, rows, np.isnan(rows), noise) for m in (closed, learnt))
     shift = (moved.middle - plain.middle)[np.isnan(rows)]
     assert np.abs(shift).max() < 1e-5 if by == 0 else (np.abs(shift) > 0.05).mean() > 0.9

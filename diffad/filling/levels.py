@@ -1,0 +1,77 @@
+"""Levels that live on beyond a window: of channels that wander, no mean of all rows tells where they are in a long gap."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffad.priors import CyclicPrior, GaussianPrior, Prior
+
+Array = NDArray[np.float32]
+
+#: Windows between two of which levels are compared.
+APART = 2
+#: Standard deviation of a level of which nothing is known, in those of the channel; one and three are much alike.
+FREE = 2.0
+#: Part of a window that must be known for it to have a level.
+LEAST_KNOWN = 0.5
+
+
+def wandering(series: list[Array], length: int) -> NDArray[np.bool_]:
+    """Mark channels whose level is foretold better by that of `APART` windows before than by the mean of all rows.
+
+    Parameters
+    ----------
+    series : list of array (n_timestamps, channels)
+        NaN = missing.
+    length : int
+        Time steps of a window.
+
+    Returns
+    -------
+    array (channels,)
+        False where nothing is long enough to tell.
+    """
+    levels = [_levels(rows, length) for rows in series if len(rows) >= length]
+    if not levels:
+        return np.zeros(series[0].shape[1], bool)
+    apart = APART * length
+    moved = _mean(np.concatenate([level[apart:] - level[:-apart] for level in levels]) ** 2)
+    every = np.concatenate(levels)
+    # NaN, where there is nothing to compare, is smaller than nothing.
+    return np.asarray(moved < _mean((every - _mean(every)) ** 2))
+
+
+def with_free_levels(prior: Prior, length: int, which: NDArray[np.bool_]) -> Prior | None:
+    """Return a dense Gaussian prior of windows to which the levels of some channels are unknown; None for any other.
+
+    A level of its own in every window is what kriging with an unknown mean has (Matheron 1971, universal kriging).
+    """
+    if not which.any() or not isinstance(prior, GaussianPrior):
+        return None
+    free = FREE**2 * torch.kron(torch.ones(length, length, dtype=torch.float64), torch.from_numpy(which).diag())
+    covariance = prior.covariance + free
+    if isinstance(prior, CyclicPrior):
+        return CyclicPrior(prior.centres, covariance)
+    return GaussianPrior(prior.mean, covariance)
+
+
+def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean of what is known of each channel (n, channels), NaN where nothing is."""
+    known = ~np.isnan(values)
+    count = known.sum(0)
+    return np.where(count, np.where(known, values, 0.0).sum(0) / np.maximum(count, 1), np.nan)
+
+
+def _levels(rows: Array, length: int) -> NDArray[np.float64]:
+    """Return the mean of every window (n - length + 1, channels), NaN where too little of it is known."""
+    known = ~np.isnan(rows)
+
+    def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums = np.cumsum(np.concatenate([np.zeros((1, values.shape[1])), values]), 0)
+        return np.asarray(sums[length:] - sums[:-length])
+
+    count = total(known.astype(float))
+    sums = total(np.where(known, rows, 0.0).astype(float))
+    return np.where(count >= LEAST_KNOWN * length, sums / np.maximum(count, 1), np.nan)

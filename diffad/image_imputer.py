@@ -111,7 +111,7 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         Mean and standard deviation of the training pixels.
     lower_, upper_ : array (channels,)
         Between which values filled and denoised pixels and edges of bands are kept: black and white where training
-        pixels rest there, the range of whole numbers; else infinite. Draws may leave it, which cut would be too bright
+        pixels pile up there, the range of whole numbers; else infinite. Draws may leave it, which cut would be too bright
         or too dark on the whole, and so may what has to agree with averages.
     flat_, dtype_ : bool, dtype
         Whether images came without an axis of channels, and the floats that they are given back in.
@@ -360,7 +360,8 @@ class ImageImputer(TransformerMixin, HoldsParameters):
         kind = kinds_of(self.model_.prior, observed, scale)
         edges = []
         for q in ((1 - coverage) / 2, (1 + coverage) / 2):
-            edge = self._in_range(self._restore(centre.numpy() + scale.numpy() * self.bands_.quantile(q, kind)))
+            edge = self._restore(centre.numpy() + scale.numpy() * self.bands_.quantile(q, kind))
+            edge = edge if factor > 1 else self._in_range(edge)
             edges.append(self._close(_keep_seen(edge, X) if observed.exact else edge, X))
         return edges[0], edges[1]
 

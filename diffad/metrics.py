@@ -63,8 +63,10 @@ def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> float:
     >>> coverage([0.0, 0.0], [1.0, 1.0], [0.5, 2.0])
     0.5
     """
-    low, high, y = (np.asarray(unmasked(values)) for values in (lower, upper, truth))
-    inside, known = np.broadcast_arrays((low <= y) & (y <= high), ~pd.isna(y))
+    low, high, y = (np.asarray(np.ma.getdata(values)) for values in (lower, upper, truth))
+    no_band = np.ma.getmaskarray(np.ma.asarray(lower)) | np.ma.getmaskarray(np.ma.asarray(upper))
+    unknown = pd.isna(y) | np.ma.getmaskarray(np.ma.asarray(truth))
+    inside, known = np.broadcast_arrays((low <= y) & (y <= high) & ~no_band, ~unknown)
     return float(inside[known].mean()) if known.any() else float("nan")
 
 

@@ -24,10 +24,12 @@ MERGE = 16
 TAIL_SHARE, TAIL_MOST, TAIL_EVENTS = 0.05, 0.3, 15
 #: The fewest exceedances that carry a generalised Pareto tail.
 TAIL_LEAST = 50
-#: Independent events above a threshold that need no tail.
-TAIL_ROWS = 10
+#: Independent events above a threshold that need no tail, and at how many larger rates they are counted.
+TAIL_ROWS, RATES = 10, 12
 #: Standard deviation of the tail's shape before any exceedance is seen.
 SHAPE_SPREAD = 0.2
+#: Exceedances whose laws are worked out at once; bounds memory.
+AT_ONCE = 2000
 #: What a law loses under which an exceedance is impossible.
 IMPOSSIBLE = 1e300
 #: Rows above the level at which the rarest events are counted.
@@ -89,8 +91,7 @@ class NormalScores:
         """
         n = len(self.scores)
         seen = float(np.quantile(self.scores, 1 - rate, method="higher"))
-        shown = self._independent(seen) if doubt and rate * n >= TAIL_ROWS else rate * n
-        if shown >= TAIL_ROWS or rate >= TAIL_SHARE:
+        if rate >= TAIL_SHARE or (rate * n >= TAIL_ROWS and not (doubt and self._few_events(rate))):
             return seen
         start = self._start() if doubt else self._level(TAIL_SHARE)
         over = self.scores[self.scores > start] - start
@@ -104,6 +105,12 @@ class NormalScores:
         part = min(1.0, rate * (n + 1) / (len(over) + 1))
         events = self._independent(start)
         return max(seen, start + float(stats.lomax.isf(part, events, scale=events * over.mean())))
+
+    def _few_events(self, rate: float) -> bool:
+        """Return whether too few independent events show a rate: of it, or of a larger one, which shows no fewer."""
+        larger = np.geomspace(TAIL_SHARE, TAIL_ROWS / len(self.scores), RATES)
+        levels = np.quantile(self.scores, 1 - np.append(larger[larger > rate], rate), method="higher")
+        return any(self._independent(level) < TAIL_ROWS for level in np.unique(levels))
 
     def _start(self) -> float:
         """Return where the tail starts: the highest level, of some, that enough independent events exceed."""
@@ -149,7 +156,8 @@ class NormalScores:
         """Return how many independent events the rows above a level, at least one, are worth.
 
         Their number times the extremal index, by the times between them (Ferro and Segers 2003, "Inference for
-        clusters of extreme values", equation 9); where these say nothing, the number of runs of them.
+        clusters of extreme values", equation 9); where these say nothing, the number of runs of them. No event goes on in
+        another block.
         """
         rows = [np.flatnonzero(block) for block in np.split(self.scores > level, self.breaks)]
         n = sum(map(len, rows))
@@ -157,7 +165,7 @@ class NormalScores:
         if not len(between) or between.max() <= 2:
             return float((between > 1).sum() + sum(len(block) > 0 for block in rows))
         index = 2 * (between - 1).mean() ** 2 / ((between - 1) * (between - 2)).mean()
-        return float(np.clip(index * n, 1, n))
+        return float(np.clip(index * n, sum(len(block) > 0 for block in rows), n))
 
     def _events(self, level: float) -> int:
         return sum(len(merge(a)) for a in np.split(self.scores > level, self.breaks))
@@ -190,9 +198,11 @@ def _predicted(over: Scores, part: float, events: float) -> float:
     """
     shape = np.linspace(-0.5, 0.5, 22)[:, None]  # none is 0, where the law has a form of its own
     scale = np.exp(np.log(over.mean()) + np.linspace(-1, 1, 41))
+    grown = np.zeros((shape.size, scale.size))
     with np.errstate(divide="ignore", invalid="ignore"):
-        grown = np.log(1 + shape[..., None] * (over / scale[:, None]))
-    likely = -(np.log(scale) + (1 / shape + 1) * grown.mean(2))  # NaN where an exceedance is impossible
+        for part_of in np.array_split(over, len(over) // AT_ONCE + 1):
+            grown += np.log(1 + shape[..., None] * (part_of / scale[:, None])).sum(2)
+    likely = -(np.log(scale) + (1 / shape + 1) * grown / len(over))  # NaN where an exceedance is impossible
     likely = np.where(np.isnan(likely), -np.inf, events * likely) - (shape / SHAPE_SPREAD) ** 2 / 2
     weight = np.exp(likely - likely.max())
     weight /= weight.sum()

@@ -374,6 +374,17 @@ def test_what_is_filled_is_no_darker_than_black_and_no_brighter_than_white():
     np.testing.assert_allclose(again, small, atol=1e-4)
 
 
+def test_images_brighter_than_those_fitted_on_are_not_cut():
+    """Whole numbers of low contrast have some pixels at their least and greatest value, which are no ends."""
+    rng = np.random.default_rng(0)
+    scenes = 104 + 2 * gaussian_filter(rng.standard_normal((80, SIZE, SIZE)), (0, 2, 2)) / 0.14
+    images = scenes.round().clip(98, 110).astype(np.uint8)
+    imputer = ImageImputer(device="cpu").fit(images[:60])
+    assert (images == images.min()).mean() > 0.02
+    assert (imputer.lower_, imputer.upper_) == (0, 255)
+    assert imputer.denoise(images[60:].astype(float) + 20, 1.0).mean() == pytest.approx(124, abs=1.0)
+
+
 @pytest.mark.parametrize(
     ("dtype", "least", "most"), [(np.uint8, 0, 255), (np.int16, -(2**15), 2**15 - 1), (bool, 0, 1)]
 )

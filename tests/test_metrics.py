@@ -85,6 +85,12 @@ def test_masked_entries_are_unknown():
         vus_pr([0, 0, 1], hidden, buffer=0)
 
 
+def test_masked_dates_and_large_integers_are_unknown():
+    days = np.array(["2026-01-01", "2026-01-02"], "M8[D]")
+    assert coverage(days, days, np.ma.array(days[::-1], mask=[False, True])) == 0
+    assert coverage([2**60 + 1, 0], [2**60 + 3, 0], np.ma.array([2**60, 0], mask=[False, True])) == 0
+
+
 def test_coverage_of_true_intervals_is_nominal():
     y = np.random.default_rng(0).standard_normal(100_000)
     edge = stats.norm.ppf(0.95)

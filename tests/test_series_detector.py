@@ -703,6 +703,15 @@ def test_single_precision_is_no_move_of_a_constant(dtypes):
     assert (detector.predict(later.astype(dtypes[1])) == 1).any()
 
 
+@pytest.mark.parametrize(("level", "step"), [(2e7, 1.0), (1e8, 1.0), (100000.25, 0.01)])
+def test_a_small_step_of_a_large_constant_is_a_move(level, step):
+    train, later = process(200, 0), process(100, 1)
+    detector = SeriesDetector(kinds=("quiet",)).fit(np.column_stack([train, np.full(200, level)]))
+    x = np.column_stack([later, np.full(100, level)])
+    x[50:60, 4] += step
+    assert (detector.predict(x)[50:60] == -1).all()
+
+
 def test_where_nothing_ever_moved_moving_is_the_alarm():
     x = np.tile([3.0, 0.0], (80, 1))
     detector = SeriesDetector().fit(x)

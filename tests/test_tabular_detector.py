@@ -534,6 +534,12 @@ def test_the_unit_of_a_constant_column_does_not_matter(value):
     np.testing.assert_array_equal(judged.score_samples(changed), other.score_samples(changed * unit))
 
 
+def test_a_change_in_one_constant_column_is_seen_beside_sixty_others():
+    rng = np.random.default_rng(0)
+    fitted = TabularDetector().fit(np.c_[rng.standard_normal((400, 60)), np.zeros(400)])
+    assert (fitted.predict(np.c_[rng.standard_normal((50, 60)), np.full(50, 0.01)]) == -1).all()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_single_precision_is_no_change_of_a_constant_column(dtype):
     X = np.c_[numbers(400, 0), np.full(400, 0.1)]

@@ -174,6 +174,27 @@ def test_few_events_hold_a_rate_however_many_rows_they_last(n, rate):
     assert np.mean(seen) < 2 * rate
 
 
+@pytest.mark.parametrize("seed", range(10, 20))
+def test_a_rarer_alarm_of_a_walk_has_no_lower_threshold(seed):
+    """The higher a level of a walk, the fewer events exceed it, which by chance may look more."""
+    normal = NormalScores.of_blocks([np.abs(np.cumsum(np.random.default_rng(seed).standard_normal(2000)))])
+    thresholds = [normal.quantile(rate) for rate in np.geomspace(0.2, 1e-4, 60)]
+    assert (np.diff(thresholds) >= -1e-9).all()
+
+
+def test_no_event_goes_on_in_another_block():
+    """Events of one block each tell more than the times between the two of the last block."""
+    blocks = [np.repeat([0.0, 1.0, 0.0], (20, 10, 70)) for _ in range(200)]
+    normal = NormalScores.of_blocks([*blocks, np.repeat([1.0, 0.0, 1.0, 0.0], (10, 29, 10, 51))])
+    assert normal.quantile(0.25) == 0.0 and normal.quantile(0.05) == 1.0
+    again = np.random.default_rng(0).permutation(200)
+    rare = [
+        NormalScores.of_blocks([b + 1e-3 * k * (b > 0) for k, b in zip(again, blocks, strict=True)] + last)
+        for last in ([], [np.repeat([1.0, 0.0, 1.0, 0.0], (10, 29, 10, 51))])
+    ]
+    assert rare[1].quantile(0.001) < 1.1 * rare[0].quantile(0.001)
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("seed", range(6))
 def test_a_tail_with_an_end_is_found_without_a_warning(seed):

@@ -17,6 +17,8 @@ Images = NDArray[np.floating]
 
 #: Share of a channel's pixels at the least or the greatest value from which on nothing lies beyond it: black, saturated.
 AT_THE_END = 0.02
+#: How many times as many they must be as the pixels at the next value.
+PILED = 2
 
 
 def read_images(X: Any, channels: int | None = None) -> Images:
@@ -145,13 +147,24 @@ def pixel_range(images: Images, given: np.dtype) -> tuple[NDArray[np.float64], N
     (array([0.]), array([inf]))
     """
     bounds = {"b": (0, 1), "f": (-np.inf, np.inf)}.get(given.kind) or (np.iinfo(given).min, np.iinfo(given).max)
-    least, most = np.nanmin(images, (0, 1, 2)), np.nanmax(images, (0, 1, 2))
-    enough = AT_THE_END * (images.shape[0] * images.shape[1] * images.shape[2] - np.isnan(images).sum((0, 1, 2)))
-    lower, upper = (
-        np.where((least < most) & ((images == end).sum((0, 1, 2)) >= enough), end, bound).astype(np.float64)
-        for end, bound in zip((least, most), bounds, strict=True)
-    )
+    ends = [_ends(channel[~np.isnan(channel)], *bounds) for channel in np.moveaxis(images, 3, 0)]
+    lower, upper = np.array(ends, np.float64).T
     return lower, upper
+
+
+def _ends(pixels: Images, lower: float, upper: float) -> tuple[float, float]:
+    """Return the least and the greatest pixel where so many rest there that it is an end, else what is given."""
+    least, most = pixels.min(), pixels.max()
+    if least == most:
+        return lower, upper
+    after, before = pixels[pixels > least].min(), pixels[pixels < most].max()
+    at_least, at_after, at_before, at_most = (int((pixels == value).sum()) for value in (least, after, before, most))
+    enough = AT_THE_END * pixels.size
+    # A histogram that merely ends falls towards its end.
+    return (
+        float(least) if at_least >= max(enough, PILED * at_after) else lower,
+        float(most) if at_most >= max(enough, PILED * at_before) else upper,
+    )
 
 
 def centre_and_scale(images: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

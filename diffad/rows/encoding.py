@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from diffad.base.telling import tell
-from diffad.series.constant_channels import SAME
+from diffad.series.constant_channels import same
 from diffad.series.scaling import FARTHEST
 
 Matrix = NDArray[np.float64]
@@ -22,6 +22,8 @@ Matrix = NDArray[np.float64]
 GROSS = 1e4
 #: Categories with an indicator of their own, the commonest first; the rest count as unseen.
 MOST_CATEGORIES = 60
+#: Where a number is that left a value which never varied: far enough to be seen beside a hundred others.
+MOVED = 3.0
 #: What the indicator of a category is: two different ones are one unit apart.
 HOT = float(1 / np.sqrt(2))
 #: Share of a column's texts from which on they are numbers, or names of rows where there are so many rows.
@@ -87,7 +89,7 @@ class Columns:
     def encode(self, table: pd.DataFrame) -> Matrix:
         """Return rows (n, width): standardised numbers, and indicators of categories; see `raw`.
 
-        A number off a value that never varied is one unit from it in any unit, as an unseen category is.
+        A number off a value that never varied is as far from it in any unit.
         """
         rows = self.raw(table)
         entry = np.searchsorted(self.owner, np.arange(len(self.names)))
@@ -96,7 +98,7 @@ class Columns:
             if self.scale[k]:
                 rows[:, entry[k]] = np.clip(off / self.scale[k], -FARTHEST, FARTHEST)
             else:
-                rows[:, entry[k]] = np.where(np.abs(off) > SAME * abs(self.centre[k]), np.sign(off), 0.0 * off)
+                rows[:, entry[k]] = np.where(same(rows[:, entry[k]], self.centre[k]), 0.0, MOVED * np.sign(off))
         return rows
 
     def check(self, table: pd.DataFrame) -> None:
@@ -169,8 +171,8 @@ def _chosen(table: pd.DataFrame, names: list[Any], chosen: Sequence[str | int] |
 def _commonest(column: pd.Series) -> list[Any]:
     """Return the categories that get an indicator; of equally common ones not those that happen to come first."""
     counts = column.value_counts()
-    seen = [(-count, str(value), value) for value, count in counts.items() if count]
-    return [value for *_, value in sorted(seen, key=lambda entry: entry[:2])[:MOST_CATEGORIES]]
+    seen = [(-count, str(value), type(value).__name__, value) for value, count in counts.items() if count]
+    return [value for *_, value in sorted(seen, key=lambda entry: entry[:3])[:MOST_CATEGORIES]]
 
 
 def _as_bools(column: pd.Series, categories: Mapping[Any, int]) -> pd.Series:

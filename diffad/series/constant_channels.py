@@ -11,8 +11,25 @@ from diffad.series.scaling import Scaling
 
 Rows = NDArray[np.float64]
 
-#: Part of the level by which a value may differ from it and be the same: what rounding to single precision does.
-SAME = 2e-7
+#: Part of the level by which a value may differ from it and be the same: what rounding does.
+SAME = 1e-9
+
+
+def same(values: Rows, level: Rows | float) -> NDArray[np.bool_]:
+    """Return which values are a level but for rounding, or but for one of both having been in single precision.
+
+    Whole numbers do not come of rounding: a counter of 100,000,000 that moves by one has moved.
+
+    Examples
+    --------
+    >>> same(np.array([0.1, np.float32(0.1), 0.1001]), 0.1)
+    array([ True,  True, False])
+    >>> same(np.array([1e8 + 1]), 1e8)
+    array([False])
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = (values == np.float32(level)) | (np.float32(values) == level)
+    return np.asarray((np.abs(values - level) <= SAME * np.abs(level)) | (single & (level != np.round(level))))
 
 
 @dataclass(frozen=True)
@@ -35,7 +52,7 @@ class ConstantChannels:
 
     def moves(self, rows: Rows) -> NDArray[np.bool_]:
         """Mark values of rows (n, n_features) off their channel's level; a missing one has not moved."""
-        return np.asarray(np.abs(rows - self.level) > SAME * np.abs(self.level))
+        return ~(same(rows, self.level) | np.isnan(rows - self.level))
 
     def without(self, channels: NDArray[np.bool_]) -> ConstantChannels:
         """Stop watching some channels (n_features,)."""

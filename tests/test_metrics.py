@@ -87,7 +87,7 @@ def test_masked_entries_are_unknown():
 
 def test_masked_dates_and_large_integers_are_unknown():
     days = np.array(["2026-01-01", "2026-01-02"], "M8[D]")
-    assert coverage(days, days, np.ma.array(days[::-1], mask=[False, True])) == 0
+    assert coverage(days, days, np.ma.array(days[[1, 1]], mask=[False, True])) == 0
     assert coverage([2**60 + 1, 0], [2**60 + 3, 0], np.ma.array([2**60, 0], mask=[False, True])) == 0
 
 

@@ -44,8 +44,20 @@ class Bands:
 
     @classmethod
     def gaussian(cls, kinds: int, channels: int) -> Bands:
-        """Bands of exact Gaussian samples, for models without held-out data."""
-        return cls(np.broadcast_to(stats.norm.ppf(LEVELS), (kinds, channels, len(LEVELS))).copy())
+        """Bands of exact Gaussian samples."""
+        return cls._same(stats.norm.ppf(LEVELS), kinds, channels)
+
+    @classmethod
+    def of_few(cls, kinds: int, channels: int, windows: float) -> Bands:
+        """Bands of Gaussian samples whose spread so many windows told: Student's, with a window a degree of freedom.
+
+        At least two: with fewer no band is worth having.
+        """
+        return cls._same(stats.t.ppf(LEVELS, max(windows, 2.0)), kinds, channels)
+
+    @classmethod
+    def _same(cls, quantiles: NDArray[np.float64], kinds: int, channels: int) -> Bands:
+        return cls(np.broadcast_to(quantiles, (kinds, channels, len(quantiles))).copy())
 
     @classmethod
     def fit(

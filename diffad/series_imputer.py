@@ -64,8 +64,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         a period of at most two windows, and with its spread scaled by what surprised it nearby (quiet
         and restless stretches), each where held-out data say that it helps. None is textbook diffusion (CSDI).
         Blocks of rows are held out from recordings of at least eight windows, whole series where at least
-        eight of them, and of their windows, are shorter. Else the covariance is shrunk by 60 % unasked, and
-        there is no network.
+        eight of them, and of their windows, are shorter. Else the covariance is shrunk as far as its own noise
+        says, at most by 90 %, bands are as wide as a spread that few windows told takes, and there is no network.
     training : Training, "auto" or None, default="auto"
         How to train the network; ``"auto"`` is ``Training()``, minutes; None is the prior alone, fitted in seconds.
         A warning says where a training that was given could not take place.

@@ -21,6 +21,24 @@ def test_gaussian_bands_are_gaussian_quantiles(q):
     np.testing.assert_allclose(quantiles, stats.norm.ppf(q), atol=1e-9)
 
 
+@pytest.mark.parametrize("windows", [4, 7.5, 1e6])
+def test_a_spread_that_few_windows_told_takes_wider_bands(windows):
+    bands = Bands.of_few(KINDS, CHANNELS, windows)
+    assert at(bands, 2, 1) == pytest.approx(stats.t.ppf(0.9, windows))
+    assert at(bands, 2, 1) >= at(Bands.gaussian(KINDS, CHANNELS), 2, 1) - 1e-9
+
+
+def test_a_few_values_and_the_spread_they_show_leave_nine_tenths_of_new_ones_inside():
+    """The law behind it: the next value by the spread of five others, 20,000 times."""
+    rng = np.random.default_rng(0)
+    seen = rng.standard_normal((20_000, 5))
+    z = rng.standard_normal(20_000) / np.sqrt((seen**2).mean(1))
+    bands = Bands.of_few(1, CHANNELS, 5), Bands.gaussian(1, CHANNELS)
+    inside, too_few = (float((np.abs(z) <= at(b, 0, 0, 0.95)).mean()) for b in bands)
+    assert inside == pytest.approx(0.9, abs=0.01)
+    assert too_few < 0.86
+
+
 def test_between_levels_gaussian_bands_are_nearly_gaussian():
     q = np.linspace(0.001, 0.999, 57)
     ours = [Bands.gaussian(1, 1).quantile(level, np.zeros((1, 1), int))[0, 0] for level in q]

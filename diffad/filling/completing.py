@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffad.model import MaskedDiffusion, Sampler
-from diffad.priors import GaussianPrior
+from diffad.priors import gaussian_of_few
 from diffad.series.runs import in_runs
 from diffad.series.windows import Cover, cut, segments
 
@@ -49,8 +49,7 @@ def complete(series: list[Array], seed: int = 0) -> list[Array]:
     # Of a channel that shows next to nothing no round learns more.
     share = share[share < 0.8].max(initial=0.0)
     for _ in range(ROUNDS + min(MOST_FURTHER, round(FURTHER * float(share)))):
-        windows = torch.from_numpy(np.ascontiguousarray(cut(filled, length))).flatten(1)
-        prior = GaussianPrior.fit(windows, ~windows.isnan())
+        prior = gaussian_of_few(torch.from_numpy(np.ascontiguousarray(cut(filled, length))))
         model = MaskedDiffusion(prior, length, channels)
         filled = [_fill(s, model, seed) for s in series]
     return filled

@@ -54,7 +54,7 @@ def fit_windows(
     """Fit prior, network, gate and bands to standardised series (n_timestamps, channels), NaN = missing.
 
     Held-out windows choose the closed form of prior ``"auto"``.  Recordings that can spare none
-    (:mod:`diffad.series.held_out`) get a Gaussian, more stationary than not, with Gaussian bands, and no network.
+    (:mod:`diffad.series.held_out`) get a Gaussian as stationary as it takes, bands wide enough for a spread that few windows told, and no network.
     """
     channels = series[0].shape[1]
     if channels == 0:
@@ -67,7 +67,8 @@ def fit_windows(
         if prior == "auto":
             # Few rows do not tell a mean from a level that wanders.
             alone.carrier = with_free_levels(alone.prior, length, np.ones(channels, bool))
-        return Fitted(alone, Bands.gaussian(len(GAP_KINDS), channels), held_out=False)
+        bands = Bands.of_few(len(GAP_KINDS), channels, windows=sum(len(s) for s in series) / length)
+        return Fitted(alone, bands, held_out=False)
 
     train = windows_of(split(series, held, False), length)
     test = windows_of(split(series, held, True), length, most=4000)

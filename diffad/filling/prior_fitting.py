@@ -20,7 +20,15 @@ from diffad.diffusion.masks import mixture
 from diffad.filling.completing import complete
 from diffad.metrics import crps
 from diffad.model import MaskedDiffusion, Sampler
-from diffad.priors import PRIORS, CyclicPrior, GaussianPrior, Prior, StandardPrior, stationary_covariance
+from diffad.priors import (
+    PRIORS,
+    CyclicPrior,
+    GaussianPrior,
+    Prior,
+    StandardPrior,
+    gaussian_of_few,
+    stationary_covariance,
+)
 from diffad.priors.local_scale import LocalScale
 from diffad.series.held_out import held_out, split
 from diffad.series.marginals import Marginals
@@ -39,8 +47,6 @@ WORTH = 0.01
 #: How far a covariance may be shrunk towards the stationary one, and how far while marginals are compared.
 SHARES = (0.0, 0.2, 0.6, 0.9)
 USUAL_SHARE = 0.2
-#: The same where a recording is too short to hold anything out.
-SHORT_SHARE = 0.6
 #: Surprises that shrink a local scale, to choose from, and the part of the CRPS that it must save.
 DOUBTS = (3.0, 10.0, 30.0)
 LOCAL_WORTH = 0.002
@@ -61,14 +67,15 @@ class ClosedForm:
     Parameters
     ----------
     prior : {"auto", "gaussian", "lowrank", None}
-    share : float
-        How far the covariance of a dense Gaussian is shrunk towards the stationary one.
+    share : float or None
+        How far the covariance of a dense Gaussian is shrunk towards the stationary one, None for as far as windows
+        show to be best themselves.
     period : int or None
         Rows after which the mean repeats.
     """
 
     prior: str | None
-    share: float = 0.0
+    share: float | None = 0.0
     period: int | None = None
 
     def fit(self, windows: Tensor, series: list[Array]) -> Prior:
@@ -79,6 +86,8 @@ class ClosedForm:
             return StandardPrior.fit(x, known)
         if self.prior == "lowrank" or x.shape[1] > DENSE_LIMIT:
             return PRIORS["lowrank"].fit(x, known)
+        if self.share is None:
+            return gaussian_of_few(windows)
         if self.period is None:
             gaussian = GaussianPrior.fit(x, known)
             return GaussianPrior(gaussian.mean, self._shrunk(gaussian.covariance, windows))
@@ -97,7 +106,7 @@ class ClosedForm:
 
 def closed_form_of_few(prior: str | None) -> ClosedForm:
     """Return the closed form of a recording that is too short to hold rows out."""
-    return ClosedForm(prior, SHORT_SHARE if prior == "auto" else 0.0)
+    return ClosedForm(prior, None if prior == "auto" else 0.0)
 
 
 def windows_of(series: list[Array], length: int, most: int = 20_000) -> Tensor:

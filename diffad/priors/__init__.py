@@ -5,7 +5,7 @@ from diffad.priors.cyclic import CyclicPrior
 from diffad.priors.gaussian import GaussianPrior
 from diffad.priors.lowrank import LowRankPrior
 from diffad.priors.standard import StandardPrior
-from diffad.priors.stationary import stationary_covariance
+from diffad.priors.stationary import gaussian_of_few, stationary_covariance
 
 #: Priors by name; None, the absence of knowledge, is :class:`StandardPrior`.
 PRIORS: dict[str, type[GaussianPrior] | type[LowRankPrior]] = {"gaussian": GaussianPrior, "lowrank": LowRankPrior}
@@ -18,5 +18,6 @@ __all__ = [
     "LowRankPrior",
     "Prior",
     "StandardPrior",
+    "gaussian_of_few",
     "stationary_covariance",
 ]

@@ -31,6 +31,19 @@ def ledoit_wolf(x: Tensor, known: Tensor, chunk: int = 4096) -> tuple[Tensor, Te
     covariance : Tensor of shape (d, d), float64
     shrinkage : float in [0, 1]
     """
+    mean, sample, noise = moments(x, known, chunk)
+    size = sample.diagonal().mean()
+    shrinkage = shrinkage_towards(size * torch.eye(len(sample), dtype=torch.float64), sample, noise)
+    shrunk = (1 - shrinkage) * sample
+    shrunk.diagonal().add_(shrinkage * size)
+    return mean, positive(shrunk) if not bool(known.all()) else shrunk, shrinkage
+
+
+def moments(x: Tensor, known: Tensor, chunk: int = 4096) -> tuple[Tensor, Tensor, float]:
+    """Return mean (d,), covariance (d, d) over pairwise complete entries, and the summed variance of its entries.
+
+    The last is what Ledoit and Wolf (2004, lemma 3.4) call b squared, of rows that know nothing of each other.
+    """
     d = x.shape[1]
     zeros = torch.zeros(d, d, dtype=torch.float64)
     count, second, fourth = zeros.clone(), zeros.clone(), zeros.clone()
@@ -43,13 +56,13 @@ def ledoit_wolf(x: Tensor, known: Tensor, chunk: int = 4096) -> tuple[Tensor, Te
         fourth += (centred**2).T @ (centred**2)
     count = count.clamp(min=1)
     sample = second / count
-    target = sample.diagonal().mean()
-    delta = ((sample - target * torch.eye(d, dtype=torch.float64)) ** 2).sum()
-    beta = ((fourth / count - sample**2).clamp(min=0) / count).sum()
-    shrinkage = float((beta / delta).clamp(0, 1)) if delta > 0 else 1.0
-    shrunk = (1 - shrinkage) * sample
-    shrunk.diagonal().add_(shrinkage * target)
-    return mean, _positive(shrunk) if not bool(known.all()) else shrunk, shrinkage
+    return mean, sample, float(((fourth / count - sample**2).clamp(min=0) / count).sum())
+
+
+def shrinkage_towards(target: Tensor, sample: Tensor, noise: float) -> float:
+    """Return how far a sample covariance is best shrunk towards a target, 0 to 1 (Ledoit and Wolf 2004, eq. 14)."""
+    distance = float(((sample - target) ** 2).sum())
+    return min(noise / distance, 1.0) if distance > 0 else 1.0
 
 
 def _column_means(x: Tensor, known: Tensor, chunk: int) -> Tensor:
@@ -61,7 +74,8 @@ def _column_means(x: Tensor, known: Tensor, chunk: int) -> Tensor:
     return total / count.clamp(min=1)
 
 
-def _positive(covariance: Tensor) -> Tensor:
+def positive(covariance: Tensor) -> Tensor:
+    """Clip eigenvalues below `FLOOR`."""
     values, vectors = eigh(covariance)
     return (vectors * values.clamp(min=FLOOR * float(values.mean()))) @ vectors.T
 

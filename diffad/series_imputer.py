@@ -49,6 +49,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
        that samples blend without seams.
     6. Gaps longer than half a window are also gone through from both sides, each window taking for
        given what the one before it filled (:mod:`diffad.filling.long_gaps`): levels, trends and phases live on.
+    7. Where a channel has left the levels it was fitted on, windows do not know their level, as in kriging with an
+       unknown mean: what is filled goes by what is visible and is not drawn back (:mod:`diffad.filling.levels`).
 
     Parameters
     ----------
@@ -95,6 +97,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         channels never observed in `fit` stay missing, with a warning.
     bands_ : Bands
         Calibration of `quantile` and `interval`.
+    levels_ : LevelRange
+        Least and largest level of each channel in the windows fitted on, standardised.
     period_ : float or None
         Seconds between rows; None without timestamps.
     fitted_on_frame_ : bool
@@ -186,7 +190,7 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
             )
             self.fitted_on_frame_ = isinstance(X, pd.DataFrame)
             self.scaling_, self.period_, self.seed_ = scaling, period, seed
-            self.model_, self.bands_ = fitted.model, fitted.bands
+            self.model_, self.bands_, self.levels_ = fitted.model, fitted.bands, fitted.levels
             self.history_, self.network_gain_ = fitted.history, fitted.gain
             judged = fitted.held_out and all(np.isfinite(step["validation"]) for step in fitted.history[-1:])
             if isinstance(self.training, Training) and training.max_steps and scaling.modelled.any() and not judged:
@@ -366,4 +370,4 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
         return recording, self._filling().reduced(recording, reduce, n_samples)
 
     def _filling(self) -> Filling:
-        return Filling(self.model_, self.scaling_, self._sampler(), self.seed_)
+        return Filling(self.model_, self.scaling_, self.levels_, self._sampler(), self.seed_)

@@ -15,7 +15,7 @@ from torch import Tensor
 from diffad.calibration import Bands, spread
 from diffad.diffusion.masks import GAP_KINDS, gap_kinds, mixture
 from diffad.filling.completing import complete
-from diffad.filling.levels import wandering, with_free_levels
+from diffad.filling.levels import LevelRange, wandering, with_free_levels
 from diffad.filling.prior_fitting import USUAL_GAPS, choose_closed_form, closed_form_of_few, fit_local, windows_of
 from diffad.learning import learn
 from diffad.model import MaskedDiffusion, Sampler
@@ -32,10 +32,11 @@ CALIBRATION_SAMPLES = 20
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model ready for use, its bands, how it was trained, and whether any rows could be held out for that."""
+    """A model ready for use, its bands, the levels it knows, how it was trained, and whether rows were held out."""
 
     model: MaskedDiffusion
     bands: Bands
+    levels: LevelRange
     history: list[dict[str, float]] = field(default_factory=list)
     gain: float = 0.0
     held_out: bool = True
@@ -58,8 +59,10 @@ def fit_windows(
     """
     channels = series[0].shape[1]
     if channels == 0:
-        return Fitted(MaskedDiffusion(StandardPrior(0), length, 0, device=device), Bands.gaussian(len(GAP_KINDS), 0))
+        nothing = MaskedDiffusion(StandardPrior(0), length, 0, device=device)
+        return Fitted(nothing, Bands.gaussian(len(GAP_KINDS), 0), LevelRange.fit(series, length))
     completed = complete(series, seed)
+    levels = LevelRange.fit(completed, length)
     whole = windows_of(completed, length)
     held = held_out([len(s) for s in series], length)
     if not any(h.any() for h in held):
@@ -68,7 +71,7 @@ def fit_windows(
             # Few rows do not tell a mean from a level that wanders.
             alone.carrier = with_free_levels(alone.prior, length, np.ones(channels, bool))
         bands = Bands.of_few(len(GAP_KINDS), channels, windows=sum(len(s) for s in series) / length)
-        return Fitted(alone, bands, held_out=False)
+        return Fitted(alone, bands, levels, held_out=False)
 
     train = windows_of(split(series, held, False), length)
     test = windows_of(split(series, held, True), length, most=4000)
@@ -92,7 +95,7 @@ def fit_windows(
     model.prior = form.fit(whole, completed)
     if prior == "auto":
         model.carrier = with_free_levels(model.prior, length, wandering(completed, length))
-    return Fitted(model, bands, history, gain)
+    return Fitted(model, bands, levels, history, gain)
 
 
 def fill_from_prior(model: MaskedDiffusion, windows: Tensor, seed: int) -> Tensor:

@@ -1,6 +1,9 @@
-"""Levels that live on beyond a window: of channels that wander, no mean of all rows tells where they are in a long gap."""
+"""Levels that the mean of all rows does not tell: of channels that wander, in a long gap and where they never were."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,6 +19,8 @@ APART = 2
 FREE = 2.0
 #: Part of a window that must be known for it to have a level.
 LEAST_KNOWN = 0.5
+#: Standard deviations of a channel beyond all levels it had that are no chance: few windows show few of them.
+BEYOND = 0.5
 
 
 def wandering(series: list[Array], length: int) -> NDArray[np.bool_]:
@@ -41,6 +46,32 @@ def wandering(series: list[Array], length: int) -> NDArray[np.bool_]:
     every = np.concatenate(levels)
     # NaN, where there is nothing to compare, is smaller than nothing.
     return np.asarray(moved < _mean((every - _mean(every)) ** 2))
+
+
+@dataclass(frozen=True)
+class LevelRange:
+    """Least and largest level of windows fitted on, (channels,) each; NaN where none is known."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, series: list[Array], length: int) -> Self:
+        """Learn from standardised series (n_timestamps, channels), NaN = missing."""
+        nothing = np.full((1, series[0].shape[1]), np.nan)
+        levels = np.concatenate([nothing, *(_levels(rows, length) for rows in series if len(rows) >= length)])
+        return cls(np.fmin.reduce(levels), np.fmax.reduce(levels))
+
+    def left(self, windows: Array) -> NDArray[np.bool_]:
+        """Mark windows (n, length, channels), NaN = missing, in which a channel's level is known and beyond the range."""
+        known = ~np.isnan(windows)
+        count = known.sum(1)
+        mean = np.where(known, windows, 0.0).sum(1) / np.maximum(count, 1)
+        # A wild reading moves the mean alone, bursts that a window happens to miss the median alone.
+        middle = np.take_along_axis(np.sort(windows, 1), np.maximum(count - 1, 0)[:, None] // 2, 1)[:, 0]
+        below = np.fmax(mean, middle) < self.low - BEYOND
+        above = np.fmin(mean, middle) > self.high + BEYOND
+        return np.asarray(((below | above) & (count >= LEAST_KNOWN * windows.shape[1])).any(1))
 
 
 def with_free_levels(prior: Prior, length: int, which: NDArray[np.bool_]) -> Prior | None:

@@ -7,7 +7,7 @@ windows alone do not know, gaps longer than half of one, is told by :mod:`diffad
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from diffad.base.defaults import pinned_defaults
 from diffad.diffusion.masks import gap_kinds
+from diffad.filling.levels import LevelRange, with_free_levels
 from diffad.filling.long_gaps import DRAWS, across, long_runs, stretches
 from diffad.model import MaskedDiffusion, Sampler
 from diffad.series.recordings import Recording
@@ -57,12 +58,16 @@ class Filling:
     ----------
     model : MaskedDiffusion
     scaling : Scaling
+    levels : LevelRange
+        Windows that leave it are filled by the closed form, to which their levels are unknown: neither the mean of
+        the rows fitted on nor a network trained on them says anything of what lies beyond.
     sampler : Sampler
     seed : int
     """
 
     model: MaskedDiffusion
     scaling: Scaling
+    levels: LevelRange
     sampler: Sampler
     seed: int
 
@@ -107,21 +112,39 @@ class Filling:
     ) -> Iterator[tuple[Array, Array]]:
         cover = Cover.build(scaled, batch, self.model.length)
         noise = partial(cover.white_noise, self.seed, scaled, turns, batch, n_samples or 1)
-        visible = ~np.isnan(cover.windows)
-        hidden = ~visible & cover.inside[..., None]
-        with torch.no_grad(), pinned_defaults():
-            samples, *scales = self.model.sample(
-                torch.from_numpy(cover.windows),
-                torch.from_numpy(visible),
-                torch.from_numpy(hidden),
-                torch.from_numpy(noise()) if n_samples else torch.zeros(1, *cover.windows.shape),
-                self.sampler if n_samples else Sampler(),
-                torch.Generator(),
-                fresh=partial(_fresh, noise),
-            )
+        samples = np.zeros((n_samples or 1, *cover.windows.shape), np.float32)
+        scales = np.ones((2, *cover.windows.shape), np.float32)
+        for model, which in self._models(cover.windows):
+            windows = cover.windows[which]
+            visible = ~np.isnan(windows)
+            hidden = ~visible & cover.inside[which, :, None]
+            white = torch.from_numpy(noise(0, which.tolist())) if n_samples else torch.zeros(1, *windows.shape)
+            with torch.no_grad(), pinned_defaults():
+                samples[:, which], *found = model.sample(
+                    torch.from_numpy(windows),
+                    torch.from_numpy(visible),
+                    torch.from_numpy(hidden),
+                    white,
+                    self.sampler if n_samples else Sampler(),
+                    torch.Generator(),
+                    fresh=partial(_fresh, noise, which),
+                )
+            scales[:, which] = torch.stack(found)
         weights = cover.weights()
-        stitched = cover.stitch(samples.numpy(), batch, weights)
-        return zip(stitched, cover.stitch(torch.stack(scales).numpy(), batch, weights), strict=True)
+        return zip(cover.stitch(samples, batch, weights), cover.stitch(scales, batch, weights), strict=True)
+
+    def _models(self, windows: Array) -> Iterator[tuple[MaskedDiffusion, NDArray[np.int64]]]:
+        """Yield models and the numbers of the windows (n, length, channels) that each is to fill."""
+        left = self.levels.left(windows)
+        if left.any():
+            every = np.ones(windows.shape[2], bool)
+            prior = with_free_levels(self.model.prior, self.model.length, every)
+            if prior is None:
+                left[:] = False
+            else:
+                yield replace(self.model, prior=prior, network=None), np.flatnonzero(left)
+        if not left.all():
+            yield self.model, np.flatnonzero(~left)
 
     def _long_gaps(
         self, recording: Recording, scaled: list[Array], turns: list[int], n_samples: int | None
@@ -151,9 +174,9 @@ def _nothing(batch: list[Segment], n_samples: int) -> Iterator[tuple[Array, Arra
         yield np.zeros((n_samples, rows, 0), np.float32), np.zeros((2, rows, 0), np.float32)
 
 
-def _fresh(noise: Any, step: int, windows: torch.Tensor) -> torch.Tensor:
-    """Return the noise that a step of a stochastic sampler adds to windows; the first is that it starts from."""
-    return torch.from_numpy(noise(1 + step, windows.tolist()))
+def _fresh(noise: Any, which: NDArray[np.int64], step: int, windows: torch.Tensor) -> torch.Tensor:
+    """Return the noise that a step of a stochastic sampler adds to windows of some; the first is that it starts from."""
+    return torch.from_numpy(noise(1 + step, which[windows.numpy()].tolist()))
 
 
 def _progressing(batches: Iterator[list[Segment]], bar: tqdm) -> Iterator[list[Segment]]:

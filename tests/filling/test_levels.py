@@ -1,11 +1,13 @@
 """Which channels wander, and what a window knows of a level that nothing tells."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
-from diffad import SeriesImputer
-from diffad.filling.levels import FREE, wandering, with_free_levels
+from diffad import SeriesImputer, Training
+from diffad.filling.levels import FREE, LevelRange, wandering, with_free_levels
 from diffad.metrics import coverage
 from diffad.priors import CyclicPrior, GaussianPrior, StandardPrior
 
@@ -103,3 +105,76 @@ def test_few_rows_do_not_tell_where_a_trend_will_be():
             coverage(*(edge[-30:] for edge in SeriesImputer(training=None).fit(shown).interval(shown)), rows[-30:])
         )
     assert np.mean(inside) > 0.85
+
+
+@pytest.fixture(scope="module")
+def known_levels():
+    return LevelRange.fit([np.concatenate([noise(500), 3 + noise(500, 1), np.full((500, 1), np.nan)], 1)], LENGTH)
+
+
+def shown(level, channel=0):
+    """A window of noise, one channel at another level; the third never seen before."""
+    window = np.random.default_rng(5).standard_normal((LENGTH, 3))
+    window += np.array([0, 3, 0]) + level * (np.arange(3) == channel)
+    return window
+
+
+@pytest.mark.parametrize(("level", "channel", "left"), [(0, 0, False), (4, 0, True), (-4, 1, True), (50, 2, False)])
+def test_a_window_leaves_the_levels_of_a_channel_it_knows(known_levels, level, channel, left):
+    assert known_levels.left(np.stack([shown(0), shown(level, channel)])).tolist() == [False, left]
+
+
+def test_one_wild_reading_and_what_shows_little_leave_nothing(known_levels):
+    wild, little = shown(0), shown(4)
+    wild[3, 0] = 1e6
+    little[LENGTH // 3 :, 0] = np.nan
+    assert known_levels.left(np.stack([wild, little, np.full_like(wild, np.nan)])).tolist() == [False, False, False]
+
+
+@pytest.mark.parametrize("training", [None, Training(max_steps=20)])
+@pytest.mark.parametrize("rows", [120, 1500])  # 120 are too few to hold any out
+def test_what_lies_beyond_the_rows_fitted_on_is_filled_as_what_lies_within(rows, training):
+    process = np.concatenate([autoregression(rows + 200, 0, 0.95), autoregression(rows + 200, 1, 0.95)], 1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no network was trained")
+        imputer = SeriesImputer(window=LENGTH, training=training).fit(process[:rows])
+    later = process[rows:].copy()
+    for start in range(10, 180, 20):
+        later[start : start + 6, start % 2] = np.nan
+    hidden = np.isnan(later)
+    apart = 30 * process.std(0)
+    error, inside = [], []
+    for beyond in (0, apart):
+        truth = (process[rows:] + beyond)[hidden]
+        error.append(np.abs(imputer.transform(later + beyond)[hidden] - truth).mean())
+        inside.append(coverage(*(edge[hidden] for edge in imputer.interval(later + beyond)), truth))
+    assert error[1] < 1.25 * error[0]
+    assert inside[1] > inside[0] - 0.1
+
+
+def test_within_them_nothing_changes(monkeypatch):
+    process = walk(600)
+    imputer = SeriesImputer(window=LENGTH, training=None).fit(process)
+    holes = process.copy()
+    holes[50:60] = holes[200:203] = np.nan
+    filled = imputer.transform(holes)
+    monkeypatch.setattr(LevelRange, "left", lambda self, windows: np.zeros(len(windows), bool))
+    np.testing.assert_array_equal(imputer.transform(holes), filled)
+
+
+def test_a_stochastic_sampler_gets_the_noise_of_its_own_rows():
+    """A recording half beyond the levels: the half within is drawn as it is by itself in the same place."""
+    process = autoregression(900)
+    imputer = SeriesImputer(window=LENGTH, sampler="ddpm", training=Training(max_steps=20)).fit(process)
+    imputer.model_.gate[:] = 1.0
+    later = process[:400].copy()
+    later[100:106] = later[300:306] = np.nan
+    later[250:] += 100
+    with pytest.MonkeyPatch.context() as patched:
+        # The noise of a recording hangs on its content; here it is to be the same.
+        patched.setattr("diffad.series.windows._content_key", lambda series: 7)
+        beyond = imputer.sample(later, 3)
+        later[250:] -= 100
+        within = imputer.sample(later, 3)
+    np.testing.assert_allclose(beyond[:, :200], within[:, :200], atol=1e-5)
+    assert np.abs(beyond[:, 300:306].mean() - 100) < 10

@@ -49,8 +49,8 @@ class SeriesImputer(OneToOneFeatureMixin, TransformerMixin, SeriesInput, HoldsPa
        that samples blend without seams.
     6. Gaps longer than half a window are also gone through from both sides, each window taking for
        given what the one before it filled (:mod:`diffad.filling.long_gaps`): levels, trends and phases live on.
-    7. Where a channel has left the levels it was fitted on, windows do not know their level, as in kriging with an
-       unknown mean: what is filled goes by what is visible and is not drawn back (:mod:`diffad.filling.levels`).
+    7. Where a channel has left the levels it was fitted on, windows know only how levels move together, as in kriging
+       with an unknown mean: what is filled goes by what is visible, not drawn back (:mod:`diffad.filling.levels`).
 
     Parameters
     ----------

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from diffad.priors import CyclicPrior, GaussianPrior, Prior
 
@@ -17,6 +18,8 @@ Array = NDArray[np.float32]
 APART = 2
 #: Standard deviation of a level of which nothing is known, in those of the channel; one and three are much alike.
 FREE = 2.0
+#: The same of levels that lie beyond all seen, in standard deviations of those seen; ten and thirty are much alike.
+FAR = 30.0
 #: Part of a window that must be known for it to have a level.
 LEAST_KNOWN = 0.5
 #: Standard deviations of a channel beyond all levels it had that are no chance: few windows show few of them.
@@ -81,8 +84,24 @@ def with_free_levels(prior: Prior, length: int, which: NDArray[np.bool_]) -> Pri
     """
     if not which.any() or not isinstance(prior, GaussianPrior):
         return None
-    free = FREE**2 * torch.kron(torch.ones(length, length, dtype=torch.float64), torch.from_numpy(which).diag())
-    covariance = prior.covariance + free
+    return _with_levels(prior, length, FREE**2 * torch.from_numpy(which).double().diag())
+
+
+def with_far_levels(prior: Prior, length: int) -> Prior | None:
+    """Return a dense Gaussian prior of windows whose levels may be `FAR` away, but move together as seen; else None.
+
+    So a channel that a window does not show at all still follows the others.
+    """
+    if not isinstance(prior, GaussianPrior):
+        return None
+    channels = len(prior.mean) // length
+    levels = prior.covariance.view(length, channels, length, channels).mean((0, 2))
+    return _with_levels(prior, length, FAR**2 * levels)
+
+
+def _with_levels(prior: GaussianPrior, length: int, levels: Tensor) -> GaussianPrior:
+    """Add levels of a covariance (channels, channels) to windows."""
+    covariance = prior.covariance + torch.kron(torch.ones(length, length, dtype=torch.float64), levels)
     if isinstance(prior, CyclicPrior):
         return CyclicPrior(prior.centres, covariance)
     return GaussianPrior(prior.mean, covariance)

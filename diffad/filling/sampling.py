@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from diffad.base.defaults import pinned_defaults
 from diffad.diffusion.masks import gap_kinds
-from diffad.filling.levels import LevelRange, with_free_levels
+from diffad.filling.levels import LevelRange, with_far_levels
 from diffad.filling.long_gaps import DRAWS, across, long_runs, stretches
 from diffad.model import MaskedDiffusion, Sampler
 from diffad.series.recordings import Recording
@@ -59,7 +59,7 @@ class Filling:
     model : MaskedDiffusion
     scaling : Scaling
     levels : LevelRange
-        Windows that leave it are filled by the closed form, to which their levels are unknown: neither the mean of
+        Windows that leave it are filled by the closed form, whose levels may be far away: neither the mean of
         the rows fitted on nor a network trained on them says anything of what lies beyond.
     sampler : Sampler
     seed : int
@@ -137,8 +137,7 @@ class Filling:
         """Yield models and the numbers of the windows (n, length, channels) that each is to fill."""
         left = self.levels.left(windows)
         if left.any():
-            every = np.ones(windows.shape[2], bool)
-            prior = with_free_levels(self.model.prior, self.model.length, every)
+            prior = with_far_levels(self.model.prior, self.model.length)
             if prior is None:
                 left[:] = False
             else:

@@ -152,6 +152,15 @@ def test_what_lies_beyond_the_rows_fitted_on_is_filled_as_what_lies_within(rows,
     assert inside[1] > inside[0] - 0.1
 
 
+def test_beyond_them_a_channel_that_is_not_shown_at_all_still_follows_another():
+    lead = autoregression(900, 0, 0.95)
+    rows = np.concatenate([lead, 2 * lead + 0.1 * noise(900, 1)], 1)
+    imputer = SeriesImputer(window=LENGTH, training=None).fit(rows[:700])
+    shown = rows[700:] + np.array([100.0, 200.0])
+    shown[:, 1] = np.nan
+    assert np.abs(imputer.transform(shown)[:, 1] - rows[700:, 1] - 200).mean() < 1
+
+
 def test_within_them_nothing_changes(monkeypatch):
     process = walk(600)
     imputer = SeriesImputer(window=LENGTH, training=None).fit(process)
